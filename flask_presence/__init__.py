@@ -1,0 +1,28 @@
+"""Channels and presence, in the style of Pusher, inside a Flask app.
+
+Law: what is imported from here is the public surface; everything else is private.
+"""
+
+from __future__ import annotations
+
+from . import signals
+from .domain.channels import Channel, ChannelName, Stats
+from .domain.errors import BackendUnavailable, ConfigurationError, PresenceError, PresenceTestError
+from .domain.guards import deny
+from .domain.members import Member, User
+from .extension import Presence
+
+__all__ = [
+    "BackendUnavailable",
+    "Channel",
+    "ChannelName",
+    "ConfigurationError",
+    "Member",
+    "Presence",
+    "PresenceError",
+    "PresenceTestError",
+    "Stats",
+    "User",
+    "deny",
+    "signals",
+]

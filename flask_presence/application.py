@@ -1,0 +1,106 @@
+"""The app's own code, as the hub calls it: guards and event handlers.
+
+Law: each call has a fresh app context of its own, torn down when it is over; nothing that a guard does but
+a plain yes lets anybody in, and nothing that it raises is sent.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from flask import Flask
+
+from .auth import Authenticator
+from .domain.channels import ChannelName
+from .domain.errors import CredentialRejected
+from .domain.events import EVENT_NAMES, Event
+from .domain.guards import GuardRegistry, Verdict, read_verdict
+from .domain.members import User
+from .hub.ports import Credential
+from .signals import SIGNALS
+
+Handler = Callable[[Any], object]
+
+log = logging.getLogger("flask_presence")
+
+
+class HandlerRegistry:
+    """The event handlers of one `Presence`, in order of registration."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, list[Handler]] = {name: [] for name in EVENT_NAMES}
+
+    def add(self, event_name: str, handler: Handler) -> None:
+        """`ValueError` for an event that does not exist."""
+        if event_name not in self._handlers:
+            raise ValueError(f"{event_name!r} is no event; expected one of {', '.join(EVENT_NAMES)}")
+        self._handlers[event_name].append(handler)
+
+    def of(self, event_name: str) -> list[Handler]:
+        return self._handlers[event_name]
+
+
+class FlaskApplication:
+    """What the hub asks of one app."""
+
+    def __init__(
+        self, app: Flask, authenticator: Authenticator, guards: GuardRegistry, handlers: HandlerRegistry
+    ) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._guards = guards
+        self._handlers = handlers
+
+    def identify(self, token: str) -> Credential:
+        return self._authenticator.verify(token)
+
+    def authorize(
+        self, token: str | None, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
+    ) -> Verdict:
+        guard = self._guards.find(channel) if channel.type != "public" else None
+        if guard is None and token is None:
+            return Verdict(True)
+        with self._authenticator.context(token):
+            if guard is None:
+                return Verdict(True)
+            name = f"{getattr(guard, '__module__', '')}.{getattr(guard, '__qualname__', guard)}"
+            try:
+                answer = guard(_copied(user), channel, user_info)
+            except Exception:
+                log.exception("guard %s failed; %.200r was denied", name, str(channel))
+                return Verdict(False)
+            verdict = read_verdict(answer)
+            if verdict.mistake:
+                log.error("guard %s denied %.200r: %s", name, str(channel), verdict.mistake)
+            return verdict
+
+    def listens(self, event_name: str) -> bool:
+        return bool(self._handlers.of(event_name)) or bool(SIGNALS[event_name].receivers)
+
+    def notify(self, event: Event, token: str | None) -> None:
+        for handler in self._handlers.of(event.name):
+            self._call(handler, event, token)
+        for receiver in SIGNALS[event.name].receivers_for(self._app):
+            self._call(partial(self._tell, receiver), event, token)
+
+    def _tell(self, receiver: Callable[..., object], event: Event) -> None:
+        receiver(self._app, event=event)
+
+    def _call(self, handler: Handler, event: Event, token: str | None) -> None:
+        try:
+            with self._authenticator.context(token):
+                handler(event)
+        except CredentialRejected:
+            self._call(handler, event, None)
+        except Exception:
+            name = getattr(handler, "__qualname__", repr(handler))
+            log.exception("handler %s failed at %s of client %s", name, event.name, event.client_id)
+
+
+def _copied(user: User | None) -> User | None:
+    return user and dataclasses.replace(user, claims=copy.deepcopy(dict(user.claims)))

@@ -1,0 +1,194 @@
+"""Who a request or a token belongs to, by flask-jwt-extended's public functions or the app's loader.
+
+Law: every token passes `verify_jwt_in_request`, so that signature, time, type, blocklist and the app's own
+verification all count; `decode_token` alone would take revoked and refresh tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from flask import Flask, Request
+from flask_jwt_extended import get_jwt, get_jwt_identity, verify_jwt_in_request
+from flask_jwt_extended.exceptions import JWTExtendedException
+from jwt.exceptions import PyJWTError
+
+from .domain.errors import CredentialRejected
+from .domain.members import User
+from .hub.ports import Credential
+from .settings import Settings
+
+UserLoader = Callable[[], User | None]
+
+log = logging.getLogger("flask_presence")
+
+
+class AuthenticationRequired(Exception):
+    """No credential, where `PRESENCE_AUTH_REQUIRED` asks for one."""
+
+
+class Visitor:
+    """Who an upgrade request is from. `by_cookie`: nothing but a cookie says so."""
+
+    __slots__ = ("by_cookie", "credential", "user")
+
+    def __init__(self, user: User | None, credential: Credential | None = None, *, by_cookie: bool = False) -> None:
+        self.user = user
+        self.credential = credential
+        self.by_cookie = by_cookie
+
+
+class Authenticator:
+    """The authentication of one app. Its methods may block; none needs a context."""
+
+    def __init__(self, app: Flask, settings: Settings, loader: Callable[[], UserLoader | None]) -> None:
+        self._app = app
+        self._settings = settings
+        self._loader = loader
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether flask-jwt-extended decides who somebody is."""
+        return self._loader() is None and "flask-jwt-extended" in self._app.extensions
+
+    def identify_visitor(self, request: Request) -> Visitor:
+        """Who opens a socket with `request`.
+
+        Raises `CredentialRejected` for an explicit credential that is bad, `AuthenticationRequired` where
+        there is none and one is required.
+        """
+        loader = self._loader()
+        visitor = self._load_visitor(loader, request) if loader else self._verify_visitor(request)
+        if visitor.user is None and self._settings.auth_required:
+            raise AuthenticationRequired
+        return visitor
+
+    def verify(self, token: str) -> Credential:
+        """Whose `token` is, and until when. Raises `CredentialRejected`."""
+        with self.context(token):
+            identity = get_jwt_identity()
+            if identity is None or identity == "":
+                raise CredentialRejected("the token names nobody")
+            claims = dict(get_jwt())
+        texts = {key: claims[key] for key in ("name", "email", "avatar") if isinstance(claims.get(key), str)}
+        return Credential(token, User(str(identity), claims=claims, **texts), claims.get("exp"))
+
+    @contextmanager
+    def context(self, token: str | None) -> Iterator[None]:
+        """A fresh app context in which the token is verified and `current_user` and `get_jwt` work.
+
+        The outer app context makes the teardown run and `g` new even where another context is active.
+        Raises `CredentialRejected` for a token that is no longer good.
+        """
+        with self._app.app_context():
+            if token is None:
+                with self._anonymous_context():
+                    yield
+                return
+            if "flask-jwt-extended" not in self._app.extensions:
+                raise CredentialRejected("the app has no JWTManager")
+            with self._app.request_context(self._environ(token)):
+                try:
+                    verify_jwt_in_request(locations=["headers"])
+                except (JWTExtendedException, PyJWTError) as problem:
+                    raise CredentialRejected(type(problem).__name__) from None
+                yield
+
+    @contextmanager
+    def _anonymous_context(self) -> Iterator[None]:
+        if "flask-jwt-extended" not in self._app.extensions:
+            yield
+            return
+        with self._app.request_context(self._environ(None)):
+            verify_jwt_in_request(optional=True, locations=["headers"])
+            yield
+
+    def _environ(self, token: str | None) -> dict[str, Any]:
+        config = self._app.config
+        environ = dict(self._blank_environ)
+        if token is not None:
+            kind = config["JWT_HEADER_TYPE"]
+            header = "HTTP_" + config["JWT_HEADER_NAME"].upper().replace("-", "_")
+            environ[header] = f"{kind} {token}" if kind else token
+        return environ
+
+    @cached_property
+    def _blank_environ(self) -> dict[str, Any]:
+        environ = self._app.test_request_context(f"{self._settings.url_prefix}/ws").request.environ
+        return {key: value for key, value in environ.items() if key != "werkzeug.request"}
+
+    def _load_visitor(self, loader: UserLoader, request: Request) -> Visitor:
+        environ = {key: value for key, value in request.environ.items() if key != "werkzeug.request"}
+        try:
+            with self._app.app_context(), self._app.request_context(environ):
+                user = loader()
+        except Exception as problem:
+            log.exception("the user_loader failed; the client was refused with 401")
+            raise CredentialRejected("the user_loader failed") from problem
+        if user is not None and not isinstance(user, User):
+            log.error("the user_loader must return a flask_presence.User or None, not %.200r", user)
+            raise CredentialRejected("the user_loader returned no User")
+        explicit = self._explicit_token(request) is not None or "Authorization" in request.headers
+        return Visitor(user, by_cookie=user is not None and not explicit and bool(request.cookies))
+
+    def _verify_visitor(self, request: Request) -> Visitor:
+        token = self._explicit_token(request)
+        if token is not None:
+            credential = self._verify_or_refuse(token)
+            return Visitor(credential.user, credential)
+        cookie = self._cookie_token(request)
+        if cookie:
+            try:
+                credential = self._verify_or_refuse(cookie)
+            except CredentialRejected:
+                return Visitor(None)
+            return Visitor(credential.user, credential, by_cookie=True)
+        return Visitor(None)
+
+    def _verify_or_refuse(self, token: str) -> Credential:
+        try:
+            return self.verify(token)
+        except CredentialRejected:
+            raise
+        except Exception as problem:
+            log.exception("a token could not be verified; it counts as invalid")
+            raise CredentialRejected("the verification failed") from problem
+
+    def _explicit_token(self, request: Request) -> str | None:
+        """The token that the client itself put into the request; `""` where there is a place but no token."""
+        config, settings = self._app.config, self._settings
+        if settings.token_in_query and request.args.get("token"):
+            return request.args["token"]
+        kinds = {"bearer", str(config.get("JWT_HEADER_TYPE") or "bearer").lower()}
+        kind, _, token = request.headers.get("Authorization", "").strip().partition(" ")
+        if kind.lower() in kinds:
+            return token.strip()
+        locations = self._locations()
+        name = config.get("JWT_HEADER_NAME", "Authorization")
+        if "headers" in locations and name.lower() != "authorization" and request.headers.get(name):
+            kind, _, token = request.headers[name].strip().rpartition(" ")
+            return token
+        if "query_string" in locations and settings.token_in_query:
+            value = request.args.get(config.get("JWT_QUERY_STRING_NAME", "jwt"))
+            if value:
+                return value.removeprefix(config.get("JWT_QUERY_STRING_VALUE_PREFIX", ""))
+        return None
+
+    def _cookie_token(self, request: Request) -> str | None:
+        if "cookies" not in self._locations():
+            return None
+        name: str = self._app.config.get("JWT_ACCESS_COOKIE_NAME", "access_token_cookie")
+        return request.cookies.get(name)
+
+    def _locations(self) -> list[str]:
+        locations = self._app.config.get("JWT_TOKEN_LOCATION", "headers")
+        return [locations] if isinstance(locations, str) else list(locations)
+
+
+def takes_cookies(app: Flask) -> bool:
+    """Whether a browser's cookies may be a credential for `app`'s tokens."""
+    return "cookies" in app.config.get("JWT_TOKEN_LOCATION", ())

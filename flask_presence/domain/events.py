@@ -1,0 +1,116 @@
+"""What the application can listen to with `@presence.on(...)` and the signals.
+
+Law: plain values; `client_id` and `user` are those of the connection that the event is about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+
+from .channels import ChannelName, ChannelType
+from .members import Member, User
+
+Reason = Literal["left", "closed", "lost", "slow", "expired", "disconnected", "denied", "shutdown", "worker_lost"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """`client_id` of the connection, and its `user` (`None` for an anonymous one)."""
+
+    name: ClassVar[str]
+    client_id: str
+    user: User | None
+
+
+@dataclass(frozen=True)
+class ClientConnected(Event):
+    """A socket was opened."""
+
+    name = "client.connected"
+
+
+@dataclass(frozen=True)
+class ClientDisconnected(Event):
+    """A socket is gone, and every channel of it left. `code` is the WebSocket close code."""
+
+    name = "client.disconnected"
+    code: int
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class ChannelJoined(Event):
+    """A connection came into a channel."""
+
+    name = "channel.joined"
+    channel: ChannelName
+    type: ChannelType
+
+
+@dataclass(frozen=True)
+class ChannelLeft(Event):
+    """A connection left a channel, by request or because it ended."""
+
+    name = "channel.left"
+    channel: ChannelName
+    type: ChannelType
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class MemberJoined(Event):
+    """A user came into a presence channel, with the first of their connections."""
+
+    name = "member.joined"
+    channel: ChannelName
+    member: Member
+
+
+@dataclass(frozen=True)
+class MemberUpdated(Event):
+    """A member's metadata changed."""
+
+    name = "member.updated"
+    channel: ChannelName
+    member: Member
+
+
+@dataclass(frozen=True)
+class MemberLeft(Event):
+    """A user left a presence channel, with the last of their connections."""
+
+    name = "member.left"
+    channel: ChannelName
+    member: Member
+
+
+@dataclass(frozen=True)
+class MessageSent(Event):
+    """A client sent a message to a channel; `data` is decoded when it is asked for."""
+
+    name = "message"
+    channel: ChannelName
+    event: str
+    raw: bytes
+
+    @property
+    def data(self) -> Any:
+        """The message's data as Python values. `ValueError` where a number is too large for them."""
+        return msgspec.json.decode(self.raw)
+
+
+MEMBER_EVENTS: Final = {"joined": MemberJoined, "updated": MemberUpdated, "left": MemberLeft}
+
+EVENT_NAMES: Final[tuple[str, ...]] = (
+    ClientConnected.name,
+    ClientDisconnected.name,
+    ChannelJoined.name,
+    ChannelLeft.name,
+    MemberJoined.name,
+    MemberUpdated.name,
+    MemberLeft.name,
+    MessageSent.name,
+)

@@ -1,0 +1,196 @@
+"""Who is in which channel.
+
+Law: nothing here does IO or knows the time (callers pass `now`); every change returns what changed; an
+operation that raises has changed nothing. Replaying the changes over a snapshot gives the roster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from .channels import CHANNEL_TYPES, Channel, ChannelName
+from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
+from .members import Member, User, info_size, make_member, merge_info
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an operation did to a member list: `member` joined, was updated, or left (its last state)."""
+
+    kind: Literal["joined", "updated", "left"]
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The outcome of a join.
+
+    `members` (in order of joining) and `me` for presence channels, as they are after it; `change` is
+    what the others must hear; `fresh` is whether the connection was not in the channel before.
+    """
+
+    fresh: bool
+    change: Change | None = None
+    members: tuple[Member, ...] | None = None
+    me: Member | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """The outcome of an update: the member as it is now, and the change where there was one."""
+
+    member: Member
+    change: Change | None
+
+
+@dataclass(slots=True)
+class _Presence:
+    """A listed user. `user` is who came with the first connection, for names to fall back to."""
+
+    user: User
+    member: Member
+    connections: set[str]
+
+
+@dataclass(slots=True)
+class _Room:
+    name: ChannelName
+    created_at: datetime
+    connections: dict[str, str | None] = field(default_factory=dict)  # client id -> user id
+    present: dict[str, _Presence] = field(default_factory=dict)  # user id -> who, in order of joining
+
+    def describe(self, *, with_members: bool) -> Channel:
+        listed = self.name.type == "presence"
+        return Channel(
+            name=self.name,
+            type=self.name.type,
+            member_count=len(self.present) if listed else len(self.connections),
+            created_at=self.created_at,
+            members=self.members() if listed and with_members else None,
+        )
+
+    def members(self) -> tuple[Member, ...]:
+        return tuple(entry.member for entry in self.present.values())
+
+
+class Roster:
+    """The channels, the connections in them, and the members of the presence channels.
+
+    `max_info` bounds a member's merged `userInfo`, in bytes of JSON.
+    """
+
+    def __init__(self, max_info: int) -> None:
+        self._max_info = max_info
+        self._rooms: dict[str, _Room] = {}
+
+    def join(
+        self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
+    ) -> Joined:
+        """Put a connection into `channel`; joining again merges `info` and changes nothing else.
+
+        Raises `JoinFailed` where the merged `info` would be too large.
+        """
+        room = self._rooms.get(channel) or _Room(channel, now)
+        fresh = client_id not in room.connections
+        if channel.type != "presence":
+            self._rooms[channel] = room
+            room.connections[client_id] = user.id if user else None
+            return Joined(fresh)
+        if user is None:
+            raise JoinFailed("A presence channel needs a user")
+        change = self._enter(room, client_id, user, info or {}, now)
+        self._rooms[channel] = room
+        room.connections[client_id] = user.id
+        me = room.present[user.id]
+        me.connections.add(client_id)
+        return Joined(fresh, change, room.members(), me.member)
+
+    def leave(self, channel: ChannelName, client_id: str) -> Change | None:
+        """Take a connection out; the change where it was its user's last.
+
+        Raises `NotFound` for a channel that nobody is in, `NotMember` where the connection is not in it.
+        """
+        room = self._rooms.get(channel)
+        if room is None:
+            raise NotFound()
+        if client_id not in room.connections:
+            raise NotMember()
+        user_id = room.connections.pop(client_id)
+        if not room.connections:
+            del self._rooms[channel]
+        if channel.type != "presence" or user_id is None:
+            return None
+        entry = room.present[user_id]
+        entry.connections.discard(client_id)
+        if entry.connections:
+            return None
+        del room.present[user_id]
+        return Change("left", entry.member)
+
+    def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Updated:
+        """Merge `info` into the member that the connection belongs to.
+
+        Raises `UpdateFailed`: no such channel, not a presence channel, not in it, or too large.
+        """
+        room = self._rooms.get(channel)
+        if room is None:
+            raise UpdateFailed("Channel not found")
+        if channel.type != "presence":
+            raise UpdateFailed("Not a presence channel")
+        user_id = room.connections.get(client_id)
+        if user_id is None:
+            raise UpdateFailed("Not a member of this channel")
+        entry = room.present[user_id]
+        change = self._merge(entry, info, now, UpdateFailed)
+        return Updated(entry.member, change)
+
+    def get(self, name: str) -> Channel | None:
+        """The channel with its members, or `None` where nobody is in it."""
+        room = self._rooms.get(name)
+        return room.describe(with_members=True) if room else None
+
+    def channels(self) -> Iterator[Channel]:
+        """All channels, oldest first, without their members."""
+        return (room.describe(with_members=False) for room in self._rooms.values())
+
+    def members(self, name: str) -> tuple[Member, ...]:
+        """In order of joining; empty for an unknown, public or private channel."""
+        room = self._rooms.get(name)
+        return room.members() if room else ()
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """The sum of the channels' member counts, and the number of channels by type."""
+        total = 0
+        by_type: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
+        for channel in self.channels():
+            total += channel.member_count
+            by_type[channel.type] += 1
+        return total, by_type
+
+    def _enter(self, room: _Room, client_id: str, user: User, info: Mapping[str, Any], now: datetime) -> Change | None:
+        entry = room.present.get(user.id)
+        if entry is not None:
+            return self._merge(entry, info, now, JoinFailed)
+        merged, _ = merge_info({}, info)
+        self._check_size(merged, JoinFailed)
+        member = make_member(user, client_id, now, merged)
+        room.present[user.id] = _Presence(user, member, set())
+        return Change("joined", member)
+
+    def _merge(
+        self, entry: _Presence, info: Mapping[str, Any], now: datetime, error: type[RequestError]
+    ) -> Change | None:
+        merged, changed = merge_info(entry.member.info, info)
+        if not changed:
+            return None
+        self._check_size(merged, error)
+        old = entry.member
+        entry.member = make_member(entry.user, old.client_id, old.joined_at, merged, now)
+        return Change("updated", entry.member)
+
+    def _check_size(self, info: Mapping[str, Any], error: type[RequestError]) -> None:
+        if info_size(info) > self._max_info:
+            raise error(f"The member's merged userInfo would be more than {self._max_info} bytes of JSON")

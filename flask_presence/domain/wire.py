@@ -1,0 +1,342 @@
+"""The wire messages: requests as they come in, answers and events as they go out.
+
+Law: one JSON object per frame, camelCase only here; a client's `data` and `requestId` pass through as
+the bytes that they came as, spliced into an envelope that is the server's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, ClassVar, Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from .channels import ChannelName
+from .errors import (
+    InternalError,
+    InvalidJSON,
+    InvalidRequest,
+    JoinFailed,
+    LeaveFailed,
+    RequestError,
+    UnknownMessageType,
+    UpdateFailed,
+)
+from .members import Member, User
+from .roster import Change
+from .timestamps import isoformat
+
+ABSENT: Final = Raw()
+"""The value of a `Raw` field that the request does not have."""
+
+EMPTY: Final = Raw(b'""')
+
+MAX_ECHO: Final = 200
+"""Characters of an unknown `type` that an answer repeats."""
+
+
+class Request(msgspec.Struct, tag_field="type"):
+    """What every request may have. `missing` is the answer where a required field has no value."""
+
+    missing: ClassVar[str] = ""
+    concerns_channels: ClassVar[bool] = False
+    fault: ClassVar[type[RequestError]] = InternalError
+    """The error that answers where the server fails at this request."""
+
+    requestId: Raw = ABSENT
+
+    def complete(self) -> bool:
+        """Whether every required field has a value; `null` and `""` are none."""
+        return True
+
+
+class ChannelRequest(Request):
+    missing: ClassVar[str] = "Channel name is required"
+    concerns_channels: ClassVar[bool] = True
+
+    channel: str | None = None
+
+    def complete(self) -> bool:
+        return bool(self.channel)
+
+
+class Join(ChannelRequest, tag="join"):
+    fault: ClassVar[type[RequestError]] = JoinFailed
+
+    userInfo: dict[str, Any] | None = None
+
+
+class Leave(ChannelRequest, tag="leave"):
+    fault: ClassVar[type[RequestError]] = LeaveFailed
+
+
+class Message(ChannelRequest, tag="channel:message"):
+    missing: ClassVar[str] = "Channel and data are required"
+
+    data: Raw = ABSENT
+    event: str = "message"
+
+    def complete(self) -> bool:
+        return bool(self.channel) and self.data is not ABSENT
+
+
+class Update(ChannelRequest, tag="channel:update"):
+    missing: ClassVar[str] = "Channel and userInfo are required"
+    fault: ClassVar[type[RequestError]] = UpdateFailed
+
+    userInfo: dict[str, Any] | None = None
+
+    def complete(self) -> bool:
+        return bool(self.channel) and self.userInfo is not None
+
+
+class Ping(Request, tag="ping"):
+    pass
+
+
+class Auth(Request, tag="auth"):
+    missing: ClassVar[str] = "Token is required"
+
+    token: str | None = None
+
+    def complete(self) -> bool:
+        return bool(self.token)
+
+
+AnyRequest = Join | Leave | Message | Update | Ping | Auth
+
+_REQUESTS: Final[dict[str, type[Request]]] = {
+    "join": Join,
+    "leave": Leave,
+    "channel:message": Message,
+    "channel:update": Update,
+    "ping": Ping,
+    "auth": Auth,
+}
+_EXPECTED: Final = {
+    "channel": (str | None, "channel must be a string"),
+    "event": (str, "event must be a string"),
+    "token": (str | None, "token must be a string"),
+    "userInfo": (dict[str, Any] | None, "userInfo must be a JSON object with numbers that fit into 64 bits"),
+}
+
+_decode = msgspec.json.Decoder(AnyRequest).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_any = msgspec.json.Decoder(Raw).decode
+
+
+class Rejected(NamedTuple):
+    """A frame that is no valid request: the error to answer, and what is known of the request."""
+
+    error: RequestError
+    requestId: Raw = ABSENT
+    concerns_channels: bool = False
+
+
+def decode_request(payload: bytes) -> Request | Rejected:
+    """The request in `payload`, which is valid UTF-8; never raises, whatever the bytes are."""
+    try:
+        request: Request = _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _explain(payload)
+    if request.complete():
+        return request
+    return Rejected(InvalidRequest(request.missing), request.requestId, request.concerns_channels)
+
+
+def is_utf8(payload: bytes) -> bool:
+    """Whether `payload`, of a binary frame, is valid UTF-8."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_request_id(payload: bytes) -> Raw:
+    """The `requestId` of a frame that is otherwise not looked at."""
+    try:
+        return _decode_fields(payload).get("requestId", ABSENT)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ABSENT
+
+
+def _explain(payload: bytes) -> Rejected:
+    try:
+        _decode_any(payload)
+        fields = _decode_fields(payload)
+    except msgspec.ValidationError:
+        return Rejected(InvalidRequest())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Rejected(InvalidJSON())
+    request_id = fields.get("requestId", ABSENT)
+    kind = _decode_text(fields.get("type"))
+    known = _REQUESTS.get(kind) if kind is not None else None
+    if known is None:
+        return Rejected(UnknownMessageType(f"Unknown message type: {_shown(fields.get('type'), kind)}"), request_id)
+    if known is Update and fields.get("userInfo") == EMPTY:
+        return Rejected(InvalidRequest(known.missing), request_id, known.concerns_channels)
+    for name in known.__struct_fields__:
+        wanted, complaint = _EXPECTED.get(name, (Raw, ""))
+        try:
+            msgspec.json.decode(fields.get(name, b"null" if name != "event" else b'""'), type=wanted)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return Rejected(InvalidRequest(complaint), request_id, known.concerns_channels)
+    return Rejected(InvalidJSON())
+
+
+def _decode_text(raw: Raw | None) -> str | None:
+    try:
+        return msgspec.json.decode(raw, type=str) if raw is not None else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _shown(raw: Raw | None, text: str | None) -> str:
+    if raw is None:
+        return "undefined"
+    return (bytes(raw).decode(errors="replace") if text is None else text)[:MAX_ECHO]
+
+
+class Frame(msgspec.Struct, tag_field="type"):
+    """What every answer has: the `requestId` of its request, where that had one."""
+
+    requestId: Raw | UnsetType = UNSET
+
+
+class Identity(msgspec.Struct):
+    id: str
+
+
+class Connected(msgspec.Struct, tag_field="type", tag="connected"):
+    clientId: str
+    user: Identity | None
+    timestamp: str
+
+
+class Joined(Frame, tag="channel:joined", kw_only=True):
+    channel: str
+    channelType: str
+    members: list[Raw] | UnsetType = UNSET
+    me: Raw | UnsetType = UNSET
+
+
+class Left(Frame, tag="channel:left", kw_only=True):
+    channel: str
+
+
+class Sent(Frame, tag="channel:sent", kw_only=True):
+    channel: str
+    delivered: int
+
+
+class Updated(Frame, tag="channel:updated", kw_only=True):
+    channel: str
+    member: Raw
+
+
+class Pong(Frame, tag="pong", kw_only=True):
+    timestamp: int
+
+
+class AuthOk(Frame, tag="auth:ok", kw_only=True):
+    user: Identity
+    expiresAt: str | UnsetType = UNSET
+
+
+class Error(Frame, tag="error", kw_only=True):
+    code: str
+    message: str
+    retryable: bool | UnsetType = UNSET
+
+
+class Sender(msgspec.Struct):
+    clientId: str
+    userId: str | UnsetType = UNSET
+
+
+class ChannelMessage(msgspec.Struct, tag_field="type", tag="channel:message"):
+    channel: str
+    event: str
+    data: Raw
+    sender: Sender = msgspec.field(name="from")
+    timestamp: str
+
+
+class MemberJoined(msgspec.Struct, tag_field="type", tag="presence:member_joined"):
+    channel: str
+    member: Raw
+    timestamp: str
+
+
+class MemberUpdated(MemberJoined, tag="presence:member_updated"):
+    pass
+
+
+class MemberLeft(MemberJoined, tag="presence:member_left"):
+    pass
+
+
+class AuthExpiring(msgspec.Struct, tag_field="type", tag="auth:expiring"):
+    expiresAt: str
+
+
+_CHANGES: Final = {"joined": MemberJoined, "updated": MemberUpdated, "left": MemberLeft}
+_SERVER: Final = Sender("server")
+
+encode: Final = msgspec.json.Encoder().encode
+"""A frame's JSON, as UTF-8 bytes."""
+
+
+def connected(client_id: str, user: User | None, now: datetime) -> bytes:
+    return encode(Connected(clientId=client_id, user=identity(user) if user else None, timestamp=isoformat(now)))
+
+
+def identity(user: User) -> Identity:
+    return Identity(str(user.id))
+
+
+def joined(channel: ChannelName, members: Iterable[Member] | None, me: Member | None) -> Joined:
+    answer = Joined(channel=str(channel), channelType=channel.type)
+    if members is not None and me is not None:
+        answer.members = [member.json for member in members]
+        answer.me = me.json
+    return answer
+
+
+def error(problem: RequestError) -> Error:
+    return Error(code=problem.code, message=problem.message, retryable=True if problem.retryable else UNSET)
+
+
+def answer(frame: Frame, request_id: Raw) -> bytes:
+    """`frame` as the answer to the request that had `request_id`."""
+    if request_id is not ABSENT:
+        frame.requestId = request_id
+    return encode(frame)
+
+
+def channel_message(channel: str, event: str, data: Raw, client_id: str, user: User | None, now: datetime) -> bytes:
+    sender = Sender(client_id, user.id) if user else Sender(client_id)
+    return encode(ChannelMessage(channel, event, data, sender, isoformat(now)))
+
+
+def server_message(channel: str, event: str, data: Raw, now: datetime) -> bytes:
+    return encode(ChannelMessage(channel, event, data, _SERVER, isoformat(now)))
+
+
+def member_event(channel: str, change: Change, now: datetime) -> bytes:
+    return encode(_CHANGES[change.kind](str(channel), change.member.json, isoformat(now)))
+
+
+def auth_expiring(expires_at: datetime) -> bytes:
+    return encode(AuthExpiring(isoformat(expires_at)))
+
+
+def check_json(text: str | bytes) -> Raw:
+    """`text` as JSON to splice in; `TypeError` where clients could not parse it (NaN, lone surrogates)."""
+    try:
+        return _decode_any(text.encode() if isinstance(text, str) else text).copy()
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as problem:
+        raise TypeError(f"this cannot be sent as JSON: {problem}") from None

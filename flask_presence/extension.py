@@ -1,0 +1,183 @@
+"""The extension object: what a Flask app is given, and where the parts are put together.
+
+Law: no app is kept on it. What belongs to an app is in that app's `extensions`, so one `Presence` serves
+several apps, and guards and handlers can be registered before any app exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from flask import Flask, current_app
+
+from .application import HandlerRegistry
+from .auth import UserLoader
+from .blueprint import StatsGuard, make_blueprint
+from .domain import wire
+from .domain.channels import Channel, ChannelName, Stats, channel_type
+from .domain.errors import InvalidRequest
+from .domain.guards import GuardRegistry, with_leading_arguments
+from .domain.members import Member, User
+from .service import Service
+from .settings import load_settings
+from .testing import TestClient
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXTENSION: Final = "presence"
+SERVICE: Final = "presence.service"
+
+
+class Presence:
+    """Channels and presence for Flask apps.
+
+    `settings` are defaults for the config keys, without the prefix `PRESENCE_` and in lower case:
+    `Presence(app, auth_required=True)`. Methods that ask or tell need an app context, may be called from
+    views, handlers, greenlets and threads, and do not wait for any client.
+    """
+
+    def __init__(self, app: Flask | None = None, **settings: Any) -> None:
+        self._defaults = settings
+        self._guards = GuardRegistry()
+        self._handlers = HandlerRegistry()
+        self._user_loader: UserLoader | None = None
+        self._stats_guard: StatsGuard | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Register the blueprint on `app`, as its settings say.
+
+        Raises `ConfigurationError` for wrong settings, `RuntimeError` at a second time on one app.
+        """
+        if EXTENSION in app.extensions:
+            raise RuntimeError("a Presence has been initialised with this app already; init_app once is enough")
+        settings = load_settings(app.config, self._defaults)
+        service = Service(app, settings, self._guards, self._handlers, lambda: self._user_loader)
+        app.register_blueprint(make_blueprint(app, service, lambda: self._stats_guard), url_prefix=settings.url_prefix)
+        app.extensions[EXTENSION] = self
+        app.extensions[SERVICE] = service
+
+    def guard(self, pattern: str) -> Callable[[F], F]:
+        """Register a function that decides who may join the channels that `pattern` matches.
+
+        It is called with `(user, channel, user_info)`, or the first of these, in a fresh app context; it
+        may block. `True` lets in, as does `{"authorized": True}`; everything else denies. Patterns meet
+        the name and the topic; `*` stands for any characters. `ValueError` for a bad pattern.
+        """
+
+        def register(function: F) -> F:
+            self._guards.add(pattern, function)
+            return function
+
+        GuardRegistry().add(pattern, lambda: None)  # a bad pattern raises here, where it is written
+        return register
+
+    def on(self, event: str) -> Callable[[F], F]:
+        """Register a handler, called with the event in a fresh app context after it has happened.
+
+        Handlers run in order of registration and never delay a frame; one that raises is logged.
+        `ValueError` for an unknown event name.
+        """
+        HandlerRegistry().add(event, print)
+
+        def register(function: F) -> F:
+            self._handlers.add(event, function)
+            return function
+
+        return register
+
+    def user_loader(self, function: F) -> F:
+        """Register the function that says who a request is from, in place of flask-jwt-extended.
+
+        It takes no arguments, runs in a request context made from the upgrade, and returns a `User`, or
+        `None` for anonymous. An exception refuses the upgrade with 401.
+        """
+        self._user_loader = with_leading_arguments(function, 0, "a user_loader")
+        return function
+
+    def stats_guard(self, function: F) -> F:
+        """Register the function that says with `True` who may see the pages. It takes no arguments and runs
+        in the page's request context."""
+        self._stats_guard = with_leading_arguments(function, 0, "a stats_guard")
+        return function
+
+    def get_channel(self, name: str) -> Channel | None:
+        """The channel, with its members if it is a presence channel; `None` where nobody is in it."""
+        return self._service().hub.channel(name)
+
+    def list_channels(self, type: str | None = None, prefix: str | None = None) -> list[Channel]:
+        """The channels that somebody is in, oldest first, without their members.
+
+        Only those of `type` (`"public"`, `"private"`, `"presence"`; `ValueError` for another) and with
+        names that begin with `prefix`.
+        """
+        return self._service().hub.channels(None if type is None else channel_type(type), prefix)
+
+    def get_channel_members(self, name: str) -> list[Member]:
+        """The members in order of joining; `[]` for an unknown, public or private channel."""
+        return self._service().hub.members(name)
+
+    def broadcast_to_channel(self, name: str, message: Any, exclude: str | None = None) -> int:
+        """Send `message`, an object, as it is to every connection in the channel but the one with the client
+        id `exclude`. The number of connections.
+
+        Encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
+        """
+        service = self._service()
+        payload = wire.check_json(current_app.json.dumps(message))
+        if not bytes(payload).lstrip().startswith(b"{"):
+            raise TypeError(f"a broadcast is a JSON object, such as a dict, not {type(message).__name__}")
+        return service.hub.publish(_checked(name), bytes(payload), exclude)
+
+    def publish(self, name: str, event: str, data: Any) -> int:
+        """Send a `channel:message` from the server to every connection in the channel; their number.
+
+        `data` is encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
+        """
+        hub = self._service().hub
+        if not isinstance(event, str):
+            raise TypeError(f"event must be a string, not {event!r}")
+        wire.check_json(current_app.json.dumps(event))
+        raw = wire.check_json(current_app.json.dumps(data))
+        return hub.publish(name, wire.server_message(_checked(name), event, raw, hub.now()))
+
+    def get_channel_stats(self) -> Stats:
+        """Counts of channels, members and connections."""
+        return self._service().hub.stats()
+
+    def disconnect(self, user_id: str | None = None, client_id: str | None = None, reason: str = "") -> int:
+        """Close the connections of a user, or the one with a client id, with the code 4403; how many.
+
+        They have left all channels when this returns. `reason` is sent, cut to 123 bytes. `ValueError`
+        where neither is given.
+        """
+        if user_id is None and client_id is None:
+            raise ValueError("disconnect whom? give user_id or client_id")
+        return self._service().hub.disconnect(None if user_id is None else str(user_id), client_id, reason)
+
+    def test_client(self, user: User | str | None = None, app: Flask | None = None) -> TestClient:
+        """A client without a socket, for tests, as a context manager; `user` is a `User` or an id."""
+        if app is None:
+            app = _current_app()
+        return TestClient(app, self._service(app), User(user) if isinstance(user, str) else user)
+
+    def _service(self, app: Flask | None = None) -> Service:
+        app = app or _current_app()
+        if app.extensions.get(EXTENSION) is not self:
+            raise RuntimeError("this Presence does not know the current app; was presence.init_app(app) called?")
+        service: Service = app.extensions[SERVICE]
+        return service
+
+
+def _current_app() -> Flask:
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+def _checked(name: str) -> str:
+    try:
+        return str(ChannelName.parse(name))
+    except InvalidRequest as problem:
+        raise ValueError(problem.message) from None

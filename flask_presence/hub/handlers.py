@@ -1,0 +1,50 @@
+"""The application's event handlers, run beside the event loop.
+
+Law: the events of one connection are heard in the order in which they happened; no handler delays a frame
+or another connection's events.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ..domain.events import Event
+
+if TYPE_CHECKING:
+    from .hub import Hub
+    from .session import Session
+
+
+class EventQueue:
+    """A queue per session, worked off while there is something in it. `running` counts those."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.running = 0
+
+    def put(self, session: Session, event: Event) -> None:
+        """Have `event` heard, if anybody listens."""
+        if not self._hub.application.listens(event.name):
+            return
+        if session.events is None:
+            session.events = deque((event,))
+            self.running += 1
+            self._hub.loop.spawn(self._work_off, session)
+        else:
+            session.events.append(event)
+            session.balance()
+
+    def _work_off(self, session: Session) -> None:
+        run = self._hub.loop.run
+        while (event := run(lambda: self._next(session))) is not None:
+            self._hub.application.notify(event, session.token)
+
+    def _next(self, session: Session) -> Event | None:
+        if session.events:
+            event = session.events.popleft()
+            session.balance()
+            return event
+        session.events = None
+        self.running -= 1
+        return None

@@ -1,0 +1,196 @@
+"""The hub: the open connections of this process, and the fan-out to them.
+
+Law: everything here runs in the event loop, except the methods under "For the server's own code",
+which may be called from any thread and bring themselves in.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import TypeVar
+
+from ..backends import Backend
+from ..domain import wire
+from ..domain.channels import Channel, ChannelName, ChannelType, Stats
+from ..domain.events import (
+    MEMBER_EVENTS,
+    ChannelJoined,
+    ChannelLeft,
+    ClientConnected,
+    ClientDisconnected,
+    Event,
+    Reason,
+)
+from ..domain.members import Member, User
+from ..domain.roster import Change
+from .handlers import EventQueue
+from .ports import Application, Connection, Credential, Loop, Policy
+from .requests import RequestHandler
+from .session import Arrival, Session
+from .tokens import TokenWatch
+
+T = TypeVar("T")
+
+
+class Hub:
+    """Owner of the sessions and of who hears which channel.
+
+    `frame` turns a message's JSON into what a `Connection` takes; it is called once for a broadcast,
+    however many hear it.
+    """
+
+    def __init__(
+        self, backend: Backend, application: Application, policy: Policy, frame: Callable[[bytes], bytes]
+    ) -> None:
+        self.backend = backend
+        self.application = application
+        self.policy = policy
+        self.frame = frame
+        self.sessions: dict[str, Session] = {}
+        self._hearing: dict[str, dict[str, Connection]] = {}
+        self._loop: Loop | None = None
+        self._requests = RequestHandler(self)
+        self._events = EventQueue(self)
+        self._tokens = TokenWatch(self)
+        backend.bind(self)
+
+    @property
+    def current_loop(self) -> Loop | None:
+        """The loop that the hub runs on, once it has had a connection."""
+        return self._loop
+
+    @property
+    def loop(self) -> Loop:
+        assert self._loop is not None, "the hub has no connections yet, so nothing runs"
+        return self._loop
+
+    def run_on(self, loop: Loop) -> None:
+        """Use `loop` from now on. `RuntimeError` while connections live on another one."""
+        if self._loop is not loop and self.sessions:
+            raise RuntimeError("the connections of this process run on another event loop")
+        self._loop = loop
+
+    @staticmethod
+    def now() -> datetime:
+        return datetime.now(timezone.utc)
+
+    def session(self, user: User | None, credential: Credential | None) -> Session:
+        """A session for a connection that is about to be. Nobody sees it before `connected`."""
+        return Session(self, secrets.token_urlsafe(16), user, credential)
+
+    def connected(self, session: Session, connection: Connection) -> None:
+        """The session's connection is open: greet it."""
+        session.connection = connection
+        self.sessions[session.id] = session
+        self._tokens.add(session)
+        connection.answer(self.frame(wire.connected(session.id, session.user, self.now())))
+        self.emit(session, ClientConnected(session.id, session.user))
+
+    def handle(self, session: Session, arrival: Arrival) -> None:
+        """Answer a frame, or begin to."""
+        self._requests.handle(session, arrival)
+
+    def disconnected(self, session: Session, code: int, reason: Reason) -> None:
+        """The session's connection is gone: out of its channels, and out of sight."""
+        del self.sessions[session.id]
+        self._tokens.discard(session)
+        for channel in list(session.channels.values()):
+            self.leave(session, channel, reason)
+        self.emit(session, ClientDisconnected(session.id, session.user, code, reason))
+
+    def attach(self, session: Session, channel: ChannelName) -> None:
+        """From now on the session hears `channel`."""
+        session.channels[channel] = channel
+        self._hearing.setdefault(channel, {})[session.id] = session.connection
+
+    def leave(self, session: Session, channel: ChannelName, reason: Reason) -> None:
+        """Take the session out of a channel that it is in."""
+        self._detach(session, channel)
+        change = self.backend.leave(channel, session.id, self.now())
+        self.emit(session, ChannelLeft(session.id, session.user, channel, channel.type, reason))
+        self.emit_change(session, channel, change)
+
+    def adopt(self, session: Session, credential: Credential) -> None:
+        """The session has a new token."""
+        session.credential = credential
+        self._tokens.add(session)
+
+    def emit_joined(self, session: Session, channel: ChannelName) -> None:
+        self.emit(session, ChannelJoined(session.id, session.user, channel, channel.type))
+
+    def emit_change(self, session: Session, channel: ChannelName, change: Change | None) -> None:
+        if change is not None:
+            self.emit(session, MEMBER_EVENTS[change.kind](session.id, session.user, channel, change.member))
+
+    def emit(self, session: Session, event: Event) -> None:
+        """Have the application's handlers hear of `event`, after those before it."""
+        self._events.put(session, event)
+
+    def deliver(self, channel: str, payload: bytes, exclude: str | None) -> int:
+        hearing = self._hearing.get(channel)
+        if not hearing:
+            return 0
+        frame = self.frame(payload)
+        skipped = hearing.get(exclude) if exclude is not None else None
+        for connection in hearing.values():
+            if connection is not skipped:
+                connection.send(frame)
+        return len(hearing) - (skipped is not None)
+
+    def announce(self, channel: ChannelName, change: Change, exclude: str | None, now: datetime) -> None:
+        self.deliver(channel, wire.member_event(channel, change, now), exclude)
+
+    def tick(self) -> None:
+        """Look after the tokens; called a few times a second."""
+        self._tokens.look_after(self.now().timestamp())
+
+    # For the server's own code
+
+    def publish(self, channel: str, payload: bytes, exclude: str | None = None) -> int:
+        """Send a frame's JSON to every connection in `channel` but `exclude`; how many."""
+        return self._ask(lambda: self.backend.publish(channel, payload, exclude))
+
+    def channel(self, name: str) -> Channel | None:
+        return self._ask(lambda: self.backend.get(name))
+
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
+        return self._ask(lambda: self.backend.channels(kind, prefix))
+
+    def members(self, name: str) -> list[Member]:
+        return self._ask(lambda: list(self.backend.members(name)))
+
+    def stats(self) -> Stats:
+        def count() -> Stats:
+            total, by_type = self.backend.counts()
+            return Stats(sum(by_type.values()), total, by_type, len(self.sessions))
+
+        return self._ask(count)
+
+    def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
+        """Close, with 4403, the connections that match all that is given; how many."""
+
+        def close() -> int:
+            chosen = [
+                session
+                for session in self.sessions.values()
+                if user_id in (None, session.user and session.user.id) and client_id in (None, session.id)
+            ]
+            for session in chosen:
+                session.connection.close(4403, text, "disconnected")
+            return len(chosen)
+
+        return self._ask(close)
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        if self._loop is None or self.backend.blocking:
+            return question()
+        return self._loop.run(question)
+
+    def _detach(self, session: Session, channel: ChannelName) -> None:
+        del session.channels[channel]
+        hearing = self._hearing[channel]
+        del hearing[session.id]
+        if not hearing:
+            del self._hearing[channel]

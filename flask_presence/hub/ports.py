@@ -1,0 +1,88 @@
+"""What the hub needs from the layers around it.
+
+Law: interfaces only. The transport implements `Connection` and `Loop`, the Flask glue `Application`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from ..domain.channels import ChannelName
+from ..domain.events import Event, Reason
+from ..domain.guards import Verdict
+from ..domain.members import User
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A verified token: whose it is, and when it ends (`expires_at` in epoch seconds, or never)."""
+
+    token: str
+    user: User
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The limits and switches that the hub keeps; API.md describes each as a setting."""
+
+    enabled: bool = True
+    max_channels: int = 100
+    max_user_info: int = 4096
+    rate_limit: tuple[float, float] | None = (100, 200)
+    token_recheck: float = 60
+
+
+class Connection(Protocol):
+    """One socket, as the hub sees it. No method blocks or raises, whatever state the peer is in, and
+    `send` and `answer` never call back into the hub."""
+
+    def send(self, frame: bytes) -> None:
+        """Queue what others caused; too much of it waiting ends the connection with 1013."""
+
+    def answer(self, frame: bytes) -> None:
+        """Queue what this connection asked for; too much of it waiting stops the reading."""
+
+    def close(self, code: int, text: str, reason: Reason) -> None:
+        """Say goodbye with a close code; `Session.closed` has been called when this returns."""
+
+    def pause(self) -> None:
+        """Stop reading from the socket."""
+
+    def resume(self) -> None:
+        """Read from the socket again."""
+
+
+class Loop(Protocol):
+    """The event loop that owns the hub's state."""
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call `function` in the loop, from any thread, and give what it returns or raises."""
+
+    def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call `function`, which may block, beside the loop."""
+
+
+class Application(Protocol):
+    """The application's own code. Every method may block; each runs it in a fresh app context."""
+
+    def authorize(
+        self, token: str | None, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
+    ) -> Verdict:
+        """Verify the token again, then ask the guard of a private or presence channel.
+
+        Raises `CredentialRejected` where the token is no longer good.
+        """
+
+    def identify(self, token: str) -> Credential:
+        """Verify a token. Raises `CredentialRejected`."""
+
+    def listens(self, event_name: str) -> bool:
+        """Whether anybody would hear of such an event. Does not block."""
+
+    def notify(self, event: Event, token: str | None) -> None:
+        """Run the handlers of an event. Never raises."""

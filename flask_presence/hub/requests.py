@@ -1,0 +1,226 @@
+"""Every request of the protocol, and its answer.
+
+Law: exactly one answer to each frame, whatever it holds. What the application must be asked is asked
+beside the event loop, while the connection's later frames wait; what it answered takes effect in the
+loop, and only if the connection is still there.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..domain import wire
+from ..domain.channels import ChannelName
+from ..domain.errors import (
+    BackendUnavailable,
+    ChannelsDisabled,
+    CredentialRejected,
+    Forbidden,
+    InvalidJSON,
+    JoinFailed,
+    NotFound,
+    NotInChannel,
+    NotMember,
+    RateLimitExceeded,
+    RequestError,
+    SendFailed,
+    Unauthorized,
+)
+from ..domain.events import MessageSent
+from ..domain.guards import Verdict
+from ..domain.members import check_info
+from ..domain.timestamps import from_epoch, isoformat
+from .ports import Credential
+from .session import Arrival, Session
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+T = TypeVar("T")
+Step = Callable[[], wire.Frame | None]
+
+log = logging.getLogger("flask_presence")
+
+
+class RequestHandler:
+    """Answers the requests of the hub's sessions."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._steps: dict[type[wire.Request], Callable[[Session, Any], wire.Frame | None]] = {
+            wire.Join: self._join,
+            wire.Leave: self._leave,
+            wire.Message: self._message,
+            wire.Update: self._update,
+            wire.Ping: self._ping,
+            wire.Auth: self._auth,
+        }
+
+    def handle(self, session: Session, arrival: Arrival) -> None:
+        """Answer a frame, or mark the session busy until that is done."""
+        payload = arrival.payload
+        if not arrival.admitted:
+            self._refuse(session, RateLimitExceeded(), wire.read_request_id(payload))
+            return
+        if not arrival.is_text and not wire.is_utf8(payload):
+            self._refuse(session, InvalidJSON(), wire.ABSENT)
+            return
+        request = wire.decode_request(payload)
+        if not self._hub.policy.enabled and request.concerns_channels:
+            self._refuse(session, ChannelsDisabled(), request.requestId)
+        elif isinstance(request, wire.Rejected):
+            self._refuse(session, request.error, request.requestId)
+        else:
+            self._answer(session, request, partial(self._steps[type(request)], session, request))
+
+    def _answer(self, session: Session, request: wire.Request, step: Step) -> None:
+        try:
+            frame = step()
+        except RequestError as problem:
+            self._refuse(session, problem, request.requestId)
+        except BackendUnavailable:
+            error = SendFailed if isinstance(request, wire.Message) else request.fault
+            self._refuse(session, error("Temporarily unavailable", retryable=True), request.requestId)
+        except Exception as problem:
+            self._log_fault(session, request, problem)
+            self._refuse(session, request.fault("Internal error"), request.requestId)
+        else:
+            if frame is not None:
+                session.connection.answer(self._hub.frame(wire.answer(frame, request.requestId)))
+
+    def _refuse(self, session: Session, problem: RequestError, request_id: Any) -> None:
+        session.connection.answer(self._hub.frame(wire.answer(wire.error(problem), request_id)))
+
+    def _log_fault(self, session: Session, request: wire.Request, problem: Exception) -> None:
+        kind = type(request).__struct_config__.tag
+        self._hub.loop.spawn(partial(log.error, "%s of client %s failed", kind, session.id, exc_info=problem))
+
+    def _aside(
+        self, session: Session, request: wire.Request, question: Callable[[], T], then: Callable[[T], wire.Frame | None]
+    ) -> None:
+        """Ask the application; with its answer go on in the loop, if the connection is still there."""
+        session.busy = True
+        self._hub.loop.spawn(self._ask, session, request, question, then)
+
+    def _ask(
+        self, session: Session, request: wire.Request, question: Callable[[], T], then: Callable[[T], wire.Frame | None]
+    ) -> None:
+        step: Step
+        try:
+            step = partial(then, question())
+        except Exception as problem:
+            step = partial(_throw, problem)
+        self._hub.loop.run(partial(self._resume, session, request, step))
+
+    def _resume(self, session: Session, request: wire.Request, step: Step) -> None:
+        if session.is_open:
+            self._answer(session, request, step)
+        if session.is_open:
+            session.proceed()
+
+    def _join(self, session: Session, request: wire.Join) -> wire.Frame | None:
+        hub, policy = self._hub, self._hub.policy
+        channel = ChannelName.parse(request.channel or "")
+        info = None if request.userInfo is None else check_info(request.userInfo, policy.max_user_info)
+        if channel.type != "public" and session.user is None:
+            raise Forbidden("Authentication required")
+        if channel not in session.channels and len(session.channels) >= policy.max_channels:
+            raise JoinFailed(f"A connection may be in at most {policy.max_channels} channels")
+        if channel.type == "public" and session.credential is None:
+            return self._enter(session, channel, info)
+        self._aside(
+            session,
+            request,
+            lambda: self._authorize(session, channel, info),
+            lambda verdict: self._enter_if(verdict, session, channel, info),
+        )
+        return None
+
+    def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
+        """The application's verdict, or `None` where the token has ended meanwhile."""
+        try:
+            return self._hub.application.authorize(session.token, session.user, channel, copy.deepcopy(info or {}))
+        except CredentialRejected:
+            return None
+
+    def _enter_if(
+        self, verdict: Verdict | None, session: Session, channel: ChannelName, info: dict[str, Any] | None
+    ) -> wire.Frame | None:
+        if verdict is None:
+            session.connection.close(4401, "Token expired or revoked", "expired")
+            return None
+        if verdict.allowed:
+            return self._enter(session, channel, info)
+        if channel in session.channels:
+            self._hub.leave(session, channel, "denied")
+        raise Forbidden(verdict.reason)
+
+    def _enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> wire.Frame:
+        hub = self._hub
+        outcome = hub.backend.join(channel, session.id, session.user, info, hub.now())
+        if outcome.fresh:
+            hub.attach(session, channel)
+            hub.emit_joined(session, channel)
+        hub.emit_change(session, channel, outcome.change)
+        return wire.joined(channel, outcome.members, outcome.me)
+
+    def _leave(self, session: Session, request: wire.Leave) -> wire.Frame:
+        channel = ChannelName.parse(request.channel or "")
+        if channel not in session.channels:
+            raise NotFound() if self._hub.backend.get(channel) is None else NotMember()
+        self._hub.leave(session, channel, "left")
+        return wire.Left(channel=str(channel))
+
+    def _message(self, session: Session, request: wire.Message) -> wire.Frame:
+        hub, name = self._hub, request.channel or ""
+        channel = session.channels.get(name)
+        if channel is None:
+            ChannelName.parse(name)
+            raise NotInChannel()
+        payload = wire.channel_message(name, request.event, request.data, session.id, session.user, hub.now())
+        delivered = hub.backend.publish(name, payload, session.id)
+        if hub.application.listens(MessageSent.name):
+            hub.emit(session, MessageSent(session.id, session.user, channel, request.event, bytes(request.data)))
+        return wire.Sent(channel=name, delivered=delivered)
+
+    def _update(self, session: Session, request: wire.Update) -> wire.Frame:
+        hub = self._hub
+        channel = ChannelName.parse(request.channel or "")
+        info = check_info(request.userInfo or {}, hub.policy.max_user_info)
+        outcome = hub.backend.update(channel, session.id, info, hub.now())
+        hub.emit_change(session, channel, outcome.change)
+        return wire.Updated(channel=str(channel), member=outcome.member.json)
+
+    def _ping(self, session: Session, request: wire.Ping) -> wire.Frame:
+        return wire.Pong(timestamp=int(self._hub.now().timestamp() * 1000))
+
+    def _auth(self, session: Session, request: wire.Auth) -> wire.Frame | None:
+        if session.user is not None and session.credential is None:
+            raise Unauthorized()
+        token = request.token or ""
+        self._aside(session, request, lambda: self._identify(token), lambda new: self._accept(session, new))
+        return None
+
+    def _identify(self, token: str) -> Credential:
+        try:
+            return self._hub.application.identify(token)
+        except CredentialRejected:
+            raise Unauthorized() from None
+
+    def _accept(self, session: Session, credential: Credential) -> wire.Frame:
+        if session.user is not None and session.user.id != credential.user.id:
+            raise Unauthorized("Different user")
+        session.user = credential.user
+        self._hub.adopt(session, credential)
+        answer = wire.AuthOk(user=wire.identity(credential.user))
+        if credential.expires_at is not None:
+            answer.expiresAt = isoformat(from_epoch(credential.expires_at))
+        return answer
+
+
+def _throw(problem: Exception) -> wire.Frame | None:
+    raise problem

@@ -1,0 +1,124 @@
+"""One connection's side of the hub: its place in the channels, and its requests in strict order.
+
+Law: a frame is handled when all before it have been answered. What waits is bounded: beyond that the
+connection is no longer read from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ..domain.channels import ChannelName
+from ..domain.events import Event, Reason
+from ..domain.limits import RateLimit
+from ..domain.members import User
+
+if TYPE_CHECKING:
+    from .hub import Hub
+    from .ports import Connection, Credential
+
+MAX_WAITING_FRAMES: Final = 64
+MAX_WAITING_EVENTS: Final = 1024
+
+
+class Arrival(NamedTuple):
+    """A frame in the queue. `is_text`: its UTF-8 has been checked; `admitted`: within the rate limit."""
+
+    payload: bytes
+    is_text: bool
+    admitted: bool
+
+
+class Session:
+    """A connection, its user, and the channels it is in (in order of joining)."""
+
+    __slots__ = (
+        "_limit",
+        "_paused",
+        "_queue",
+        "busy",
+        "channels",
+        "connection",
+        "credential",
+        "events",
+        "hub",
+        "id",
+        "is_open",
+        "recheck_at",
+        "user",
+        "warned",
+    )
+
+    connection: Connection
+
+    def __init__(self, hub: Hub, client_id: str, user: User | None, credential: Credential | None) -> None:
+        self.hub = hub
+        self.id = client_id
+        self.user = user
+        self.credential = credential
+        self.channels: dict[str, ChannelName] = {}
+        self.is_open = True
+        self.busy = False
+        self.events: deque[Event] | None = None  # for handlers, while some are being run
+        self.warned = False
+        self.recheck_at = 0.0
+        rate = hub.policy.rate_limit
+        self._limit = RateLimit(*rate, time.monotonic()) if rate else None
+        self._queue: deque[Arrival] | None = None
+        self._paused = False
+
+    @property
+    def token(self) -> str | None:
+        """The token that the connection rests on, if it does on one."""
+        return self.credential.token if self.credential else None
+
+    def receive(self, payload: bytes, *, is_text: bool) -> None:
+        """A message from the client: handled now, or once those before it are done."""
+        arrival = Arrival(payload, is_text, self.admit())
+        if not self.is_open:
+            return
+        if not self.busy:
+            self.hub.handle(self, arrival)
+            return
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(arrival)
+        self.balance()
+
+    def admit(self) -> bool:
+        """Whether one more frame is within the rate limit. Who keeps on beyond it is disconnected."""
+        if self._limit is None or self._limit.admit(time.monotonic()):
+            return True
+        if self._limit.exhausted:
+            self.connection.close(1008, "Too many requests", "closed")
+        return False
+
+    def proceed(self) -> None:
+        """The request that was under way has been answered: go on with those that waited."""
+        self.busy = False
+        while self._queue and not self.busy and self.is_open:
+            self.hub.handle(self, self._queue.popleft())
+        if not self._queue:
+            self._queue = None
+        self.balance()
+
+    def balance(self) -> None:
+        """Read from the client as long as what it sent before is not piling up."""
+        waiting_frames = len(self._queue) if self._queue else 0
+        waiting_events = len(self.events) if self.events else 0
+        pile = waiting_frames >= MAX_WAITING_FRAMES or waiting_events >= MAX_WAITING_EVENTS
+        if pile != self._paused and self.is_open:
+            self._paused = pile
+            if pile:
+                self.connection.pause()
+            else:
+                self.connection.resume()
+
+    def closed(self, code: int, reason: Reason) -> None:
+        """The connection has ended: out of every channel, at once."""
+        if self.is_open:
+            self.is_open = False
+            self._queue = None
+            self.hub.disconnected(self, code, reason)

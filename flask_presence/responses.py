@@ -1,0 +1,29 @@
+"""HTTP answers of the blueprint: errors as `{"error": {"code", "message"}}`, nothing cached, nothing framed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, jsonify
+
+
+def json_response(shape: dict[str, Any], status: int = 200) -> Response:
+    """`shape` as JSON that no cache keeps."""
+    response = jsonify(shape)
+    response.status_code = status
+    return harden(response)
+
+
+def error_response(status: int, code: str, message: str) -> Response:
+    return json_response({"error": {"code": code, "message": message}}, status)
+
+
+def harden(response: Response) -> Response:
+    """The security headers that every answer of the blueprint has."""
+    headers = response.headers
+    headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'")
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("X-Frame-Options", "DENY")
+    headers.setdefault("Referrer-Policy", "no-referrer")
+    return response

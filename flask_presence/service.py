@@ -1,0 +1,134 @@
+"""Presence in one app: its settings, its hub, and the process's part in it.
+
+Law: nothing is started before the first socket of a process, so an app may be made before a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from flask import Flask
+
+from .application import FlaskApplication, HandlerRegistry
+from .auth import Authenticator, UserLoader, Visitor, takes_cookies
+from .backends import open_backend
+from .domain.errors import ConfigurationError
+from .domain.guards import GuardRegistry
+from .hub.hub import Hub
+from .hub.ports import Policy
+from .origins import ANY
+from .settings import Settings
+from .transport.codec import encode_frame
+from .transport.connection import Endpoint, Limits
+from .transport.takeover import Takeover
+
+TICK: Final = 0.25
+
+log = logging.getLogger("flask_presence")
+
+
+class Service:
+    """The parts of one app, put together. Owner of the process's places for connections."""
+
+    def __init__(
+        self,
+        app: Flask,
+        settings: Settings,
+        guards: GuardRegistry,
+        handlers: HandlerRegistry,
+        loader: Callable[[], UserLoader | None],
+    ) -> None:
+        self.settings = settings
+        self.authenticator = Authenticator(app, settings, loader)
+        self.hub = Hub(
+            open_backend(settings.backend, settings.max_user_info),
+            FlaskApplication(app, self.authenticator, guards, handlers),
+            Policy(
+                enabled=settings.enabled,
+                max_channels=settings.max_channels,
+                max_user_info=settings.max_user_info,
+                rate_limit=settings.rate_limit,
+                token_recheck=settings.token_recheck,
+            ),
+            encode_frame,
+        )
+        self.draining = False
+        self._app = app
+        self._loader = loader
+        self._lock = threading.Lock()
+        self._upgrading = 0
+        self._endpoint: Endpoint | None = None
+        self._complained = False
+        problem = self._origin_problem()
+        if problem:
+            raise ConfigurationError(problem)
+
+    def obstacle(self, environ: Mapping[str, Any]) -> str | None:
+        """Why no socket can be opened in this process now, as a sentence that says what to change."""
+        if self.draining:
+            return "This server is shutting down"
+        problem = self._origin_problem()
+        if self.settings.backend.startswith("memory:") and environ.get("wsgi.multiprocess"):
+            if not self.settings.isolated_workers:
+                problem = (
+                    "PRESENCE_BACKEND is 'memory://' and there are several workers, which would not know of each "
+                    "other's members: run one worker, or set PRESENCE_ISOLATED_WORKERS = True if that is meant"
+                )
+        if problem and not self._complained:
+            self._complained = True
+            log.error("every WebSocket is refused: %s", problem)
+        return problem
+
+    def take_place(self) -> bool:
+        """One of `PRESENCE_MAX_CONNECTIONS`, for a connection to come; `False` where all are taken."""
+        with self._lock:
+            if len(self.hub.sessions) + self._upgrading >= self.settings.max_connections:
+                return False
+            self._upgrading += 1
+            return True
+
+    def release_place(self) -> None:
+        with self._lock:
+            self._upgrading -= 1
+
+    def open(self, takeover: Takeover, visitor: Visitor) -> Callable[[], None]:
+        """Greet `visitor` on the socket taken over; gives what the view must call before it returns."""
+        endpoint = self._endpoint_for(takeover)
+        session = self.hub.session(visitor.user, visitor.credential)
+        connection, wait = takeover.open(endpoint, session)
+
+        def begin() -> None:
+            self.hub.connected(session, connection)
+            connection.start()
+
+        endpoint.loop.run(begin)
+        return wait
+
+    def _endpoint_for(self, takeover: Takeover) -> Endpoint:
+        with self._lock:
+            if self._endpoint is None:
+                settings = self.settings
+                limits = Limits(
+                    max_message_size=settings.max_message_size,
+                    max_outbox=settings.max_outbox,
+                    ping_interval=settings.ping_interval,
+                    ping_timeout=settings.ping_timeout,
+                )
+                loop = takeover.new_loop()
+                self._endpoint = loop.run(lambda: Endpoint(loop, limits))
+                loop.run(lambda: loop.every(TICK, self.hub.tick))
+                self.hub.run_on(loop)
+            return self._endpoint
+
+    def _origin_problem(self) -> str | None:
+        if ANY not in self.settings.allowed_origins:
+            return None
+        if self._loader() is not None or takes_cookies(self._app):
+            return (
+                "PRESENCE_ALLOWED_ORIGINS has '*' while credentials may come from cookies, so any page could act as "
+                "its visitors: list the origins, or take tokens from headers only (JWT_TOKEN_LOCATION) and no user_loader"
+            )
+        return None

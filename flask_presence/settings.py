@@ -1,0 +1,159 @@
+"""The settings: Flask config keys with the prefix `PRESENCE_`, checked when an app is initialised.
+
+Law: a wrong setting never starts; the error says what to write instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from .domain.errors import ConfigurationError
+from .origins import parse_allowed
+
+PREFIX: Final = "PRESENCE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One value for each key, of the right type. Sizes in bytes, times in seconds."""
+
+    enabled: bool = True
+    url_prefix: str = "/presence"
+    backend: str = "memory://"
+    auth_required: bool = False
+    token_in_query: bool = True
+    allowed_origins: tuple[str, ...] = ()
+    max_connections: int = 10000
+    max_channels: int = 100
+    max_message_size: int = 65536
+    max_user_info: int = 4096
+    max_outbox: int = 1048576
+    rate_limit: tuple[float, float] | None = (100, 200)
+    ping_interval: float = 25
+    ping_timeout: float = 10
+    token_recheck: float = 60
+    drain: float = 5
+    grace: float = 10
+    grace_abrupt: float = 0
+    stats_public: bool = False
+    redis_prefix: str = "fp"
+    lease: float = 10
+    isolated_workers: bool = False
+
+
+def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
+    """The settings in a Flask config, over `defaults` (names in lower case, without the prefix).
+
+    Raises `ConfigurationError` for an unknown key, a bad value, and values that contradict each other.
+    """
+    given = {key.upper(): value for key, value in defaults.items()}
+    given.update((key.removeprefix(PREFIX), config[key]) for key in config if key.startswith(PREFIX))
+    known = {field.name.upper() for field in fields(Settings)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ConfigurationError(
+            f"unknown setting {', '.join(PREFIX + key for key in unknown)}; "
+            f"the valid ones are {', '.join(PREFIX + key for key in sorted(known))}"
+        )
+    settings = Settings(**{key.lower(): _CHECKS[key.lower()](PREFIX + key, value) for key, value in given.items()})
+    if settings.max_outbox < 2 * settings.max_message_size:
+        raise ConfigurationError(
+            f"PRESENCE_MAX_OUTBOX is {settings.max_outbox}; it must be at least twice PRESENCE_MAX_MESSAGE_SIZE"
+            f" ({settings.max_message_size}), or one message could end a connection"
+        )
+    return settings
+
+
+def _bad(key: str, expected: str, value: Any) -> ConfigurationError:
+    return ConfigurationError(f"{key} must be {expected}, not {value!r}")
+
+
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _bad(key, "True or False", value)
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def _count(key: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _bad(key, "a whole number, 1 or more", value)
+    return value
+
+
+def _seconds(key: str, value: Any) -> float:
+    if not _is_number(value) or value <= 0:
+        raise _bad(key, "a number of seconds above 0", value)
+    return float(value)
+
+
+def _seconds_or_zero(key: str, value: Any) -> float:
+    if not _is_number(value) or value < 0:
+        raise _bad(key, "a number of seconds, 0 or more", value)
+    return float(value)
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _bad(key, "a string that is not empty", value)
+    return value
+
+
+def _path(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or value.endswith("/") or "<" in value:
+        raise _bad(key, "a path like '/presence': with a slash in front, none at the end", value)
+    return value
+
+
+def _rate(key: str, value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise _bad(key, "(frames a second, burst), or None for no limit", value)
+    rate, burst = value
+    if not _is_number(rate) or not _is_number(burst) or rate <= 0 or burst < 1:
+        raise _bad(key, "(frames a second above 0, a burst of 1 or more), or None for no limit", value)
+    return float(rate), float(burst)
+
+
+def _origins(key: str, value: Any) -> tuple[str, ...]:
+    values = (value,) if isinstance(value, str) else value
+    if not isinstance(values, (tuple, list, set, frozenset)) or not all(isinstance(v, str) for v in values):
+        raise _bad(key, "a list of origins like 'https://example.com' or 'https://*.example.com', or '*'", value)
+    for origin in values:
+        try:
+            parse_allowed(origin)
+        except ValueError as problem:
+            raise ConfigurationError(f"{key}: {problem}") from None
+    return tuple(values)
+
+
+_CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "enabled": _flag,
+    "url_prefix": _path,
+    "backend": _text,
+    "auth_required": _flag,
+    "token_in_query": _flag,
+    "allowed_origins": _origins,
+    "max_connections": _count,
+    "max_channels": _count,
+    "max_message_size": _count,
+    "max_user_info": _count,
+    "max_outbox": _count,
+    "rate_limit": _rate,
+    "ping_interval": _seconds,
+    "ping_timeout": _seconds,
+    "token_recheck": _seconds,
+    "drain": _seconds_or_zero,
+    "grace": _seconds_or_zero,
+    "grace_abrupt": _seconds_or_zero,
+    "stats_public": _flag,
+    "redis_prefix": _text,
+    "lease": _seconds,
+    "isolated_workers": _flag,
+}

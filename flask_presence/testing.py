@@ -1,0 +1,171 @@
+"""A client for the tests of an app: the real hub, guards, protocol and backend, without a socket.
+
+Law: no server, no thread, no sleep. What a request sets off has happened when the call returns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from flask import Flask
+from flask_jwt_extended import create_access_token
+
+from .domain.errors import PresenceTestError
+from .domain.events import Reason
+from .domain.members import User
+from .hub.ports import Credential
+from .hub.session import Session
+from .service import Service
+
+T = TypeVar("T")
+
+
+class InlineLoop:
+    """An event loop that runs when it is told to, in the thread that tells it."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], object]] = deque()
+
+    def run(self, function: Callable[[], T]) -> T:
+        return function()
+
+    def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
+        self._waiting.append(lambda: function(*arguments))
+
+    def settle(self) -> None:
+        """Run what has been spawned, and what that spawns, until nothing is left."""
+        while self._waiting:
+            self._waiting.popleft()()
+
+
+class _Wire:
+    """The connection of a test client: keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.answers: deque[Any] = deque()
+        self.received: deque[Any] = deque()
+        self.goodbye: tuple[int, str] | None = None
+        self.session: Session
+
+    def send(self, frame: bytes) -> None:
+        self.received.append(_decode(frame))
+
+    def answer(self, frame: bytes) -> None:
+        self.answers.append(_decode(frame))
+
+    def close(self, code: int, text: str, reason: Reason) -> None:
+        self.goodbye = (code, text)
+        self.session.closed(code, reason)
+
+    def pause(self) -> None:
+        """There is no socket to stop reading from."""
+
+    def resume(self) -> None:
+        """There is no socket to read from."""
+
+
+class TestClient:
+    """One connection. Use it in a `with` statement, which connects and disconnects it.
+
+    `received` is what came and was not yet taken, oldest first; `client_id` the id that the server gave.
+    """
+
+    __test__ = False
+
+    def __init__(self, app: Flask, service: Service, user: User | None) -> None:
+        self._app = app
+        self._service = service
+        self._user = user
+        self._wire = _Wire()
+        self.client_id = ""
+
+    def __enter__(self) -> TestClient:
+        hub = self._service.hub
+        self._loop = _inline_loop(self._service)
+        credential = self._credential()
+        self._session = hub.session(credential.user if credential else self._user, credential)
+        self._wire.session = self._session
+        hub.connected(self._session, self._wire)
+        self._loop.settle()
+        self.client_id = self._wire.answers.popleft()["clientId"]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.closed(1000, "closed")
+        self._loop.settle()
+
+    @property
+    def received(self) -> list[Any]:
+        self._loop.settle()
+        return list(self._wire.received)
+
+    def receive(self) -> Any:
+        """The next event, decoded. `PresenceTestError` at once where nothing came."""
+        self._loop.settle()
+        if not self._wire.received:
+            raise PresenceTestError("nothing was received")
+        return self._wire.received.popleft()
+
+    def join(self, channel: str, user_info: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Join; the answer. An `error` answer raises `PresenceTestError`."""
+        request: dict[str, Any] = {"type": "join", "channel": channel}
+        if user_info is not None:
+            request["userInfo"] = user_info
+        return self._succeed(request)
+
+    def send(self, channel: str, data: Any = None, event: str = "message") -> dict[str, Any]:
+        """Send a message to a channel; the answer. An `error` answer raises `PresenceTestError`."""
+        return self._succeed({"type": "channel:message", "channel": channel, "event": event, "data": data})
+
+    def update(self, channel: str, **user_info: Any) -> dict[str, Any]:
+        """Update this user's presence; the answer. An `error` answer raises `PresenceTestError`."""
+        return self._succeed({"type": "channel:update", "channel": channel, "userInfo": user_info})
+
+    def request(self, frame: Any) -> dict[str, Any]:
+        """Send any frame, a `str` or `bytes` as it is, all else as JSON; the answer, errors included."""
+        payload = frame.encode() if isinstance(frame, str) else frame
+        if not isinstance(payload, bytes):
+            payload = json.dumps(frame).encode()
+        if self._wire.goodbye is None:
+            self._session.receive(payload, is_text=isinstance(frame, str) or not isinstance(frame, bytes))
+            self._loop.settle()
+        if not self._wire.answers:
+            code, text = self._wire.goodbye or (1000, "")
+            raise PresenceTestError(f"the connection was closed with {code} {text!r}")
+        answer: dict[str, Any] = self._wire.answers.popleft()
+        return answer
+
+    def _succeed(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = self.request(request)
+        if answer["type"] == "error":
+            raise PresenceTestError(f"{answer['code']}: {answer['message']}", answer)
+        return answer
+
+    def _credential(self) -> Credential | None:
+        """A real token where the app would ask for one, so that guards find what they find in production."""
+        user, authenticator = self._user, self._service.authenticator
+        if user is None or not authenticator.takes_tokens:
+            return None
+        claims = {**user.claims, **{key: value for key, value in user.to_dict().items() if key != "id"}}
+        with self._app.app_context():
+            token = create_access_token(identity=user.id, additional_claims=claims)
+        return authenticator.verify(token)
+
+
+def _inline_loop(service: Service) -> InlineLoop:
+    loop = service.hub.current_loop
+    if not isinstance(loop, InlineLoop):
+        loop = InlineLoop()
+        service.hub.run_on(loop)
+    return loop
+
+
+def _decode(frame: bytes) -> Any:
+    head = {126: 4, 127: 10}.get(frame[1], 2)
+    return json.loads(frame[head:])

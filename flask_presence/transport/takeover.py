@@ -1,0 +1,208 @@
+"""Taking a socket over from the server that accepted it.
+
+Law: the libraries stay stock and other routes untouched: what flask-sock and gevent-websocket see of this
+is in the WSGI environ of one request. Neither reads or writes a byte after the handshake.
+
+| server                                      | handshake by     | afterwards the socket is          |
+|---------------------------------------------|------------------|-----------------------------------|
+| gunicorn -k gevent, gevent's pywsgi         | flask-sock       | detached, driven by gevent's hub  |
+| GeventWebSocketWorker, WebSocketHandler     | gevent-websocket | detached, driven by gevent's hub  |
+| any of these with TLS                       | either           | lent by the server, gevent's hub  |
+| flask run, gunicorn -k gthread              | flask-sock       | lent by the server, a thread      |
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final
+
+from .connection import Connection, Endpoint, Handler
+from .loops import EventLoop, GeventLoop, ThreadLoop, is_gevent_socket
+
+Environ = MutableMapping[str, Any]
+
+log = logging.getLogger("flask_presence")
+
+VERSION: Final = "13"
+
+
+class UpgradeImpossible(Exception):
+    """The server shows no socket in the environ, so nothing can be taken over."""
+
+
+class BadHandshake(Exception):
+    """A request that is no WebSocket handshake (RFC 6455, section 4.2.1): the HTTP status, and why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        self.message = message
+        super().__init__(message)
+
+
+def check_handshake(environ: Environ) -> None:
+    """Raise `BadHandshake` unless flask-sock can answer the request with 101."""
+    if environ.get("SERVER_PROTOCOL") not in (None, "HTTP/1.1"):
+        raise BadHandshake(400, "A WebSocket handshake needs HTTP/1.1")
+    if "upgrade" not in (token.strip().lower() for token in environ.get("HTTP_CONNECTION", "").split(",")):
+        raise BadHandshake(400, "The Connection header must have the token 'Upgrade'")
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip() != VERSION:
+        raise BadHandshake(426, f"Sec-WebSocket-Version must be {VERSION}")
+    if not environ.get("HTTP_HOST"):
+        raise BadHandshake(400, "The Host header is missing")
+    try:
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        raise BadHandshake(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+
+
+class Takeover:
+    """A request's socket, before and after the handshake.
+
+    `already_open` is whether gevent-websocket has answered 101 before the application was asked.
+    """
+
+    def __init__(self, environ: Environ) -> None:
+        self._environ = environ
+        self._stand_in: _HandshakeSocket | None = None
+        self._websocket: Any = environ.get("wsgi.websocket")
+        self.already_open = self._websocket is not None
+        sock = self._websocket.handler.socket if self.already_open else _find_socket(environ)
+        if sock is None:
+            raise UpgradeImpossible(
+                "this server shows its sockets to nobody; run with gunicorn -k gevent, gevent.pywsgi, "
+                "gunicorn --threads or flask run"
+            )
+        self._sock: Any = sock
+
+    def new_loop(self) -> EventLoop:
+        """An event loop of the kind that drives this server's sockets."""
+        return GeventLoop() if is_gevent_socket(self._sock) else ThreadLoop()
+
+    def prepare_handshake(self) -> None:
+        """Let flask-sock see a socket that passes the handshake through, then reports end-of-file, and
+        no extension that it could agree to."""
+        self._environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+        self._stand_in = _HandshakeSocket(self._sock)
+        for key in ("werkzeug.socket", "gunicorn.socket"):
+            if key in self._environ:
+                self._environ[key] = self._stand_in
+                return
+        self._environ["wsgi.input"] = _Input(self._stand_in)
+
+    def open(self, endpoint: Endpoint, handler: Handler) -> tuple[Connection, Callable[[], None]]:
+        """The connection on the socket, and what the view must call before it returns: it waits where
+        the socket is only lent."""
+        if self._stand_in is not None:
+            self._stand_in.finish()
+        if self._websocket is not None:
+            self._websocket.closed = True  # or the handler would send a close frame of its own
+        if self._detachable:
+            sock, gone = _detach(self._sock), None
+        else:
+            sock, gone = self._sock, _new_event(endpoint.loop)
+        sock.setblocking(False)
+        _set_options(sock)
+        connection = endpoint.loop.run(lambda: Connection(endpoint, sock, handler, gone.set if gone else None))
+        return connection, gone.wait if gone else lambda: None
+
+    def refuse(self, close_frame: bytes) -> None:
+        """Where the 101 is out already: a close frame is the refusal."""
+        self._websocket.closed = True
+        try:
+            self._sock.sendall(close_frame)
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            log.debug("a refused client was gone before it was told")
+
+    @property
+    def _detachable(self) -> bool:
+        return (
+            is_gevent_socket(self._sock)
+            and not isinstance(self._sock, ssl.SSLSocket)
+            and "werkzeug.socket" not in self._environ
+        )
+
+
+def _find_socket(environ: Environ) -> Any:
+    for key in ("werkzeug.socket", "gunicorn.socket"):
+        if key in environ:
+            return environ[key]
+    if str(environ.get("SERVER_SOFTWARE", "")).startswith("gevent"):
+        return getattr(getattr(getattr(environ["wsgi.input"], "rfile", None), "raw", None), "_sock", None)
+    return None
+
+
+def _detach(sock: Any) -> socket.socket:
+    """The file descriptor of a gevent socket, in a plain socket that gevent knows nothing of.
+
+    Never `dup`: the old number would stay in libev's epoll set, which is then built anew at every event.
+    """
+    from gevent.monkey import get_original
+
+    family, kind, protocol = sock.family, sock.type, sock.proto
+    plain: socket.socket = get_original("socket", "socket")(family, kind, protocol, sock.detach())
+    return plain
+
+
+def _new_event(loop: EventLoop) -> Any:
+    if isinstance(loop, GeventLoop):
+        import gevent.event
+
+        return gevent.event.Event()
+    return threading.Event()
+
+
+def _set_options(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        log.debug("a client was gone before its socket options were set")
+
+
+class _HandshakeSocket:
+    """What flask-sock sees of the socket: it may write the handshake, then reads end-of-file."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def send(self, data: bytes) -> int:
+        if self._sock is not None:
+            self._sock.sendall(data)
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        return b""
+
+    def fileno(self) -> int:
+        return -1  # a selector must not watch what is about to be somebody else's
+
+    def close(self) -> None:
+        self.finish()
+
+    def dup(self) -> _HandshakeSocket:
+        return self
+
+    def finish(self) -> None:
+        """From now on what is written is dropped."""
+        self._sock = None
+
+
+class _Input:
+    """A `wsgi.input` in which flask-sock finds the stand-in where pywsgi keeps its socket."""
+
+    def __init__(self, sock: _HandshakeSocket) -> None:
+        self.raw = self
+        self._sock = sock
+
+    def read(self, size: int = -1) -> bytes:
+        return b""
