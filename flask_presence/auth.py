@@ -170,8 +170,7 @@ class Authenticator:
         locations = self._locations()
         name = config.get("JWT_HEADER_NAME", "Authorization")
         if "headers" in locations and name.lower() != "authorization" and request.headers.get(name):
-            kind, _, token = request.headers[name].strip().rpartition(" ")
-            return token
+            return str(request.headers[name]).strip().rpartition(" ")[2]
         if "query_string" in locations and settings.token_in_query:
             value = request.args.get(config.get("JWT_QUERY_STRING_NAME", "jwt"))
             if value:

@@ -157,6 +157,14 @@ class Presence:
             raise ValueError("disconnect whom? give user_id or client_id")
         return self._service().hub.disconnect(None if user_id is None else str(user_id), client_id, reason)
 
+    def drain(self) -> None:
+        """Say goodbye (1001) to every connection of this process, over at most `PRESENCE_DRAIN` seconds, and
+        refuse new ones. Blocks until they are gone and their handlers have run.
+
+        For servers other than gunicorn, whose workers do this by themselves when they are stopped.
+        """
+        self._service().drain()
+
     def test_client(self, user: User | str | None = None, app: Flask | None = None) -> TestClient:
         """A client without a socket, for tests, as a context manager; `user` is a `User` or an id."""
         if app is None:
@@ -172,7 +180,7 @@ class Presence:
 
 
 def _current_app() -> Flask:
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
     return app
 
 

@@ -6,7 +6,9 @@ Law: nothing is started before the first socket of a process, so an app may be m
 from __future__ import annotations
 
 import logging
+import random
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from .hub.hub import Hub
 from .hub.ports import Policy
 from .origins import ANY
 from .settings import Settings
+from .shutdown import Shutdown
 from .transport.codec import encode_frame
 from .transport.connection import Endpoint, Limits
 from .transport.takeover import Takeover
@@ -55,28 +58,52 @@ class Service:
             ),
             encode_frame,
         )
-        self.draining = False
         self._app = app
         self._loader = loader
         self._lock = threading.Lock()
         self._upgrading = 0
         self._endpoint: Endpoint | None = None
+        self._shutdown = Shutdown(self)
         self._complained = False
         problem = self._origin_problem()
         if problem:
             raise ConfigurationError(problem)
 
+    @property
+    def draining(self) -> bool:
+        return self._shutdown.begun
+
+    def drain(self) -> None:
+        """See `Presence.drain`."""
+        self._shutdown.drain(0)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, without holding up the event loop."""
+        if self._endpoint is not None:
+            self._endpoint.loop.sleep(seconds)
+
+    def goodbye(self, spread: float, patience: float) -> None:
+        """Close every connection within `spread` seconds; wait `patience` seconds for the peers and for the
+        handlers, then cut what is left."""
+        endpoint = self._endpoint
+        if endpoint is None:
+            return
+        sleep = endpoint.loop.sleep
+        clients = endpoint.loop.run(lambda: list(self.hub.sessions))
+        random.shuffle(clients)
+        for client_id in clients:
+            self.hub.say_goodbye(client_id)
+            sleep(spread / len(clients))
+        deadline = time.monotonic() + patience
+        while (endpoint.connections or self.hub.handlers_running) and time.monotonic() < deadline:
+            sleep(0.02)
+        endpoint.loop.run(endpoint.reset_all)
+
     def obstacle(self, environ: Mapping[str, Any]) -> str | None:
         """Why no socket can be opened in this process now, as a sentence that says what to change."""
-        if self.draining:
+        if self._shutdown.begun:
             return "This server is shutting down"
-        problem = self._origin_problem()
-        if self.settings.backend.startswith("memory:") and environ.get("wsgi.multiprocess"):
-            if not self.settings.isolated_workers:
-                problem = (
-                    "PRESENCE_BACKEND is 'memory://' and there are several workers, which would not know of each "
-                    "other's members: run one worker, or set PRESENCE_ISOLATED_WORKERS = True if that is meant"
-                )
+        problem = self._origin_problem() or self._backend_problem(environ)
         if problem and not self._complained:
             self._complained = True
             log.error("every WebSocket is refused: %s", problem)
@@ -96,6 +123,7 @@ class Service:
 
     def open(self, takeover: Takeover, visitor: Visitor) -> Callable[[], None]:
         """Greet `visitor` on the socket taken over; gives what the view must call before it returns."""
+        self._shutdown.prepare()
         endpoint = self._endpoint_for(takeover)
         session = self.hub.session(visitor.user, visitor.credential)
         connection, wait = takeover.open(endpoint, session)
@@ -129,6 +157,17 @@ class Service:
         if self._loader() is not None or takes_cookies(self._app):
             return (
                 "PRESENCE_ALLOWED_ORIGINS has '*' while credentials may come from cookies, so any page could act as "
-                "its visitors: list the origins, or take tokens from headers only (JWT_TOKEN_LOCATION) and no user_loader"
+                "its visitors: list the origins, or take tokens from headers only (JWT_TOKEN_LOCATION) and have no "
+                "user_loader"
+            )
+        return None
+
+    def _backend_problem(self, environ: Mapping[str, Any]) -> str | None:
+        if self.settings.isolated_workers or not self.settings.backend.startswith("memory:"):
+            return None
+        if environ.get("wsgi.multiprocess"):
+            return (
+                "PRESENCE_BACKEND is 'memory://' and there are several workers, which would not know of each other's "
+                "members: run one worker, or set PRESENCE_ISOLATED_WORKERS = True if that is meant"
             )
         return None

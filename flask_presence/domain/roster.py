@@ -115,9 +115,9 @@ class Roster:
         """
         room = self._rooms.get(channel)
         if room is None:
-            raise NotFound()
+            raise NotFound
         if client_id not in room.connections:
-            raise NotMember()
+            raise NotMember
         user_id = room.connections.pop(client_id)
         if not room.connections:
             del self._rooms[channel]

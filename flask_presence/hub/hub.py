@@ -183,6 +183,21 @@ class Hub:
 
         return self._ask(close)
 
+    def say_goodbye(self, client_id: str) -> None:
+        """Close a connection because the server stops, if it is still there."""
+
+        def close() -> None:
+            session = self.sessions.get(client_id)
+            if session is not None:
+                session.connection.close(1001, "Server shutting down", "shutdown")
+
+        self._ask(close)
+
+    @property
+    def handlers_running(self) -> int:
+        """Connections some of whose events have not been heard yet."""
+        return self._events.running
+
     def _ask(self, question: Callable[[], T]) -> T:
         if self._loop is None or self.backend.blocking:
             return question()

@@ -123,7 +123,7 @@ class RequestHandler:
             session.proceed()
 
     def _join(self, session: Session, request: wire.Join) -> wire.Frame | None:
-        hub, policy = self._hub, self._hub.policy
+        policy = self._hub.policy
         channel = ChannelName.parse(request.channel or "")
         info = None if request.userInfo is None else check_info(request.userInfo, policy.max_user_info)
         if channel.type != "public" and session.user is None:
@@ -180,7 +180,7 @@ class RequestHandler:
         channel = session.channels.get(name)
         if channel is None:
             ChannelName.parse(name)
-            raise NotInChannel()
+            raise NotInChannel
         payload = wire.channel_message(name, request.event, request.data, session.id, session.user, hub.now())
         delivered = hub.backend.publish(name, payload, session.id)
         if hub.application.listens(MessageSent.name):
@@ -195,12 +195,12 @@ class RequestHandler:
         hub.emit_change(session, channel, outcome.change)
         return wire.Updated(channel=str(channel), member=outcome.member.json)
 
-    def _ping(self, session: Session, request: wire.Ping) -> wire.Frame:
+    def _ping(self, _session: Session, _request: wire.Ping) -> wire.Frame:
         return wire.Pong(timestamp=int(self._hub.now().timestamp() * 1000))
 
     def _auth(self, session: Session, request: wire.Auth) -> wire.Frame | None:
         if session.user is not None and session.credential is None:
-            raise Unauthorized()
+            raise Unauthorized
         token = request.token or ""
         self._aside(session, request, lambda: self._identify(token), lambda new: self._accept(session, new))
         return None
@@ -209,7 +209,7 @@ class RequestHandler:
         try:
             return self._hub.application.identify(token)
         except CredentialRejected:
-            raise Unauthorized() from None
+            raise Unauthorized from None
 
     def _accept(self, session: Session, credential: Credential) -> wire.Frame:
         if session.user is not None and session.user.id != credential.user.id:

@@ -36,7 +36,7 @@ class TokenWatch:
         """Watch the session's token, if it has one; the first recheck is spread out over the interval."""
         if session.credential is not None:
             session.warned = False
-            session.recheck_at = self._hub.now().timestamp() + self._hub.policy.token_recheck * random.uniform(0.5, 1)
+            session.recheck_at = self._hub.now().timestamp() + self._hub.policy.token_recheck * random.uniform(0.5, 1)  # noqa: S311
             self._sessions[session.id] = session
 
     def discard(self, session: Session) -> None:

@@ -133,9 +133,8 @@ class Decoder:
                         self._need = start - position
                     break
                 size = int.from_bytes(data[position + 2 : start - 4], "big")
-            if not simple or size > self.max_size:
-                if self._refuse_head(first, second) or self._refuse_size(first, second, size):
-                    break
+            if (not simple or size > self.max_size) and self._refuse_frame(first, second, size):
+                break
             if end < start + size:
                 self._need = start + size - position
                 break
@@ -176,7 +175,9 @@ class Decoder:
             return self._fail(1002, "A new message inside a fragmented one")
         return False
 
-    def _refuse_size(self, first: int, second: int, size: int) -> bool:
+    def _refuse_frame(self, first: int, second: int, size: int) -> bool:
+        if self._refuse_head(first, second):
+            return True
         short = second & 0x7F
         if (short == 126 and size < 126) or (short == 127 and (size < 65536 or size >> 63)):
             return self._fail(1002, "A length must use the fewest bytes")

@@ -72,6 +72,11 @@ class Endpoint:
         self._scheduled = False
         loop.every(self.tick, self._look_after)
 
+    def reset_all(self) -> None:
+        """End what is still there without another word."""
+        for connection in list(self.connections):
+            connection.reset()
+
     def mark_dirty(self, connection: Connection) -> None:
         """Have the connection flushed before the loop waits again."""
         self._dirty.append(connection)
@@ -214,7 +219,7 @@ class Connection:
         limits, tick = self._endpoint.limits, self._endpoint.tick
         if self._state == "closing":
             if now >= self._deadline:
-                self._reset()
+                self.reset()
         elif self._paused:
             self._seen = now  # nobody has looked whether it answered
         elif self._pinged > self._seen:
@@ -394,7 +399,7 @@ class Connection:
         else:
             self.report()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         except OSError:

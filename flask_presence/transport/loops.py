@@ -33,10 +33,12 @@ class Watch(Protocol):
 
 
 class EventLoop(Protocol):
-    """What a `Connection` needs. `run` and `spawn` may be called from any thread."""
+    """What a `Connection` needs. `run` and `spawn` may be called from any thread; `sleep` waits without
+    holding the loop up, and is not called in it."""
 
     def run(self, function: Callable[[], T]) -> T: ...
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None: ...
+    def sleep(self, seconds: float) -> None: ...
     def soon(self, callback: Callback) -> None: ...
     def every(self, seconds: float, callback: Callback) -> None: ...
     def readable(self, fd: int, callback: Callback) -> Watch: ...
@@ -92,6 +94,9 @@ class GeventLoop:
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         self.run(lambda: self._gevent.spawn(function, *arguments))
 
+    def sleep(self, seconds: float) -> None:
+        self._gevent.sleep(seconds)
+
     def soon(self, callback: Callback) -> None:
         self._loop.run_callback(callback)
 
@@ -131,6 +136,9 @@ class ThreadLoop:
 
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         threading.Thread(target=function, args=arguments, name="flask_presence worker", daemon=True).start()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def soon(self, callback: Callback) -> None:
         self._callbacks.append(callback)

@@ -74,7 +74,7 @@ class Takeover:
         self._stand_in: _HandshakeSocket | None = None
         self._websocket: Any = environ.get("wsgi.websocket")
         self.already_open = self._websocket is not None
-        sock = self._websocket.handler.socket if self.already_open else _find_socket(environ)
+        sock: Any = _find_socket(environ) if self._websocket is None else self._websocket.handler.socket
         if sock is None:
             raise UpgradeImpossible(
                 "this server shows its sockets to nobody; run with gunicorn -k gevent, gevent.pywsgi, "
@@ -136,7 +136,8 @@ def _find_socket(environ: Environ) -> Any:
         if key in environ:
             return environ[key]
     if str(environ.get("SERVER_SOFTWARE", "")).startswith("gevent"):
-        return getattr(getattr(getattr(environ["wsgi.input"], "rfile", None), "raw", None), "_sock", None)
+        stream = environ["wsgi.input"]  # for an upgrade the buffered reader itself, else a wrapper of it
+        return getattr(getattr(getattr(stream, "rfile", stream), "raw", None), "_sock", None)
     return None
 
 
@@ -180,7 +181,7 @@ class _HandshakeSocket:
             self._sock.sendall(data)
         return len(data)
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, _size: int) -> bytes:
         return b""
 
     def fileno(self) -> int:
@@ -204,5 +205,5 @@ class _Input:
         self.raw = self
         self._sock = sock
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, _size: int = -1) -> bytes:
         return b""

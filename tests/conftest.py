@@ -1,0 +1,49 @@
+"""Fixtures. A test that needs what this machine does not have is skipped with the reason; in CI it fails."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import pytest
+
+from .support.client import Client, client
+from .support.server import Server, running
+
+_names = itertools.count(1)
+
+
+class Connect(Protocol):
+    """Opens a connection that ends with the test."""
+
+    def __call__(self, user: str | None = None, **options: Any) -> Client: ...
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """`gunicorn -k gevent`, shared by tests that do not mind each other."""
+    with running() as running_server:
+        yield running_server
+
+
+@pytest.fixture
+def connect(server: Server) -> Iterator[Connect]:
+    """Connections to the shared server."""
+    with ExitStack() as stack:
+        yield lambda user=None, **options: stack.enter_context(client(server, user, **options))
+
+
+@pytest.fixture
+def name() -> str:
+    """A word that no other test uses, for channels and users."""
+    return f"{os.getpid()}-{next(_names)}"
+
+
+def missing(what: str) -> None:
+    """Skip for want of `what`, but fail where CI promises to have it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing, and CI must have it")
+    pytest.skip(f"{what} is missing on this machine")

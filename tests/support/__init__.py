@@ -1,0 +1,1 @@
+"""What the tests share: a real server, a real client, and apps to serve."""

@@ -1,0 +1,167 @@
+"""The app that most tests talk to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+import gevent
+from flask import Flask, Response, jsonify, request
+from flask_jwt_extended import (
+    JWTManager,
+    create_access_token,
+    create_refresh_token,
+    current_user,
+    get_jwt,
+    get_jwt_identity,
+)
+
+from flask_presence import ChannelName, Presence, User, deny
+
+REVOKED: set[str] = set()
+HEARD: list[dict[str, Any]] = []
+
+
+def create_app() -> Flask:
+    """Tokens for anybody at `/token`, guards of every kind, and what the handlers heard at `/heard`."""
+    logging.basicConfig(level=logging.DEBUG)
+    app = Flask("presence-tests")
+    app.config.update(JWT_SECRET_KEY="a secret of thirty-two characters", PRESENCE_STATS_PUBLIC=True)
+    app.config.from_prefixed_env()
+    jwt = JWTManager(app)
+    presence = Presence(app)
+
+    @jwt.token_in_blocklist_loader
+    def is_revoked(_header: dict[str, Any], payload: dict[str, Any]) -> bool:
+        return payload["sub"] in REVOKED
+
+    @jwt.user_lookup_loader
+    def find_user(_header: dict[str, Any], payload: dict[str, Any]) -> dict[str, str]:
+        return {"found": payload["sub"]}
+
+    add_guards(presence)
+    add_handlers(presence)
+    add_routes(app, presence)
+    return app
+
+
+def add_guards(presence: Presence) -> None:
+    @presence.guard("team-*")
+    def team(user: User, channel: ChannelName) -> bool:
+        return channel.topic.removeprefix("team-") in user.claims.get("teams", [])
+
+    @presence.guard("denied-*")
+    def denied(_user: User) -> bool:
+        return False
+
+    @presence.guard("reason-*")
+    def reason() -> dict[str, Any]:
+        return deny("Not on Mondays")
+
+    @presence.guard("truthy-*")
+    def truthy(_user: User) -> str:
+        return "yes"
+
+    @presence.guard("none-*")
+    def nothing(_user: User) -> None:
+        return None
+
+    @presence.guard("broken-*")
+    def broken(_user: User) -> bool:
+        raise RuntimeError("secret of the guard")
+
+    @presence.guard("coroutine-*")
+    async def coroutine(_user: User) -> bool:
+        return True
+
+    @presence.guard("slow-*")
+    def slow(_user: User, _channel: ChannelName, user_info: dict[str, Any]) -> bool:
+        time.sleep(user_info.get("seconds", 1))
+        return True
+
+    @presence.guard("context-*")
+    def context(user: User, channel: ChannelName, user_info: dict[str, Any]) -> bool:
+        seen = (get_jwt_identity(), get_jwt()["sub"], current_user["found"], user.id, user_info.get("name"))
+        user_info["name"] = "changed by the guard"
+        return seen == (user.id, user.id, user.id, user.id, "Ann") and channel.type == "presence"
+
+    @presence.guard("toggle-*")
+    def toggle(user: User) -> bool:
+        return user.id not in REVOKED
+
+
+def add_handlers(presence: Presence) -> None:
+    def remember(event: Any) -> None:
+        shape = {key: str(value) for key, value in vars(event).items() if key not in ("user", "member", "raw")}
+        shape["user"] = event.user.id if event.user else None
+        shape["jwt"] = get_jwt().get("sub")
+        if hasattr(event, "raw"):
+            shape["data"] = event.data
+        HEARD.append({"name": event.name, **shape})
+
+    for name in ("client.connected", "client.disconnected", "channel.joined", "channel.left"):
+        presence.on(name)(remember)
+    for name in ("member.joined", "member.updated", "member.left", "message"):
+        presence.on(name)(remember)
+
+    @presence.on("message")
+    def fail(event: Any) -> None:
+        if event.event == "break":
+            raise RuntimeError("a handler failed")
+
+
+def add_routes(app: Flask, presence: Presence) -> None:
+    @app.get("/ready")
+    def ready() -> str:
+        return "yes"
+
+    @app.get("/token")
+    def token() -> Response:
+        claims = json.loads(request.args.get("claims", "{}"))
+        options: dict[str, Any] = {key: claims.pop(key) for key in ("expires_delta",) if key in claims}
+        make = create_refresh_token if claims.pop("refresh", False) else create_access_token
+        return jsonify(make(request.args["user"], additional_claims=claims, **options))
+
+    @app.get("/revoke/<user>")
+    def revoke(user: str) -> str:
+        REVOKED.add(user)
+        return "revoked"
+
+    @app.get("/heard/<client_id>")
+    def heard(client_id: str) -> Response:
+        return jsonify([event for event in HEARD if event["client_id"] == client_id])
+
+    @app.post("/call/<method>")
+    @app.get("/call/<method>")
+    def call(method: str) -> Any:
+        arguments = json.loads(request.args.get("arguments", "{}"))
+        try:
+            answer = in_place(app, request.args.get("place", "view"), lambda: getattr(presence, method)(**arguments))
+        except (TypeError, ValueError) as problem:
+            return jsonify({"raised": type(problem).__name__, "text": str(problem)})
+        return jsonify(shape_of(answer))
+
+
+def in_place(app: Flask, place: str, function: Any) -> Any:
+    """Call `function` in the view, in a greenlet, or in a real thread."""
+    if place == "view":
+        return function()
+
+    def in_context() -> Any:
+        with app.app_context():
+            return function()
+
+    if place == "greenlet":
+        return gevent.spawn(in_context).get()
+    assert place == "thread"
+    return gevent.get_hub().threadpool.apply(in_context)
+
+
+def shape_of(answer: Any) -> Any:
+    if isinstance(answer, list):
+        return [shape_of(item) for item in answer]
+    return answer.to_dict() if hasattr(answer, "to_dict") else answer
+
+

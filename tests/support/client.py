@@ -1,0 +1,111 @@
+"""A WebSocket client that speaks the protocol, over the `websockets` library."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from .server import DEADLINE, Server
+
+
+class Client:
+    """A connection. Requests get a `requestId` of their own; what is no answer is an event."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self._ids = itertools.count(1)
+        self._events: deque[dict[str, Any]] = deque()
+        self.connected: dict[str, Any] = self._read()
+        self.id: str = self.connected["clientId"]
+
+    def request(self, type: str, **fields: Any) -> dict[str, Any]:
+        """The answer to a request, without its `requestId`."""
+        mine = f"req-{next(self._ids)}"
+        self.send({"type": type, "requestId": mine, **fields})
+        while True:
+            frame = self._read()
+            if frame.get("requestId") == mine:
+                del frame["requestId"]
+                return frame
+            self._events.append(frame)
+
+    def join(self, channel: str, **user_info: Any) -> dict[str, Any]:
+        """Join, and expect to be let in."""
+        fields = {"userInfo": user_info} if user_info else {}
+        answer = self.request("join", channel=channel, **fields)
+        assert answer["type"] == "channel:joined", answer
+        return answer
+
+    def say(self, channel: str, data: Any, **fields: Any) -> dict[str, Any]:
+        answer = self.request("channel:message", channel=channel, data=data, **fields)
+        assert answer["type"] == "channel:sent", answer
+        return answer
+
+    def update(self, channel: str, **user_info: Any) -> dict[str, Any]:
+        answer = self.request("channel:update", channel=channel, userInfo=user_info)
+        assert answer["type"] == "channel:updated", answer
+        return answer
+
+    def event(self) -> dict[str, Any]:
+        """The next event."""
+        return self._events.popleft() if self._events else self._read()
+
+    def raw(self, frame: str | bytes) -> dict[str, Any]:
+        """Send a frame as it is; the next frame that comes."""
+        self.socket.send(frame)
+        return self._read()
+
+    def send(self, frame: Any) -> None:
+        self.socket.send(json.dumps(frame))
+
+    def silent(self) -> bool:
+        """Whether nothing but the answer comes before the answer to a ping."""
+        self.request("ping")
+        return not self._events
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events that came before the answer to a ping."""
+        self.request("ping")
+        events, self._events = list(self._events), deque()
+        return events
+
+    def wait_closed(self) -> tuple[int, str]:
+        """Code and reason with which the server closes."""
+        while True:
+            try:
+                self._events.append(self._read())
+            except ConnectionClosed as closed:
+                return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+
+    def _read(self) -> dict[str, Any]:
+        frame: dict[str, Any] = json.loads(self.socket.recv(timeout=DEADLINE))
+        return frame
+
+
+@contextmanager
+def client(
+    server: Server,
+    user: str | None = None,
+    *,
+    token: str | None = None,
+    query: str = "",
+    headers: dict[str, str] | None = None,
+    claims: dict[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Client]:
+    """A connection to the server, as `user` (with a token of its app), with a `token`, or anonymous."""
+    if user is not None:
+        token = server.token(user, **(claims or {}))
+    query = query or (f"?token={token}" if token is not None else "")
+    url = f"ws{server.scheme.removeprefix('http')}://{server.host}/presence/ws{query}"
+    with connect(
+        url, additional_headers=headers, open_timeout=DEADLINE, ping_interval=None, compression=None, **options
+    ) as socket:
+        yield Client(socket)

@@ -1,0 +1,141 @@
+"""A real server in a process of its own, on a port that the kernel chose."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = 20.0
+
+GUNICORN = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--bind", "fd://{fd}"]
+COMMANDS = {
+    "gunicorn-gevent": [*GUNICORN, "-k", "gevent", "{app}"],
+    "gunicorn-gevent-websocket": [*GUNICORN, "-k", "geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "{app}"],
+    "gunicorn-gthread": [*GUNICORN, "-k", "gthread", "--threads", "40", "{app}"],
+    "flask-run": [sys.executable, "-m", "tests.support.serve", "werkzeug", "{fd}", "{app}"],
+    "pywsgi": [sys.executable, "-m", "tests.support.serve", "pywsgi", "{fd}", "{app}"],
+    "pywsgi-unpatched": [sys.executable, "-m", "tests.support.serve", "pywsgi-unpatched", "{fd}", "{app}"],
+    "pywsgi-gevent-websocket": [sys.executable, "-m", "tests.support.serve", "pywsgi-handler", "{fd}", "{app}"],
+}
+
+
+class Server:
+    """A running server. `config` are Flask settings; `arguments` go to its command."""
+
+    def __init__(
+        self,
+        app: str = "tests.support.apps:create_app()",
+        kind: str = "gunicorn-gevent",
+        arguments: tuple[str, ...] = (),
+        scheme: str = "http",
+        **config: Any,
+    ) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port: int = self._listener.getsockname()[1]
+        self.scheme = scheme
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        fd = self._listener.fileno()
+        command = [part.format(fd=fd, app=app) for part in COMMANDS[kind]]
+        environ = os.environ | {f"FLASK_{key}": json.dumps(value) for key, value in config.items()}
+        self.process = subprocess.Popen(
+            [*command, *arguments],
+            cwd=ROOT,
+            env=environ | {"PYTHONUNBUFFERED": "1"},
+            pass_fds=[fd],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.host}"
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], str]:
+        """Status, headers and body of a GET."""
+        request = urllib.request.Request(f"{self.origin}{path}", headers=headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as response:
+                return response.status, dict(response.headers), response.read().decode()
+        except urllib.error.HTTPError as problem:
+            with problem:
+                return problem.code, dict(problem.headers), problem.read().decode()
+
+    def json(self, path: str) -> Any:
+        status, _, body = self.get(path)
+        assert status == 200, (status, body)
+        return json.loads(body)
+
+    def token(self, user: str, **claims: Any) -> str:
+        """A token that the server's app has made; `claims` as its `/token` route takes them."""
+        return str(self.json(f"/token?{urllib.parse.urlencode({'user': user, 'claims': json.dumps(claims)})}"))
+
+    def log(self) -> str:
+        """What the server has printed."""
+        self._log.flush()
+        return Path(f"/proc/{os.getpid()}/fd/{self._log.fileno()}").read_text(errors="replace")
+
+    def wait_until_ready(self) -> None:
+        def answers() -> bool:
+            assert self.process.poll() is None, f"the server has ended:\n{self.log()}"
+            with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as probe:
+                probe.settimeout(DEADLINE)
+                probe.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
+                return bool(probe.recv(1))
+
+        wait_until(answers)
+        self._listener.close()
+
+    def stop(self) -> None:
+        """End the process, by its id."""
+        self._listener.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(DEADLINE)
+
+    def close(self) -> None:
+        self.stop()
+        self._log.close()
+
+
+@contextmanager
+def running(**options: Any) -> Iterator[Server]:
+    """A server for a `with` block; its log is printed when the block fails."""
+    server = Server(**options)
+    try:
+        server.wait_until_ready()
+        yield server
+    except BaseException:
+        print(server.log())
+        raise
+    finally:
+        server.close()
+
+
+def wait_until(condition: Callable[[], object], deadline: float = DEADLINE) -> None:
+    """Return once `condition()` is true; fail after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < end, f"waited {deadline} s for {getattr(condition, '__qualname__', condition)}"
+        time.sleep(0.01)
