@@ -3,61 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import socket
-import subprocess
-import sys
+import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
+from .conftest import missing
+from .support.server import Server, running, wait_until
+
 try:
-    from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
+    from playwright.sync_api import Browser, BrowserContext, Error, Locator, Page, expect, sync_playwright
 except ImportError:
     if os.environ.get("CI") == "true":
         raise
-    pytest.skip("Playwright is not installed", allow_module_level=True)
+    pytest.skip("Playwright is missing on this machine", allow_module_level=True)
 
-ROOT = Path(__file__).parent.parent
 Enter = Callable[..., Page]
-
-
-class ExampleServer:
-    """gunicorn with the example app, on a port that stays the same when it is started again."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.start()
-
-    def start(self) -> None:
-        """Returns when the app answers."""
-        fd = self._socket.fileno()
-        options = ["-k", "gevent", "--bind", f"fd://{fd}", "--no-control-socket", "--log-level", "warning"]
-        environment = {**os.environ, "FLASK_PRESENCE_DRAIN": "0.1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", *options, "example.app:create_app()"],
-            cwd=ROOT,
-            env=environment,
-            pass_fds=[fd],
-        )
-        urlopen(f"{self.url}/presence/health", timeout=30).close()
-
-    def stop(self) -> None:
-        """Returns when it has ended."""
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def close(self) -> None:
-        self.stop()
-        self._socket.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,27 +30,25 @@ def browser() -> Iterator[Browser]:
                 executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
                 args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
             )
-        except Error as problem:
-            reason = f"no Chromium can be started: {problem.message}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
+        except Error:
+            missing("Chromium")
+            raise
         yield chromium
         chromium.close()
 
 
-@pytest.fixture
-def server() -> Iterator[ExampleServer]:
-    server = ExampleServer()
-    yield server
-    server.close()
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The example, started as its docstring says."""
+    with running(app="example.app:create_app()") as running_server:
+        yield running_server
 
 
 @pytest.fixture
-def enter(browser: Browser, server: ExampleServer) -> Iterator[Enter]:
+def enter(browser: Browser, server: Server) -> Iterator[Enter]:
     """Opens a window of its own and enters a room. At the end, no window may have logged an error."""
     problems: list[str] = []
-    contexts = []
+    contexts: list[BrowserContext] = []
 
     def open_window(name: str, room: str = "general") -> Page:
         context = browser.new_context()
@@ -96,7 +56,7 @@ def enter(browser: Browser, server: ExampleServer) -> Iterator[Enter]:
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(f"{name}: {error}"))
         page.on("console", lambda line: problems.append(f"{name}: {line.text}") if line.type == "error" else None)
-        page.goto(server.url)
+        page.goto(server.origin)
         page.get_by_label("Room").select_option(room)
         page.get_by_role("button", name=name).click()
         return page
@@ -104,6 +64,7 @@ def enter(browser: Browser, server: ExampleServer) -> Iterator[Enter]:
     yield open_window
     for context in contexts:
         context.close()
+    wait_until(lambda: server.json("/presence/stats")["connections"] == 0)
     assert problems == []
 
 
@@ -204,21 +165,22 @@ def test_text_is_never_markup(enter: Enter) -> None:
         expect(log(page).locator("img")).to_have_count(0)
 
 
-def test_connecting_again(enter: Enter, server: ExampleServer) -> None:
-    """When the server goes away the page says so, keeps the messages, and comes back at the press of a button."""
+def test_connecting_again(enter: Enter, server: Server) -> None:
+    """When the server restarts the page says so, keeps the messages, and comes back at the press of a button."""
     ann = enter("Ann")
     expect(online(ann)).to_have_count(1)
     say(ann, "Before")
 
-    server.stop()
-    expect(ann.get_by_role("status")).to_have_text(re.compile("^You are not connected"))
+    server.process.send_signal(signal.SIGHUP)
+    again = ann.get_by_role("button", name="Connect again")
+    expect(again).to_be_visible()
+    expect(ann.get_by_role("status")).to_have_text("You are not connected. The server is restarting.")
     expect(ann.get_by_role("button", name="Send")).to_be_disabled()
     expect(online(ann)).to_have_count(0)
 
-    server.start()
-    ann.get_by_role("button", name="Connect again").click()
+    again.click()
     expect(online(ann)).to_have_text(["Ann (you)"])
-    expect(ann.get_by_role("button", name="Connect again")).to_be_hidden()
+    expect(again).to_be_hidden()
     say(ann, "After")
     expect(log(ann).locator(".message")).to_have_text(["AnnBefore", "AnnAfter"])
 

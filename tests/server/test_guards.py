@@ -1,0 +1,123 @@
+"""Guards over a real server: what lets in, what does not, and in which context they run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from ..conftest import Connect
+from ..support.client import client
+from ..support.server import Server, running, wait_until
+
+
+def test_guard_decides(connect: Connect, name: str) -> None:
+    """A guard sees the user's claims and the channel's topic."""
+    ann = connect("ann", claims={"teams": [name]})
+    ann.join(f"private-team-{name}")
+    ann.join(f"presence-team-{name}")
+    answer = ann.request("join", channel=f"private-team-other-{name}")
+    assert (answer["code"], answer["message"]) == ("FORBIDDEN", "Access denied")
+
+
+@pytest.mark.parametrize("kind", ["denied", "truthy", "none", "broken", "coroutine"])
+def test_everything_else_denies(connect: Connect, name: str, kind: str) -> None:
+    """False, None, what is merely truthy, a coroutine and an exception all deny, and tell nothing."""
+    answer = connect("ann").request("join", channel=f"private-{kind}-{name}")
+    assert answer == {"type": "error", "code": "FORBIDDEN", "message": "Access denied"}
+
+
+def test_reason(connect: Connect, name: str) -> None:
+    """A guard's reason is told."""
+    answer = connect("ann").request("join", channel=f"presence-reason-{name}")
+    assert (answer["code"], answer["message"]) == ("FORBIDDEN", "Not on Mondays")
+
+
+def test_mistakes_are_logged(connect: Connect, server: Server, name: str) -> None:
+    """The log says what is wrong with a guard, with its traceback where it raised."""
+    ann = connect("ann")
+    for kind in ("truthy", "broken"):
+        ann.request("join", channel=f"private-{kind}-{name}")
+    log = server.log()
+    assert "a guard returns True, False or deny(reason), not 'yes'" in log
+    assert "secret of the guard" in log
+
+
+def test_no_guard_on_public(connect: Connect, name: str) -> None:
+    """No guard is asked about a public channel."""
+    connect().join(f"denied-{name}")
+
+
+def test_context(connect: Connect, name: str) -> None:
+    """Inside a guard flask-jwt-extended works as in a view, and `user_info` is a copy."""
+    me = connect("ann").join(f"presence-context-{name}", name="Ann")["me"]
+    assert me["name"] == "Ann"
+
+
+def test_denied_later(connect: Connect, server: Server, name: str) -> None:
+    """A guard is asked again at every join; a no takes the connection out of the channel."""
+    user, channel = f"user-{name}", f"presence-toggle-{name}"
+    with running() as own, client(own, user) as one, client(own, "watcher") as watcher:
+        one.join(channel)
+        watcher.join(channel)
+        assert own.get(f"/revoke/{user}")[0] == 200
+        one.send({"type": "join", "channel": channel})
+        assert one.wait_closed()[0] == 4401
+        assert watcher.event()["type"] == "presence:member_left"
+
+
+def test_slow_guard_delays_nobody_else(connect: Connect, name: str) -> None:
+    """While a guard blocks, other connections are answered, and this one's pings too."""
+    ann, bob = connect("ann"), connect("bob")
+    ann.send({"type": "join", "channel": f"private-slow-{name}", "userInfo": {"seconds": 2}})
+    began = time.monotonic()
+    for _ in range(20):
+        bob.request("ping")
+    assert ann.socket.ping().wait(1.5)
+    assert time.monotonic() - began < 1.9
+    assert ann.event()["type"] == "channel:joined"
+
+
+def test_gone_while_guard_runs(connect: Connect, server: Server, name: str) -> None:
+    """Who goes away while the guard runs has joined nothing."""
+    watcher, channel = connect("watcher"), f"presence-slow-{name}"
+    watcher.join(channel, seconds=0)
+    ann = connect("ann")
+    ann.send({"type": "join", "channel": channel, "userInfo": {"seconds": 0.3}})
+    ann.socket.close()
+    wait_until(lambda: server.json(f"/heard/{ann.id}")[-1]["name"] == "client.disconnected")
+    later = connect("later")
+    later.join(f"presence-slow-b-{name}", seconds=0.5)
+    assert watcher.silent()
+    assert [event["name"] for event in server.json(f"/heard/{ann.id}")] == ["client.connected", "client.disconnected"]
+
+
+def test_database_session_per_guard_call() -> None:
+    """Fifty open sockets share a pool of one database connection: each call gives it back."""
+    with running(app="tests.support.database:create_app()") as server:
+        clients: list[Any] = []
+        problems: list[BaseException] = []
+
+        def stay(number: int, everybody: threading.Barrier) -> None:
+            try:
+                with client(server, f"user-{number}") as one:
+                    one.join("presence-db-room")
+                    everybody.wait(20)
+                    one.join("presence-db-again")
+                    clients.append(one.id)
+                    everybody.wait(20)
+            except BaseException as problem:
+                problems.append(problem)
+                everybody.abort()
+
+        barrier = threading.Barrier(50)
+        threads = [threading.Thread(target=stay, args=(number, barrier)) for number in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert problems == []
+        assert len(clients) == 50
+        assert server.json("/pool") == {"checked_out": 0, "teardowns_missing": 0}
