@@ -1,0 +1,176 @@
+"""What the server's own code can ask and tell, from a view, a greenlet and a real thread; and what it hears."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from ..conftest import Connect
+from ..support.client import client
+from ..support.server import Server, running, wait_until
+
+PLACES = pytest.mark.parametrize("place", ["view", "greenlet", "thread"])
+
+
+def call(server: Server, method: str, place: str = "view", **arguments: Any) -> Any:
+    query = urlencode({"place": place, "arguments": json.dumps(arguments)})
+    return server.json(f"/call/{method}?{query}")
+
+
+@PLACES
+def test_publish(connect: Connect, server: Server, name: str, place: str) -> None:
+    """`publish` is a `channel:message` from the server to everybody in the channel."""
+    one, other = connect(), connect("ann")
+    one.join(name)
+    other.join(name)
+    assert call(server, "publish", place, name=name, event="news", data={"a": [1]}) == 2
+    for receiver in (one, other):
+        event = receiver.event()
+        assert event.pop("timestamp")
+        assert event == {
+            "type": "channel:message",
+            "channel": name,
+            "event": "news",
+            "data": {"a": [1]},
+            "from": {"clientId": "server"},
+        }
+
+
+@PLACES
+def test_broadcast(connect: Connect, server: Server, name: str, place: str) -> None:
+    """A broadcast is the object itself, to everybody but `exclude`."""
+    one, other = connect(), connect()
+    one.join(name)
+    other.join(name)
+    message = {"type": "anything", "list": [None, "ü"]}
+    assert call(server, "broadcast_to_channel", place, name=name, message=message, exclude=one.id) == 1
+    assert other.event() == message
+    assert one.silent()
+    assert call(server, "broadcast_to_channel", place, name=f"nobody-{name}", message={}) == 0
+
+
+def test_what_cannot_be_sent(server: Server, name: str) -> None:
+    """What is no JSON, no object or no channel name raises before anything is sent."""
+    nan = {"name": name, "message": {"x": float("nan")}}
+    assert call(server, "broadcast_to_channel", **nan)["raised"] == "TypeError"
+    assert call(server, "broadcast_to_channel", name=name, message=[1])["raised"] == "TypeError"
+    assert call(server, "publish", name=name, event=5, data=1)["raised"] == "TypeError"
+    assert call(server, "publish", name="no name", event="x", data=1)["raised"] == "ValueError"
+
+
+@PLACES
+def test_questions(connect: Connect, server: Server, name: str, place: str) -> None:
+    """Channels, members and counts, as they are."""
+    ann, anonymous = connect("ann"), connect()
+    me = ann.join(f"presence-{name}", name="Ann", cursor={"x": 1})["me"]
+    anonymous.join(f"public-{name}")
+    connect().join(f"public-{name}")
+    found = call(server, "get_channel", place, name=f"presence-{name}")
+    assert found.pop("createdAt")
+    assert found == {"name": f"presence-{name}", "type": "presence", "memberCount": 1, "members": [me]}
+    assert call(server, "get_channel", place, name=f"nobody-{name}") is None
+    assert call(server, "get_channel_members", place, name=f"presence-{name}") == [me]
+    assert call(server, "get_channel_members", place, name=f"public-{name}") == []
+    listed = call(server, "list_channels", place, prefix=f"public-{name}")
+    assert [(channel["name"], channel["memberCount"]) for channel in listed] == [(f"public-{name}", 2)]
+    assert "members" not in listed[0]
+    kinds = {channel["type"] for channel in call(server, "list_channels", place, type="presence")}
+    assert kinds == {"presence"}
+    assert call(server, "list_channels", place, type="secret")["raised"] == "ValueError"
+
+
+@PLACES
+def test_disconnect(connect: Connect, server: Server, name: str, place: str) -> None:
+    """`disconnect` closes with 4403 and the reason; the members have left when it returns."""
+    user = f"user-{name}"
+    tabs, watcher = [connect(user), connect(user)], connect("watcher")
+    watcher.join(f"presence-{name}")
+    for tab in tabs:
+        tab.join(f"presence-{name}")
+    assert call(server, "disconnect", place, client_id=tabs[0].id, reason="enough") == 1
+    assert tabs[0].wait_closed() == (4403, "enough")
+    assert call(server, "disconnect", place, user_id=user, reason="ü" * 100) == 1
+    assert [member["id"] for member in call(server, "get_channel_members", name=f"presence-{name}")] == ["watcher"]
+    assert tabs[1].wait_closed() == (4403, "ü" * 61)
+    assert [event["type"] for event in watcher.events()] == ["presence:member_joined", "presence:member_left"]
+    assert call(server, "disconnect", place, user_id=user) == 0
+    assert call(server, "disconnect", place)["raised"] == "ValueError"
+
+
+def test_stats() -> None:
+    """Counts over all channels and connections, in the guide's shape."""
+    with running() as server:
+        assert call(server, "get_channel_stats")["connections"] == 0
+        with client(server, "ann") as one, client(server, "ann") as two, client(server):
+            one.join("presence-a")
+            two.join("presence-a")
+            one.join("private-a")
+            two.join("private-a")
+            expected = {
+                "channels": 2,
+                "totalMembers": 3,
+                "byType": {"public": 0, "private": 1, "presence": 1},
+                "connections": 3,
+            }
+            assert call(server, "get_channel_stats") == expected
+            assert server.json("/presence/stats") == expected
+
+
+def test_events_of_a_connection(connect: Connect, server: Server, name: str) -> None:
+    """Handlers hear everything of a connection, once, in the order in which it happened."""
+    ann, channel = connect("ann"), f"presence-{name}"
+    ann.join(channel)
+    ann.say(channel, {"x": 1}, event="hello")
+    ann.update(channel, a=1)
+    ann.update(channel, a=1)
+    ann.join(name)
+    ann.request("leave", channel=name)
+    ann.socket.close()
+
+    def heard() -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = server.json(f"/heard/{ann.id}")
+        return events
+
+    wait_until(lambda: heard()[-1]["name"] == "client.disconnected")
+    assert [event["name"] for event in heard()] == [
+        "client.connected",
+        "channel.joined",
+        "member.joined",
+        "message",
+        "member.updated",
+        "channel.joined",
+        "channel.left",
+        "channel.left",
+        "member.left",
+        "client.disconnected",
+    ]
+    by_name = {event["name"]: event for event in heard()}
+    assert {event["user"] for event in heard()} == {"ann"}
+    assert {event["jwt"] for event in heard()} == {"ann"}
+    assert (by_name["message"]["event"], by_name["message"]["data"]) == ("hello", {"x": 1})
+    reasons = [event["reason"] for event in heard() if event["name"] == "channel.left"]
+    assert reasons == ["left", "closed"]
+    assert (by_name["client.disconnected"]["code"], by_name["client.disconnected"]["reason"]) == ("1000", "closed")
+
+
+def test_failing_handler(connect: Connect, server: Server, name: str) -> None:
+    """A handler that raises is logged, and hinders nothing."""
+    one = connect()
+    one.join(name)
+    one.say(name, 1, event="break")
+    one.say(name, 2)
+    wait_until(lambda: len([e for e in server.json(f"/heard/{one.id}") if e["name"] == "message"]) == 2)
+    assert "a handler failed" in server.log()
+
+
+def test_lost_connection(connect: Connect, server: Server, name: str) -> None:
+    """A connection that ends without a goodbye is `lost`, with the code 1006."""
+    one = connect("ann")
+    one.join(f"presence-{name}")
+    one.socket.socket.close()
+    wait_until(lambda: server.json(f"/heard/{one.id}")[-1]["name"] == "client.disconnected")
+    last = server.json(f"/heard/{one.id}")[-1]
+    assert (last["code"], last["reason"]) == ("1006", "lost")
