@@ -52,10 +52,12 @@ class Shutdown:
         if not _is_gunicorn_worker():
             return
         atexit.register(self._at_exit)
-        if threading.current_thread() is threading.main_thread():
+        try:
             self._chain(signal.SIGTERM, self._on_term)
             self._chain(signal.SIGQUIT, self._on_quit)
             self._chain(signal.SIGINT, self._on_quit)
+        except ValueError:
+            log.debug("this worker serves in threads, where signals cannot be chained: goodbyes are said at exit only")
 
     def drain(self, delay: float) -> None:
         """After `delay` seconds say goodbye; blocks until done, whoever began it."""

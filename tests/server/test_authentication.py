@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -129,7 +131,8 @@ def test_user_loader_with_flask_login() -> None:
             with pytest.raises(InvalidStatus) as caught, client(server, query=path, headers=own):
                 pass
             assert caught.value.response.status_code == 401
-        assert refusal(lambda: client(server, headers=session).__enter__())[0] == 403
+        with ExitStack() as stack:
+            assert refusal(lambda: stack.enter_context(client(server, headers=session)))[0] == 403
         assert server.json("/teardowns")["missing"] == 0
 
 
@@ -187,7 +190,9 @@ def test_allowed_origins(connect: Connect, server: Server) -> None:
             with client(own, headers={"Origin": origin}):
                 pass
         for origin in ("http://app.example.com", "https://example.org", "https://xexample.org", "https://a.example.com"):
-            assert refusal(lambda origin=origin: client(own, headers={"Origin": origin}).__enter__())[0] == 403  # type: ignore[misc]
+            with pytest.raises(InvalidStatus) as caught, client(own, headers={"Origin": origin}):
+                pass
+            assert caught.value.response.status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -210,8 +215,6 @@ def test_malformed_handshake(server: Server, changes: dict[str, str | None], sta
 
 
 def raw_status(server: Server, headers: dict[str, str], path: str = "/presence/ws") -> int:
-    import socket
-
     lines = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
         raw.sendall(f"GET {path} HTTP/1.1\r\nHost: {server.host}\r\n{lines}\r\n".encode())

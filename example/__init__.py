@@ -1,0 +1,1 @@
+"""An example app: a chat with a list of who is online."""

@@ -1,0 +1,134 @@
+"""The end of a worker: goodbyes first, for everybody, and then it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from ..support.client import Client, client
+from ..support.server import Server, running, wait_until
+from .test_servers import greet
+
+
+@contextmanager
+def many(server: Server, count: int) -> Iterator[list[Client]]:
+    """That many connections."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(client(server)) for _ in range(count)]
+
+
+def collect(clients: list[Client]) -> list[tuple[int, str]]:
+    """How each connection ended."""
+    return [one.wait_closed() for one in clients]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--preload",)])
+def test_term(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """SIGTERM: 1001 to everybody, handlers run, worker gone, also with a client that ignores the close."""
+    heard = tmp_path / "heard"
+    options: dict[str, Any] = {"app": "tests.support.goodbye:create_app()", "arguments": arguments, "HEARD": str(heard)}
+    with running(**options) as server, many(server, 20) as opened:
+        for one in opened:
+            one.join("public-room")
+        with socket.create_connection(("127.0.0.1", server.port)) as deaf:
+            greet(deaf, server)
+            began = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert collect(opened) == [(1001, "Server shutting down")] * 20
+            server.process.wait(10)
+            assert time.monotonic() - began < 8
+        events = [json.loads(line) for line in heard.read_text().splitlines()]
+        assert sorted(events) == sorted(
+            [["channel.left", "shutdown"]] * 20 + [["client.disconnected", "shutdown"]] * 21
+        )
+        assert "Traceback" not in server.log()
+
+
+def test_draining_refuses() -> None:
+    """Between SIGTERM and the end of the listener, health and upgrades are 503."""
+    with running() as server, client(server) as one:
+        workers = _workers(server)
+        for worker in workers:
+            os.kill(worker, signal.SIGTERM)
+        seen: set[tuple[int, int]] = set()
+
+        def ask() -> bool:
+            try:
+                seen.add((server.get("/presence/health")[0], _upgrade_status(server)))
+            except OSError:
+                return True
+            return (503, 503) in seen
+
+        wait_until(ask)
+        assert (503, 503) in seen
+        assert one.wait_closed()[0] == 1001
+
+
+def _upgrade_status(server: Server) -> int:
+    from .test_authentication import UPGRADE, raw_status
+
+    return raw_status(server, UPGRADE)
+
+
+def _workers(server: Server) -> list[int]:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def test_reload() -> None:
+    """SIGHUP: everybody gets 1001, and whoever comes back at once finds the new worker."""
+    with running() as server, many(server, 5) as opened:
+        server.process.send_signal(signal.SIGHUP)
+        assert {code for code, _ in collect(opened)} == {1001}
+        with client(server) as again:
+            assert again.request("ping")["type"] == "pong"
+
+
+def test_max_requests() -> None:
+    """A worker that gunicorn replaces after so many requests says goodbye too."""
+    with running(arguments=("--max-requests", "12")) as server, many(server, 5) as opened:
+
+        def use_up() -> bool:
+            try:
+                server.get("/ready")
+            except OSError:
+                return False
+            return any(_is_closed(one) for one in opened)
+
+        wait_until(use_up)
+        assert {code for code, _ in collect(opened)} == {1001}
+
+
+def _is_closed(one: Client) -> bool:
+    try:
+        one.socket.recv(timeout=0.01)
+    except TimeoutError:
+        return False
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None
+        return closed.rcvd.code == 1001
+    return False
+
+
+def test_drain_on_other_servers() -> None:
+    """`presence.drain()` does the same where no gunicorn is."""
+    with running(kind="pywsgi") as server:
+        with client(server) as one, client(server) as other:
+            answers: list[Any] = []
+            caller = threading.Thread(target=lambda: answers.append(server.json("/call/drain")))
+            caller.start()
+            assert collect([one, other]) == [(1001, "Server shutting down")] * 2
+            caller.join(10)
+            assert answers == [None]
+        assert server.get("/presence/health")[0] == 503
