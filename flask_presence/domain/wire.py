@@ -335,8 +335,10 @@ def auth_expiring(expires_at: datetime) -> bytes:
 
 
 def check_json(text: str | bytes) -> Raw:
-    """`text` as JSON to splice in; `TypeError` where clients could not parse it (NaN, lone surrogates)."""
+    """`text` as compact JSON to splice in; `TypeError` where clients could not parse it (NaN, lone surrogates)."""
+    payload = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
-        return _decode_any(text.encode() if isinstance(text, str) else text).copy()
+        _decode_any(payload)
+        return Raw(msgspec.json.format(payload, indent=-1))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as problem:
         raise TypeError(f"this cannot be sent as JSON: {problem}") from None

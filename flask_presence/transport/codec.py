@@ -130,7 +130,7 @@ class Decoder:
                 start += 2 if size == 126 else 8
                 if end < start - 4:
                     if not self._refuse_head(first, second):
-                        self._need = start - position
+                        self._need = start - 4 - position
                     break
                 size = int.from_bytes(data[position + 2 : start - 4], "big")
             if (not simple or size > self.max_size) and self._refuse_frame(first, second, size):

@@ -145,7 +145,7 @@ def test_app_without_tokens() -> None:
             assert one.request("join", channel="private-x")["code"] == "FORBIDDEN"
             assert one.request("auth", token="x")["code"] == "UNAUTHORIZED"
         for options in ({"token": "garbage"}, {"headers": {"Authorization": "Bearer x"}}):
-            with pytest.raises(InvalidStatus) as caught, client(server, **options):  # type: ignore[arg-type]
+            with pytest.raises(InvalidStatus) as caught, client(server, **options):
                 pass
             assert caught.value.response.status_code == 401
 
@@ -189,7 +189,12 @@ def test_allowed_origins(connect: Connect, server: Server) -> None:
         for origin in ("https://app.example.com", "https://APP.example.com:443", "https://a.b.example.org"):
             with client(own, headers={"Origin": origin}):
                 pass
-        for origin in ("http://app.example.com", "https://example.org", "https://xexample.org", "https://a.example.com"):
+        for origin in (
+            "http://app.example.com",
+            "https://example.org",
+            "https://xexample.org",
+            "https://a.example.com",
+        ):
             with pytest.raises(InvalidStatus) as caught, client(own, headers={"Origin": origin}):
                 pass
             assert caught.value.response.status_code == 403

@@ -54,7 +54,7 @@ def test_broadcast(connect: Connect, server: Server, name: str, place: str) -> N
 
 def test_what_cannot_be_sent(server: Server, name: str) -> None:
     """What is no JSON, no object or no channel name raises before anything is sent."""
-    nan = {"name": name, "message": {"x": float("nan")}}
+    nan: dict[str, Any] = {"name": name, "message": {"x": float("nan")}}
     assert call(server, "broadcast_to_channel", **nan)["raised"] == "TypeError"
     assert call(server, "broadcast_to_channel", name=name, message=[1])["raised"] == "TypeError"
     assert call(server, "publish", name=name, event=5, data=1)["raised"] == "TypeError"

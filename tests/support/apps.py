@@ -94,7 +94,9 @@ def add_guards(presence: Presence) -> None:
 
 def add_handlers(presence: Presence) -> None:
     def remember(event: Any) -> None:
-        shape = {key: str(value) for key, value in vars(event).items() if key not in ("user", "member", "raw")}
+        shape: dict[str, Any] = {
+            key: str(value) for key, value in vars(event).items() if key not in ("user", "member", "raw")
+        }
         shape["user"] = event.user.id if event.user else None
         shape["jwt"] = get_jwt().get("sub")
         if hasattr(event, "raw"):
@@ -163,5 +165,3 @@ def shape_of(answer: Any) -> Any:
     if isinstance(answer, list):
         return [shape_of(item) for item in answer]
     return answer.to_dict() if hasattr(answer, "to_dict") else answer
-
-

@@ -106,6 +106,12 @@ def client(
     query = query or (f"?token={token}" if token is not None else "")
     url = f"ws{server.scheme.removeprefix('http')}://{server.host}/presence/ws{query}"
     with connect(
-        url, additional_headers=headers, open_timeout=DEADLINE, ping_interval=None, compression=None, max_queue=None, **options
+        url,
+        additional_headers=headers,
+        open_timeout=DEADLINE,
+        ping_interval=None,
+        compression=None,
+        max_queue=None,
+        **options,
     ) as socket:
         yield Client(socket)

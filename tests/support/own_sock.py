@@ -18,7 +18,7 @@ def create_app() -> Flask:
     sock = Sock(app)
     Presence(app)
 
-    @sock.route("/echo")
+    @sock.route("/echo")  # type: ignore[untyped-decorator]
     def echo(ws) -> None:  # type: ignore[no-untyped-def]
         while True:
             ws.send(f"own: {ws.receive()}")

@@ -1,0 +1,136 @@
+"""Guard patterns and verdicts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_presence import deny
+from flask_presence.domain.channels import ChannelName
+from flask_presence.domain.guards import GuardRegistry, Pattern, read_verdict
+
+
+def chosen(patterns: list[str], name: str) -> str | None:
+    registry = GuardRegistry()
+    for pattern in patterns:
+        registry.add(pattern, lambda *_, pattern=pattern: pattern)
+    guard = registry.find(ChannelName(name))
+    return guard(None, None, None) if guard else None
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "winner"),
+    [
+        (["room-*"], "private-room-1", "room-*"),
+        (["room-*"], "presence-room-1", "room-*"),
+        (["room-*"], "presence-room-", "room-*"),
+        (["room-*"], "presence-room", None),
+        (["room-*"], "presence-xroom-1", None),
+        (["private-room-*"], "private-room-1", "private-room-*"),
+        (["private-room-*"], "presence-room-1", None),
+        (["room-1", "room-*"], "private-room-1", "room-1"),
+        (["room-*", "room-1"], "private-room-1", "room-1"),
+        (["*", "room-*"], "private-room-1", "room-*"),
+        (["*"], "private-x", "*"),
+        (["*-1", "room-*"], "private-room-1", "room-*"),
+        (["r*", "ro*", "*"], "private-room", "ro*"),
+        (["a*", "*b"], "private-ab", "a*"),
+        (["*b", "a*"], "private-ab", "*b"),
+        (["presence-room-*", "room-*"], "presence-room-1", "presence-room-*"),
+        (["private-x"], "presence-private-x", "private-x"),
+        (["room.*"], "private-room-1", None),
+        (["room?"], "private-room1", None),
+        (["[ab]"], "private-a", None),
+        (["Room-*"], "private-room-1", None),
+        (["a*b*c"], "private-aXbYc", "a*b*c"),
+        (["a*b*c"], "private-abc", "a*b*c"),
+        (["a*b*c"], "private-acb", None),
+        (["aa*aa"], "private-aaa", None),
+        ([], "private-x", None),
+    ],
+)
+def test_precedence(patterns: list[str], name: str, winner: str | None) -> None:
+    """Exact beats `*`, more literal characters beat fewer, the first registered wins a tie."""
+    assert chosen(patterns, name) == winner
+
+
+@given(st.text("ab*", min_size=1, max_size=8), st.text("ab", max_size=8))
+def test_star_is_any_characters(pattern: str, name: str) -> None:
+    """A pattern means what the regular expression with `.*` for `*` means."""
+    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+    assert Pattern(pattern).matches(name) == expected
+
+
+@given(st.permutations(["*", "a*", "ab*", "*b", "ab", "b"]), st.text("ab", min_size=1, max_size=4))
+def test_order_of_registration(patterns: list[str], name: str) -> None:
+    """Without ties the order of registration does not matter."""
+    without_ties = [pattern for pattern in patterns if pattern != "*b"]
+    assert chosen(without_ties, f"private-{name}") == chosen(sorted(without_ties), f"private-{name}")
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a\n", "x" * 201, None, 5])
+def test_bad_pattern(bad: Any) -> None:
+    """A pattern that can match nothing raises where it is written."""
+    with pytest.raises(ValueError, match="pattern"):
+        GuardRegistry().add(bad, lambda: True)
+
+
+def test_bad_function() -> None:
+    """So does a function that cannot be called."""
+    for bad in (5, lambda a, b, c, d: True, lambda *, needed: True):
+        with pytest.raises(TypeError):
+            GuardRegistry().add("x", bad)  # type: ignore[arg-type]
+
+
+def test_arguments() -> None:
+    """A guard takes the arguments that it wants, from the left."""
+    seen: list[tuple[Any, ...]] = []
+    guards: list[Any] = [
+        lambda: seen.append(()),
+        lambda user: seen.append((user,)),
+        lambda user, channel: seen.append((user, channel)),
+        lambda user, channel, info: seen.append((user, channel, info)),
+        lambda *everything: seen.append(everything),
+        lambda user, channel="default": seen.append((user, channel)),
+    ]
+    for guard in guards:
+        registry = GuardRegistry()
+        registry.add("*", guard)
+        found = registry.find(ChannelName("private-x"))
+        assert found is not None
+        found("u", "c", "i")
+    assert seen == [(), ("u",), ("u", "c"), ("u", "c", "i"), ("u", "c", "i"), ("u", "c")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "allowed", "reason", "is_mistake"),
+    [
+        (True, True, None, False),
+        ({"authorized": True}, True, None, False),
+        ({"authorized": True, "reason": "ignored"}, True, None, False),
+        (False, False, None, False),
+        (None, False, None, False),
+        (0, False, None, False),
+        ("", False, None, False),
+        ({}, False, None, False),
+        (1, False, None, True),
+        ("yes", False, None, True),
+        ([True], False, None, True),
+        ({"authorized": 1}, False, None, True),
+        ({"authorized": "false", "reason": "r"}, False, "r", True),
+        ({"authorized": False, "reason": "r"}, False, "r", False),
+        ({"authorized": False, "reason": 5}, False, None, False),
+        ({"reason": "r"}, False, "r", False),
+        (deny("r"), False, "r", False),
+        (deny(), False, None, False),
+        (deny("r" * 300), False, "r" * 200, False),
+    ],
+)
+def test_verdict(answer: Any, allowed: bool, reason: str | None, is_mistake: bool) -> None:
+    """Only a plain yes allows; what is merely truthy is a mistake."""
+    verdict = read_verdict(answer)
+    assert (verdict.allowed, verdict.reason, verdict.mistake is not None) == (allowed, reason, is_mistake)

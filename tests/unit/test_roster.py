@@ -1,0 +1,178 @@
+"""The roster: snapshots and changes agree, whatever happens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from flask_presence.domain.channels import ChannelName
+from flask_presence.domain.errors import JoinFailed, RequestError, UpdateFailed
+from flask_presence.domain.members import RESERVED_KEYS, Member, User
+from flask_presence.domain.roster import Change, Roster
+
+MAX_INFO = 60
+USERS = [User("ann", name="Ann"), User("bob", email="bob@example.com"), User("cat")]
+CLIENTS = {f"{user.id}-{tab}": user for user in USERS for tab in range(3)}
+CHANNELS = [ChannelName(name) for name in ("presence-a", "presence-b", "private-a", "a")]
+KEYS = st.sampled_from(["name", "avatar", "x", "y"])
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(0, 1), st.text("ab", max_size=20), st.lists(st.none()))
+INFO = st.dictionaries(KEYS, VALUES, max_size=3)
+
+
+class Observer:
+    """A connection in a channel: its snapshot, and what it heard since."""
+
+    def __init__(self, members: tuple[Member, ...]) -> None:
+        self.view = {member.id: member for member in members}
+
+    def hear(self, change: Change) -> None:
+        present = change.member.id in self.view
+        assert present == (change.kind != "joined"), f"{change.kind} of somebody who was{' not' * (not present)} there"
+        if change.kind == "left":
+            assert self.view.pop(change.member.id) == change.member
+        else:
+            self.view[change.member.id] = change.member
+
+
+class RosterMachine(RuleBasedStateMachine):
+    """Joins, leaves and updates in any order; each observer's view must stay the roster's list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roster = Roster(MAX_INFO)
+        self.now = datetime(2024, 1, 15, tzinfo=timezone.utc)
+        self.observers: dict[tuple[str, str], Observer] = {}
+
+    def attempt(self, operation: Callable[[], Any]) -> Any:
+        before = self.state()
+        self.now += timedelta(seconds=1)
+        try:
+            return operation()
+        except RequestError:
+            assert self.state() == before, "an operation that raised has changed something"
+            return None
+
+    def state(self) -> Any:
+        return [(channel, self.roster.get(channel)) for channel in CHANNELS], self.roster.counts()
+
+    def tell(self, channel: str, change: Change | None, but: str) -> None:
+        for (where, client_id), observer in self.observers.items():
+            if change is not None and where == channel and client_id != but:
+                observer.hear(change)
+
+    @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS), info=st.none() | INFO)
+    def join(self, client_id: str, channel: ChannelName, info: dict[str, Any] | None) -> None:
+        outcome = self.attempt(lambda: self.roster.join(channel, client_id, CLIENTS[client_id], info, self.now))
+        if outcome is None:
+            return
+        assert outcome.fresh == ((channel, client_id) not in self.observers)
+        self.tell(channel, outcome.change, client_id)
+        self.observers[channel, client_id] = Observer(outcome.members or ())
+        if channel.type == "presence":
+            assert outcome.me in outcome.members
+
+    @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS))
+    def leave(self, client_id: str, channel: ChannelName) -> None:
+        was_in = self.observers.get((channel, client_id))
+        change = self.attempt(lambda: self.roster.leave(channel, client_id))
+        if was_in is None:
+            assert change is None
+            return
+        del self.observers[channel, client_id]
+        self.tell(channel, change, client_id)
+
+    @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS), info=INFO)
+    def update(self, client_id: str, channel: ChannelName, info: dict[str, Any]) -> None:
+        outcome = self.attempt(lambda: self.roster.update(channel, client_id, info, self.now))
+        if outcome is None:
+            return
+        if outcome.change is not None:
+            self.observers[channel, client_id].hear(outcome.change)
+            assert outcome.member.updated_at == self.now
+        self.tell(channel, outcome.change, client_id)
+
+    @invariant()
+    def every_view_is_the_list(self) -> None:
+        for (channel, _), observer in self.observers.items():
+            assert observer.view == {member.id: member for member in self.roster.members(channel)}
+
+    @invariant()
+    def members_are_the_users_of_the_connections(self) -> None:
+        for channel in CHANNELS:
+            inside = [client_id for where, client_id in self.observers if where == channel]
+            found = self.roster.get(channel)
+            assert (found is not None) == bool(inside)
+            if found is None:
+                continue
+            users = {CLIENTS[client_id].id for client_id in inside}
+            assert found.member_count == (len(users) if channel.type == "presence" else len(inside))
+            for member in found.members or ():
+                assert member.client_id in CLIENTS
+                assert len(json.dumps(dict(member.info), separators=(",", ":"))) <= MAX_INFO
+
+    @invariant()
+    def members_stand_in_order_of_joining(self) -> None:
+        for channel in CHANNELS:
+            joined = [member.joined_at for member in self.roster.members(channel)]
+            assert joined == sorted(joined)
+
+
+TestRoster = RosterMachine.TestCase
+TestRoster.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+NOW = datetime(2024, 1, 15, 10, 30, tzinfo=timezone.utc)
+ROOM = ChannelName("presence-room")
+
+
+def test_zero_is_not_false() -> None:
+    """A change is a change of the JSON: `0` to `false` is one."""
+    roster = Roster(100)
+    roster.join(ROOM, "1", USERS[0], {"x": 0}, NOW)
+    assert roster.update(ROOM, "1", {"x": False}, NOW).change is not None
+    assert roster.update(ROOM, "1", {"x": False}, NOW).change is None
+
+
+def test_key_order_is_no_change() -> None:
+    """The order of keys is none."""
+    roster = Roster(100)
+    roster.join(ROOM, "1", USERS[0], {"x": {"a": 1, "b": 2}}, NOW)
+    assert roster.update(ROOM, "1", {"x": {"b": 2, "a": 1}}, NOW).change is None
+
+
+def test_too_large() -> None:
+    """The merged result is bounded, and what would exceed it changes nothing."""
+    roster = Roster(20)
+    roster.join(ROOM, "1", USERS[0], {"a": "x" * 12}, NOW)
+    for operation, error in (
+        (lambda: roster.update(ROOM, "1", {"b": 1}, NOW), UpdateFailed),
+        (lambda: roster.join(ROOM, "2", USERS[0], {"b": 1}, NOW), JoinFailed),
+        (lambda: roster.join(ROOM, "3", USERS[1], {"a": "x" * 14}, NOW), JoinFailed),
+    ):
+        try:
+            operation()
+        except error as problem:
+            assert "20 bytes" in problem.message
+        else:
+            raise AssertionError("it was let in")
+    assert roster.counts() == (1, {"public": 0, "private": 0, "presence": 1})
+
+
+def test_server_fields_win() -> None:
+    """The wire shape has the server's fields first, and its own values."""
+    roster = Roster(1000)
+    outcome = roster.join(ROOM, "client", USERS[1], {"status": "here"}, NOW)
+    assert outcome.me is not None
+    assert outcome.me.to_dict() == {
+        "id": "bob",
+        "clientId": "client",
+        "joinedAt": "2024-01-15T10:30:00.000Z",
+        "name": "bob@example.com",
+        "status": "here",
+    }
+    assert not RESERVED_KEYS & set(outcome.me.info)

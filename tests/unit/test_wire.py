@@ -1,0 +1,124 @@
+"""Requests: any bytes, one meaning."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flask_presence.domain import wire
+from flask_presence.domain.errors import RequestError
+from flask_presence.domain.limits import RateLimit
+from flask_presence.domain.timestamps import isoformat
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+TYPES = st.sampled_from(["join", "leave", "channel:message", "channel:update", "ping", "auth", "other"])
+REQUESTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": TYPES | JSON,
+        "channel": st.just("presence-x") | JSON,
+        "data": JSON,
+        "event": JSON,
+        "userInfo": JSON,
+        "token": JSON,
+        "requestId": JSON,
+        "__proto__": JSON,
+    },
+)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(payload: bytes) -> None:
+    """No bytes raise."""
+    outcome = wire.decode_request(payload)
+    assert isinstance(outcome, (wire.Request, wire.Rejected))
+    wire.read_request_id(payload)
+
+
+@given(REQUESTS)
+@settings(max_examples=300)
+def test_any_object(request: dict[str, Any]) -> None:
+    """Every object is a request or is rejected with a code; the `requestId` is never lost."""
+    payload = json.dumps(request).encode()
+    outcome = wire.decode_request(payload)
+    problem = outcome.error if isinstance(outcome, wire.Rejected) else None
+    assert problem is None or isinstance(problem, RequestError)
+    if problem is not None and problem.code == "INVALID_JSON":
+        return
+    if "requestId" in request:
+        assert json.loads(bytes(outcome.requestId)) == request["requestId"]
+    else:
+        assert outcome.requestId is wire.ABSENT
+    if request.get("type") not in ("join", "leave", "channel:message", "channel:update", "ping", "auth"):
+        assert problem is not None
+        assert problem.code == "UNKNOWN_MESSAGE_TYPE"
+
+
+@given(JSON)
+def test_data_is_spliced(data: Any) -> None:
+    """`data` and `requestId` come out byte for byte."""
+    raw = json.dumps(data)
+    payload = f'{{"type":"channel:message","channel":"x","data":{raw},"requestId":{raw}}}'.encode()
+    request = wire.decode_request(payload)
+    if isinstance(request, wire.Rejected):
+        assert request.error.code == "INVALID_JSON"
+        return
+    assert isinstance(request, wire.Message)
+    assert bytes(request.data) == raw.encode()
+    assert f'"requestId":{raw}'.encode() in wire.answer(wire.Pong(timestamp=1), request.requestId)
+
+
+def test_long_unknown_type_is_cut() -> None:
+    """An answer does not repeat more than 200 characters."""
+    outcome = wire.decode_request(json.dumps({"type": "x" * 5000}).encode())
+    assert isinstance(outcome, wire.Rejected)
+    assert outcome.error.message == "Unknown message type: " + "x" * 200
+
+
+@pytest.mark.parametrize("text", ["NaN", "[1,", '"\\ud800"', "Infinity", "1 2"])
+def test_check_json(text: str) -> None:
+    """What clients could not parse raises `TypeError`."""
+    with pytest.raises(TypeError):
+        wire.check_json(text)
+
+
+def test_naive_time() -> None:
+    """A time without a zone has no place on the wire."""
+    from datetime import datetime
+
+    with pytest.raises(ValueError, match="time zone"):
+        isoformat(datetime(2024, 1, 1))  # noqa: DTZ001
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=400))
+def test_rate_limit(gaps: list[float]) -> None:
+    """Over any span no more frames are admitted than the rate and the burst allow."""
+    limit, now, admitted = RateLimit(5, 10, 0.0), 0.0, 0
+    for gap in gaps:
+        now += gap
+        admitted += limit.admit(now)
+    assert admitted <= 10 + 5 * now + 1e-6
+
+
+def test_patience() -> None:
+    """101 refused frames within ten seconds exhaust it, 100 do not; nor do 101 over a longer time."""
+    quick = RateLimit(0.001, 1, 0.0)
+    quick.admit(0.0)
+    for _ in range(100):
+        assert not quick.admit(1.0)
+    assert not quick.exhausted
+    quick.admit(1.0)
+    assert quick.exhausted
+    slow = RateLimit(0.001, 1, 0.0)
+    slow.admit(0.0)
+    for number in range(150):
+        slow.admit(number * 0.2)
+        assert not slow.exhausted
