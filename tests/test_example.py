@@ -40,7 +40,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """The example, started as its docstring says."""
-    with running(app="example.app:create_app()") as running_server:
+    with running(
+        app="example.app:create_app()", JWT_SECRET_KEY="one that outlives a reload, for all its workers"
+    ) as running_server:
         yield running_server
 
 
