@@ -9,11 +9,15 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from .support.client import Client, client
 from .support.server import Server, running
 
 _names = itertools.count(1)
+
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 class Connect(Protocol):
