@@ -16,7 +16,7 @@ from .domain.errors import CredentialRejected
 from .origins import is_allowed
 from .responses import error_response
 from .transport.codec import encode_close
-from .transport.takeover import BadHandshake, Takeover, UpgradeImpossible, check_handshake
+from .transport.takeover import VERSION, BadHandshake, Takeover, UpgradeImpossible, check_handshake
 
 if TYPE_CHECKING:
     from .service import Service
@@ -57,7 +57,7 @@ class Upgrade:
         try:
             self._takeover = Takeover(self._request.environ)
         except UpgradeImpossible as problem:
-            return error_response(503, "SERVICE_UNAVAILABLE", str(problem))
+            return _refusal(Refused(503, "SERVICE_UNAVAILABLE", str(problem)))
         try:
             self._check()
         except Refused as refusal:
@@ -130,15 +130,19 @@ class Upgrade:
             code = _CLOSE_CODES.get(refusal.status, 1008)
             self._takeover.refuse(encode_close(code, refusal.message))
             return Response()
-        response = error_response(refusal.status, refusal.code, refusal.message)
-        if refusal.status == 503:
-            response.headers["Retry-After"] = str(RETRY_AFTER)
-        if refusal.status == 426:
-            response.headers["Sec-WebSocket-Version"] = "13"
-        if refusal.status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
-        response.headers["Connection"] = "close"
-        return response
+        return _refusal(refusal)
+
+
+def _refusal(refusal: Refused) -> Response:
+    response = error_response(refusal.status, refusal.code, refusal.message)
+    if refusal.status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    if refusal.status == 426:
+        response.headers["Sec-WebSocket-Version"] = VERSION
+    if refusal.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    response.headers["Connection"] = "close"
+    return response
 
 
 def current_upgrade() -> Upgrade:

@@ -29,7 +29,11 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who a connection belongs to. `claims` are those of the token, or what a `user_loader` gave."""
+    """Who a connection belongs to.
+
+    `claims` are those of the token, or what a `user_loader` gave; read-only. An `id` that is an `int`, as
+    databases give them, becomes a string; `TypeError` for anything else, and for an empty one.
+    """
 
     id: str
     name: str | None = None
@@ -38,8 +42,11 @@ class User:
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.id, int) and not isinstance(self.id, bool):
+            object.__setattr__(self, "id", str(self.id))
         if not isinstance(self.id, str) or not self.id:
             raise TypeError(f"User.id must be a string that is not empty, not {self.id!r}")
+        object.__setattr__(self, "claims", MappingProxyType(dict(self.claims)))
 
     def to_dict(self) -> dict[str, Any]:
         """`{id, name?, email?, avatar?}`; the claims stay on the server."""

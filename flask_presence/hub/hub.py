@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import TypeVar
 
 from ..backends import Backend
@@ -164,7 +165,7 @@ class Hub:
     def stats(self) -> Stats:
         def count() -> Stats:
             total, by_type = self.backend.counts()
-            return Stats(sum(by_type.values()), total, by_type, len(self.sessions))
+            return Stats(sum(by_type.values()), total, MappingProxyType(by_type), len(self.sessions))
 
         return self._ask(count)
 

@@ -235,3 +235,13 @@ def test_debug_opens_the_pages(app: Flask, presence: Presence) -> None:
     """In debug mode the pages are open."""
     app.debug = True
     assert app.test_client().get("/presence/").status_code == 200
+
+
+def test_user_values() -> None:
+    """A user's id is a string, also where it came as a number; the claims are read-only."""
+    assert User(5).id == "5"  # type: ignore[arg-type]
+    for bad in ("", None, True, 1.5):
+        with pytest.raises(TypeError):
+            User(bad)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        User("ann", claims={"a": 1}).claims["a"] = 2  # type: ignore[index]
