@@ -1,0 +1,1 @@
+"""Measurements: what the transport costs, beside others, in one run."""
