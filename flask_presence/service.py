@@ -146,9 +146,10 @@ class Service:
                     ping_timeout=settings.ping_timeout,
                 )
                 loop = takeover.new_loop()
-                self._endpoint = loop.run(lambda: Endpoint(loop, limits))
+                endpoint = loop.run(lambda: Endpoint(loop, limits))
                 loop.run(lambda: loop.every(TICK, self.hub.tick))
-                self.hub.run_on(loop)
+                self.hub.run_on(loop, endpoint.send_all)
+                self._endpoint = endpoint
             return self._endpoint
 
     def _origin_problem(self) -> str | None:

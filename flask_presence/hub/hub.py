@@ -7,10 +7,10 @@ which may be called from any thread and bring themselves in.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..backends import Backend
 from ..domain import wire
@@ -33,6 +33,7 @@ from .session import Arrival, Session
 from .tokens import TokenWatch
 
 T = TypeVar("T")
+SendAll = Callable[[Iterable[Any], bytes, Any], None]
 
 
 class Hub:
@@ -52,6 +53,7 @@ class Hub:
         self.sessions: dict[str, Session] = {}
         self._hearing: dict[str, dict[str, Connection]] = {}
         self._loop: Loop | None = None
+        self._send_all: SendAll = _send_each
         self._requests = RequestHandler(self)
         self._events = EventQueue(self)
         self._tokens = TokenWatch(self)
@@ -67,11 +69,13 @@ class Hub:
         assert self._loop is not None, "the hub has no connections yet, so nothing runs"
         return self._loop
 
-    def run_on(self, loop: Loop) -> None:
-        """Use `loop` from now on. `RuntimeError` while connections live on another one."""
+    def run_on(self, loop: Loop, send_all: SendAll | None = None) -> None:
+        """Use `loop` from now on, and `send_all` for broadcasts where the transport has a faster way than one
+        `send` after another. `RuntimeError` while connections live on another loop."""
         if self._loop is not loop and self.sessions:
             raise RuntimeError("the connections of this process run on another event loop")
         self._loop = loop
+        self._send_all = send_all or _send_each
 
     @staticmethod
     def now() -> datetime:
@@ -135,9 +139,7 @@ class Hub:
             return 0
         frame = self.frame(payload)
         skipped = hearing.get(exclude) if exclude is not None else None
-        for connection in hearing.values():
-            if connection is not skipped:
-                connection.send(frame)
+        self._send_all(hearing.values(), frame, skipped)
         return len(hearing) - (skipped is not None)
 
     def announce(self, channel: ChannelName, change: Change, exclude: str | None, now: datetime) -> None:
@@ -210,3 +212,9 @@ class Hub:
         del hearing[session.id]
         if not hearing:
             del self._hearing[channel]
+
+
+def _send_each(connections: Iterable[Connection], frame: bytes, skipped: Connection | None) -> None:
+    for connection in connections:
+        if connection is not skipped:
+            connection.send(frame)

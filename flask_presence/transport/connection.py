@@ -12,7 +12,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -77,6 +77,21 @@ class Endpoint:
         for connection in list(self.connections):
             connection.reset()
 
+    def send_all(self, connections: Iterable[Connection], frame: bytes, skipped: Connection | None) -> None:
+        """`Connection.send` to each but `skipped`: the hot path of a broadcast, without a call for each."""
+        size, limit, dirty = len(frame), self.limits.max_outbox, self._dirty
+        for connection in connections:
+            if connection is skipped or connection._state != "open":
+                continue
+            connection._frames.append(frame)
+            connection._backlog += size
+            if not connection._dirty:
+                connection._dirty = True
+                dirty.append(connection)
+            if connection._backlog - connection._own > limit:
+                connection._overflow()
+        self._schedule()
+
     def mark_dirty(self, connection: Connection) -> None:
         """Have the connection flushed before the loop waits again."""
         self._dirty.append(connection)
@@ -96,7 +111,24 @@ class Endpoint:
         self._scheduled = False
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
-            connection.flush()
+            connection._dirty = False
+            if connection._writing:
+                continue
+            frames = connection._frames
+            if len(frames) == 1:
+                # Most often one frame waits and the socket takes it: here without another call.
+                try:
+                    sent = connection._sock.send(frames[0])
+                except OSError:
+                    sent = -1
+                if sent == connection._backlog and connection._state == "open":
+                    frames.clear()
+                    connection._backlog = connection._own = 0
+                    connection._half_sent = False
+                    continue
+                if sent > 0:
+                    connection._forget(sent)
+            connection._write()
         reports, self._reports = self._reports, []
         for connection in reports:
             connection.report()
@@ -201,12 +233,6 @@ class Connection:
     @property
     def _choked(self) -> bool:
         return self._writing and self._own > CHOKE_SIZE
-
-    def flush(self) -> None:
-        """Send what waits, as far as the socket takes it."""
-        self._dirty = False
-        if not self._writing:
-            self._write()
 
     def report(self) -> None:
         """Tell the handler of the end, if it has not been told."""
