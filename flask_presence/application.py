@@ -16,6 +16,7 @@ from typing import Any
 from flask import Flask
 
 from .auth import Authenticator
+from .complaints import Complaints
 from .domain.channels import ChannelName
 from .domain.errors import CredentialRejected
 from .domain.events import EVENT_NAMES, Event
@@ -25,8 +26,6 @@ from .hub.ports import Credential
 from .signals import SIGNALS
 
 Handler = Callable[[Any], object]
-
-log = logging.getLogger("flask_presence")
 
 
 class HandlerRegistry:
@@ -55,6 +54,7 @@ class FlaskApplication:
         self._authenticator = authenticator
         self._guards = guards
         self._handlers = handlers
+        self._complaints = Complaints()
 
     def identify(self, token: str) -> Credential:
         return self._authenticator.verify(token)
@@ -71,12 +71,14 @@ class FlaskApplication:
             name = f"{getattr(guard, '__module__', '')}.{getattr(guard, '__qualname__', guard)}"
             try:
                 answer = guard(_copied(user), channel, user_info)
-            except Exception:
-                log.exception("guard %s failed; %.200r was denied", name, str(channel))
+            except Exception as problem:
+                text = "guard %s failed; %.200r was denied"
+                self._complaints.complain(f"guard {name}", logging.ERROR, text, name, str(channel), problem=problem)
                 return Verdict(False)
             verdict = read_verdict(answer)
             if verdict.mistake:
-                log.error("guard %s denied %.200r: %s", name, str(channel), verdict.mistake)
+                text = "guard %s denied %.200r: %s"
+                self._complaints.complain(f"guard {name}", logging.ERROR, text, name, str(channel), verdict.mistake)
             return verdict
 
     def listens(self, event_name: str) -> bool:
@@ -97,9 +99,11 @@ class FlaskApplication:
                 handler(event)
         except CredentialRejected:
             self._call(handler, event, None)
-        except Exception:
+        except Exception as problem:
             name = getattr(handler, "__qualname__", repr(handler))
-            log.exception("handler %s failed at %s of client %s", name, event.name, event.client_id)
+            text = "handler %s failed at %s of client %s"
+            arguments = (name, event.name, event.client_id)
+            self._complaints.complain(f"handler {name}", logging.ERROR, text, *arguments, problem=problem)
 
 
 def _copied(user: User | None) -> User | None:

@@ -163,14 +163,16 @@ class Authenticator:
         config, settings = self._app.config, self._settings
         if settings.token_in_query and request.args.get("token"):
             return request.args["token"]
-        kinds = {"bearer", str(config.get("JWT_HEADER_TYPE") or "bearer").lower()}
+        own_kind = str(config.get("JWT_HEADER_TYPE", "Bearer"))
         kind, _, token = request.headers.get("Authorization", "").strip().partition(" ")
-        if kind.lower() in kinds:
+        if kind and kind.lower() in ("bearer", own_kind.lower()):
             return token.strip()
         locations = self._locations()
-        name = config.get("JWT_HEADER_NAME", "Authorization")
-        if "headers" in locations and name.lower() != "authorization" and request.headers.get(name):
-            return str(request.headers[name]).strip().rpartition(" ")[2]
+        own_header = str(request.headers.get(config.get("JWT_HEADER_NAME", "Authorization"), "")).strip()
+        if "headers" in locations and own_header:
+            kind, _, token = own_header.rpartition(" ")
+            if kind.lower() == own_kind.lower():
+                return token
         if "query_string" in locations and settings.token_in_query:
             value = request.args.get(config.get("JWT_QUERY_STRING_NAME", "jwt"))
             if value:

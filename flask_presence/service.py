@@ -17,6 +17,7 @@ from flask import Flask
 from .application import FlaskApplication, HandlerRegistry
 from .auth import Authenticator, UserLoader, Visitor, takes_cookies
 from .backends import open_backend
+from .complaints import Complaints
 from .domain.errors import ConfigurationError
 from .domain.guards import GuardRegistry
 from .hub.hub import Hub
@@ -58,6 +59,7 @@ class Service:
             ),
             encode_frame,
         )
+        self.complaints = Complaints()
         self._app = app
         self._loader = loader
         self._lock = threading.Lock()

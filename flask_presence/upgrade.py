@@ -26,8 +26,6 @@ RETRY_AFTER: Final = 5
 
 _CLOSE_CODES: Final = {401: 4401, 403: 1008, 503: 1013}
 
-log = logging.getLogger("flask_presence")
-
 
 class Refused(Exception):
     """The upgrade is refused: status, error code and message of the answer."""
@@ -105,7 +103,9 @@ class Upgrade:
             return
         allowed = self._service.settings.allowed_origins
         if not is_allowed(origin, self._request.scheme, self._request.host, allowed):
-            log.warning(
+            self._service.complaints.complain(
+                f"origin {origin[:200]}",
+                logging.WARNING,
                 "refused a WebSocket from the origin %.200r; the request is for %.200r. If that page is yours, add its "
                 "origin to PRESENCE_ALLOWED_ORIGINS (or, behind a proxy, see that ProxyFix tells the app its "
                 "own host and scheme)",

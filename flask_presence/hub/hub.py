@@ -6,15 +6,18 @@ which may be called from any thread and bring themselves in.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..backends import Backend
 from ..domain import wire
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
+from ..domain.errors import BackendUnavailable
 from ..domain.events import (
     MEMBER_EVENTS,
     ChannelJoined,
@@ -33,6 +36,8 @@ from .session import Arrival, Session
 from .tokens import TokenWatch
 
 T = TypeVar("T")
+log = logging.getLogger("flask_presence")
+
 SendAll = Callable[[Iterable[Any], bytes, Any], None]
 
 
@@ -102,7 +107,12 @@ class Hub:
         del self.sessions[session.id]
         self._tokens.discard(session)
         for channel in list(session.channels.values()):
-            self.leave(session, channel, reason)
+            try:
+                self.leave(session, channel, reason)
+            except Exception as problem:
+                text = "client %s is gone, and could not be taken out of %.200r"
+                self.loop.spawn(partial(log.error, text, session.id, str(channel), exc_info=problem))
+                self._detach(session, channel)
         self.emit(session, ClientDisconnected(session.id, session.user, code, reason))
 
     def attach(self, session: Session, channel: ChannelName) -> None:
@@ -111,9 +121,16 @@ class Hub:
         self._hearing.setdefault(channel, {})[session.id] = session.connection
 
     def leave(self, session: Session, channel: ChannelName, reason: Reason) -> None:
-        """Take the session out of a channel that it is in."""
+        """Take the session out of a channel that it is in.
+
+        What raises has changed nothing. With the state store away it is out all the same: the sockets are the
+        truth, and the store an index that is rebuilt from them.
+        """
+        try:
+            change = self.backend.leave(channel, session.id, self.now())
+        except BackendUnavailable:
+            change = None
         self._detach(session, channel)
-        change = self.backend.leave(channel, session.id, self.now())
         self.emit(session, ChannelLeft(session.id, session.user, channel, channel.type, reason))
         self.emit_change(session, channel, change)
 

@@ -58,14 +58,36 @@ def test_context(connect: Connect, name: str) -> None:
 
 def test_denied_later(connect: Connect, server: Server, name: str) -> None:
     """A guard is asked again at every join; a no takes the connection out of the channel."""
-    user, channel = f"user-{name}", f"presence-toggle-{name}"
-    with running() as own, client(own, user) as one, client(own, "watcher") as watcher:
-        one.join(channel)
-        watcher.join(channel)
-        assert own.get(f"/revoke/{user}")[0] == 200
-        one.send({"type": "join", "channel": channel})
+    one, watcher, channel = connect("ann"), connect("watcher"), f"presence-closing-{name}"
+    one.join(channel)
+    watcher.join(channel)
+    assert server.get(f"/close/{channel}")[0] == 200
+    assert one.request("join", channel=channel)["code"] == "FORBIDDEN"
+    assert one.request("channel:message", channel=channel, data=1)["code"] == "NOT_IN_CHANNEL"
+    assert watcher.event()["type"] == "presence:member_left"
+    left = [event for event in server.json(f"/heard/{one.id}") if event["name"] == "channel.left"]
+    assert [event["reason"] for event in left] == ["denied"]
+
+
+def test_revoked_at_join(connect: Connect, server: Server, name: str) -> None:
+    """The blocklist is asked again at every join, of a public channel too; revoked means 4401."""
+    for prefix in ("presence-", "public-"):
+        user = f"{prefix}{name}"
+        one = connect(user)
+        one.join(f"{prefix}{name}")
+        assert server.get(f"/revoke/{user}")[0] == 200
+        one.send({"type": "join", "channel": f"{prefix}other-{name}"})
         assert one.wait_closed()[0] == 4401
-        assert watcher.event()["type"] == "presence:member_left"
+
+
+def test_fault_in_the_application(connect: Connect, server: Server, name: str) -> None:
+    """Where the app's own code fails beside a guard, the join fails, and the log has the client id."""
+    one = connect(f"user-{name}", claims={"fragile": True})
+    assert server.get(f"/close/user-{name}")[0] == 200
+    answer = one.request("join", channel=f"private-{name}")
+    assert answer == {"type": "error", "code": "JOIN_FAILED", "message": "Internal error"}
+    assert one.request("ping")["type"] == "pong"
+    wait_until(lambda: f"join of client {one.id} failed" in server.log())
 
 
 def test_slow_guard_delays_nobody_else(connect: Connect, name: str) -> None:

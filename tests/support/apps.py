@@ -21,6 +21,7 @@ from flask_jwt_extended import (
 from flask_presence import ChannelName, Presence, User, deny
 
 REVOKED: set[str] = set()
+CLOSED: set[str] = set()
 HEARD: list[dict[str, Any]] = []
 
 
@@ -35,6 +36,8 @@ def create_app() -> Flask:
 
     @jwt.token_in_blocklist_loader
     def is_revoked(_header: dict[str, Any], payload: dict[str, Any]) -> bool:
+        if payload.get("fragile") and payload["sub"] in CLOSED:
+            raise RuntimeError("the blocklist is away")
         return payload["sub"] in REVOKED
 
     @jwt.user_lookup_loader
@@ -87,9 +90,9 @@ def add_guards(presence: Presence) -> None:
         user_info["name"] = "changed by the guard"
         return seen == (user.id, user.id, user.id, user.id, "Ann") and channel.type == "presence"
 
-    @presence.guard("toggle-*")
-    def toggle(user: User) -> bool:
-        return user.id not in REVOKED
+    @presence.guard("closing-*")
+    def closing(_user: User, channel: ChannelName) -> bool:
+        return channel not in CLOSED
 
 
 def add_handlers(presence: Presence) -> None:
@@ -130,6 +133,11 @@ def add_routes(app: Flask, presence: Presence) -> None:
     def revoke(user: str) -> str:
         REVOKED.add(user)
         return "revoked"
+
+    @app.get("/close/<channel>")
+    def close(channel: str) -> str:
+        CLOSED.add(channel)
+        return "closed"
 
     @app.get("/heard/<client_id>")
     def heard(client_id: str) -> Response:
