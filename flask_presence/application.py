@@ -19,7 +19,7 @@ from .auth import Authenticator
 from .complaints import Complaints
 from .domain.channels import ChannelName
 from .domain.errors import CredentialRejected
-from .domain.events import EVENT_NAMES, Event
+from .domain.events import EVENT_NAMES, Event, check_event_name
 from .domain.guards import GuardRegistry, Verdict, read_verdict
 from .domain.members import User
 from .hub.ports import Credential
@@ -36,8 +36,7 @@ class HandlerRegistry:
 
     def add(self, event_name: str, handler: Handler) -> None:
         """`ValueError` for an event that does not exist."""
-        if event_name not in self._handlers:
-            raise ValueError(f"{event_name!r} is no event; expected one of {', '.join(EVENT_NAMES)}")
+        check_event_name(event_name)
         self._handlers[event_name].append(handler)
 
     def of(self, event_name: str) -> list[Handler]:
@@ -71,7 +70,7 @@ class FlaskApplication:
             name = f"{getattr(guard, '__module__', '')}.{getattr(guard, '__qualname__', guard)}"
             try:
                 answer = guard(_copied(user), channel, user_info)
-            except Exception as problem:
+            except BaseException as problem:  # gevent.Timeout and SystemExit deny like the others
                 text = "guard %s failed; %.200r was denied"
                 self._complaints.complain(f"guard {name}", logging.ERROR, text, name, str(channel), problem=problem)
                 return Verdict(False)
@@ -99,7 +98,7 @@ class FlaskApplication:
                 handler(event)
         except CredentialRejected:
             self._call(handler, event, None)
-        except Exception as problem:
+        except BaseException as problem:
             name = getattr(handler, "__qualname__", repr(handler))
             text = "handler %s failed at %s of client %s"
             arguments = (name, event.name, event.client_id)

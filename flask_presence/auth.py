@@ -7,24 +7,27 @@ verification all count; `decode_token` alone would take revoked and refresh toke
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from flask import Flask, Request
 from flask_jwt_extended import get_jwt, get_jwt_identity, verify_jwt_in_request
 from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt.exceptions import PyJWTError
 
+from .complaints import Complaints
 from .domain.errors import CredentialRejected
 from .domain.members import User
 from .hub.ports import Credential
 from .settings import Settings
 
-UserLoader = Callable[[], User | None]
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_.=-]+")
+_END_OF_TIME: Final = 253402300799.0  # the last second of the year 9999
 
-log = logging.getLogger("flask_presence")
+UserLoader = Callable[[], User | None]
 
 
 class AuthenticationRequired(Exception):
@@ -49,6 +52,7 @@ class Authenticator:
         self._app = app
         self._settings = settings
         self._loader = loader
+        self._complaints = Complaints()
 
     @property
     def takes_tokens(self) -> bool:
@@ -69,13 +73,15 @@ class Authenticator:
 
     def verify(self, token: str) -> Credential:
         """Whose `token` is, and until when. Raises `CredentialRejected`."""
+        if not _TOKEN.fullmatch(token):
+            raise CredentialRejected("this is no token")
         with self.context(token):
             identity = get_jwt_identity()
             if identity is None or identity == "":
                 raise CredentialRejected("the token names nobody")
             claims = dict(get_jwt())
         texts = {key: claims[key] for key in ("name", "email", "avatar") if isinstance(claims.get(key), str)}
-        return Credential(token, User(str(identity), claims=claims, **texts), claims.get("exp"))
+        return Credential(token, User(str(identity), claims=claims, **texts), _expiry(claims))
 
     @contextmanager
     def context(self, token: str | None) -> Iterator[None]:
@@ -122,15 +128,19 @@ class Authenticator:
         return {key: value for key, value in environ.items() if key != "werkzeug.request"}
 
     def _load_visitor(self, loader: UserLoader, request: Request) -> Visitor:
-        environ = {key: value for key, value in request.environ.items() if key != "werkzeug.request"}
+        # What belongs to this very request must not be found, and released, by the inner one.
+        own = ("werkzeug.request", "flask_presence.upgrade")
+        environ = {key: value for key, value in request.environ.items() if key not in own}
         try:
             with self._app.app_context(), self._app.request_context(environ):
                 user = loader()
-        except Exception as problem:
-            log.exception("the user_loader failed; the client was refused with 401")
+        except BaseException as problem:
+            text = "the user_loader failed; the client was refused with 401"
+            self._complaints.complain("user_loader", logging.ERROR, text, problem=problem)
             raise CredentialRejected("the user_loader failed") from problem
         if user is not None and not isinstance(user, User):
-            log.error("the user_loader must return a flask_presence.User or None, not %.200r", user)
+            text = "the user_loader must return a flask_presence.User or None, not %.200r"
+            self._complaints.complain("user_loader", logging.ERROR, text, user)
             raise CredentialRejected("the user_loader returned no User")
         explicit = self._explicit_token(request) is not None or "Authorization" in request.headers
         return Visitor(user, by_cookie=user is not None and not explicit and bool(request.cookies))
@@ -155,7 +165,8 @@ class Authenticator:
         except CredentialRejected:
             raise
         except Exception as problem:
-            log.exception("a token could not be verified; it counts as invalid")
+            text = "a token could not be verified; it counts as invalid"
+            self._complaints.complain("token", logging.ERROR, text, problem=problem)
             raise CredentialRejected("the verification failed") from problem
 
     def _explicit_token(self, request: Request) -> str | None:
@@ -188,6 +199,13 @@ class Authenticator:
     def _locations(self) -> list[str]:
         locations = self._app.config.get("JWT_TOKEN_LOCATION", "headers")
         return [locations] if isinstance(locations, str) else list(locations)
+
+
+def _expiry(claims: dict[str, Any]) -> float | None:
+    """The `exp` claim, which may be a number in a string, no later than the end of the calendar."""
+    if claims.get("exp") is None:
+        return None
+    return min(float(claims["exp"]), _END_OF_TIME)
 
 
 def takes_cookies(app: Flask) -> bool:

@@ -41,6 +41,12 @@ def _add_socket(blueprint: Blueprint, service: Service) -> None:
 
     socket.route("/ws", bp=blueprint)(ws)
 
+    @blueprint.get("/ws", endpoint="not_a_socket")
+    def not_a_socket() -> Response:
+        response = error_response(426, "UPGRADE_REQUIRED", "This is a WebSocket; open it with one")
+        response.headers["Upgrade"] = "websocket"
+        return response
+
     @blueprint.before_request
     def admit() -> Response | None:
         if request.endpoint != f"{blueprint.name}.ws":

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from flask import Flask, current_app
+from msgspec import Raw
 
 from .application import HandlerRegistry
 from .auth import UserLoader
@@ -17,7 +18,8 @@ from .blueprint import StatsGuard, make_blueprint
 from .domain import wire
 from .domain.channels import Channel, ChannelName, Stats, channel_type
 from .domain.errors import InvalidRequest
-from .domain.guards import GuardRegistry, with_leading_arguments
+from .domain.events import check_event_name
+from .domain.guards import GuardRegistry, Pattern, with_leading_arguments
 from .domain.members import Member, User
 from .service import Service
 from .settings import load_settings
@@ -71,7 +73,7 @@ class Presence:
             self._guards.add(pattern, function)
             return function
 
-        GuardRegistry().add(pattern, lambda: None)  # a bad pattern raises here, where it is written
+        Pattern(pattern)  # a bad one raises here, where it is written
         return register
 
     def on(self, event: str) -> Callable[[F], F]:
@@ -80,7 +82,7 @@ class Presence:
         Handlers run in order of registration and never delay a frame; one that raises is logged.
         `ValueError` for an unknown event name.
         """
-        HandlerRegistry().add(event, print)
+        check_event_name(event)
 
         def register(function: F) -> F:
             self._handlers.add(event, function)
@@ -126,7 +128,7 @@ class Presence:
         Encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
         """
         service = self._service()
-        payload = wire.check_json(current_app.json.dumps(message))
+        payload = _encode(message)
         if not bytes(payload).lstrip().startswith(b"{"):
             raise TypeError(f"a broadcast is a JSON object, such as a dict, not {type(message).__name__}")
         return service.hub.publish(_checked(name), bytes(payload), exclude)
@@ -139,8 +141,8 @@ class Presence:
         hub = self._service().hub
         if not isinstance(event, str):
             raise TypeError(f"event must be a string, not {event!r}")
-        wire.check_json(current_app.json.dumps(event))
-        raw = wire.check_json(current_app.json.dumps(data))
+        _encode(event)
+        raw = _encode(data)
         return hub.publish(name, wire.server_message(_checked(name), event, raw, hub.now()))
 
     def get_channel_stats(self) -> Stats:
@@ -155,6 +157,8 @@ class Presence:
         """
         if user_id is None and client_id is None:
             raise ValueError("disconnect whom? give user_id or client_id")
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be a string, not {reason!r}")
         return self._service().hub.disconnect(None if user_id is None else str(user_id), client_id, reason)
 
     def drain(self) -> None:
@@ -169,7 +173,7 @@ class Presence:
         """A client without a socket, for tests, as a context manager; `user` is a `User` or an id."""
         if app is None:
             app = _current_app()
-        return TestClient(app, self._service(app), User(user) if isinstance(user, str) else user)
+        return TestClient(app, self._service(app), user if user is None or isinstance(user, User) else User(user))
 
     def _service(self, app: Flask | None = None) -> Service:
         app = app or _current_app()
@@ -184,7 +188,27 @@ def _current_app() -> Flask:
     return app
 
 
+def _encode(value: Any) -> Raw:
+    """`value` as Flask's JSON has it, this package's own values in the guide's shapes."""
+    try:
+        return wire.check_json(current_app.json.dumps(_plain(value)))
+    except (ValueError, RecursionError) as problem:
+        raise TypeError(f"this cannot be sent as JSON: {problem}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Channel, Member, Stats, User)):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
+
+
 def _checked(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a channel's name is a string, not {name!r}")
     try:
         return str(ChannelName.parse(name))
     except InvalidRequest as problem:

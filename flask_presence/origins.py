@@ -40,7 +40,7 @@ def parse_allowed(text: str) -> Origin | None:
     if text == ANY:
         return None
     match = _ORIGIN.fullmatch(text)
-    if match is None or "*" in match[2].removeprefix("*."):
+    if match is None or "*" in match[2].removeprefix("*.") or match[2] == "*.":
         raise ValueError(
             f"{text!r} is no origin; write it as a browser sends it, like 'https://example.com' or "
             "'http://localhost:5000', with '*.' in front of the host for all below a domain, or '*' for any"

@@ -5,6 +5,7 @@ Law: a wrong setting never starts; the error says what to write instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -58,6 +59,8 @@ def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Set
             f"the valid ones are {', '.join(PREFIX + key for key in sorted(known))}"
         )
     settings = Settings(**{key.lower(): _CHECKS[key.lower()](PREFIX + key, value) for key, value in given.items()})
+    if settings.grace_abrupt:
+        raise ConfigurationError("PRESENCE_GRACE_ABRUPT must be 0: this version has no grace for lost connections")
     if settings.max_outbox < 2 * settings.max_message_size:
         raise ConfigurationError(
             f"PRESENCE_MAX_OUTBOX is {settings.max_outbox}; it must be at least twice PRESENCE_MAX_MESSAGE_SIZE"
@@ -77,7 +80,7 @@ def _flag(key: str, value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _count(key: str, value: Any) -> int:

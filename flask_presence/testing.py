@@ -9,7 +9,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from flask import Flask
 from flask_jwt_extended import create_access_token
@@ -22,6 +22,8 @@ from .hub.session import Session
 from .service import Service
 
 T = TypeVar("T")
+
+_REGISTERED_CLAIMS: Final = frozenset(("id", "exp", "nbf", "iat", "jti", "type", "fresh", "sub", "csrf", "aud", "iss"))
 
 
 class InlineLoop:
@@ -40,6 +42,17 @@ class InlineLoop:
         """Run what has been spawned, and what that spawns, until nothing is left."""
         while self._waiting:
             self._waiting.popleft()()
+
+
+class _Identity(str):
+    """A user id for the app's `user_identity_loader`, which may want an attribute of a user object."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> str:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return str(self)
 
 
 class _Wire:
@@ -133,7 +146,7 @@ class TestClient:
         if not isinstance(payload, bytes):
             payload = json.dumps(frame).encode()
         if self._wire.goodbye is None:
-            self._session.receive(payload, is_text=isinstance(frame, str) or not isinstance(frame, bytes))
+            self._session.receive(payload, is_text=not isinstance(frame, bytes))
             self._loop.settle()
         if not self._wire.answers:
             code, text = self._wire.goodbye or (1000, "")
@@ -152,9 +165,10 @@ class TestClient:
         user, authenticator = self._user, self._service.authenticator
         if user is None or not authenticator.takes_tokens:
             return None
-        claims = {**user.claims, **{key: value for key, value in user.to_dict().items() if key != "id"}}
+        claims = {**user.claims, **user.to_dict()}
+        mine = {key: value for key, value in claims.items() if key not in _REGISTERED_CLAIMS}
         with self._app.app_context():
-            token = create_access_token(identity=user.id, additional_claims=claims)
+            token = create_access_token(identity=_Identity(user.id), additional_claims=mine)
         return authenticator.verify(token)
 
 

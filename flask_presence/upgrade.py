@@ -16,13 +16,17 @@ from .domain.errors import CredentialRejected
 from .origins import is_allowed
 from .responses import error_response
 from .transport.codec import encode_close
-from .transport.takeover import VERSION, BadHandshake, Takeover, UpgradeImpossible, check_handshake
+from .transport.takeover import VERSION, BadHandshake, Takeover, check_handshake
 
 if TYPE_CHECKING:
     from .service import Service
 
 ENVIRON_KEY: Final = "flask_presence.upgrade"
 RETRY_AFTER: Final = 5
+NO_SOCKET: Final = (
+    "This server shows its sockets to nobody; run the app with gunicorn -k gevent, gevent.pywsgi, "
+    "gunicorn --threads or flask run"
+)
 
 _CLOSE_CODES: Final = {401: 4401, 403: 1008, 503: 1013}
 
@@ -52,10 +56,7 @@ class Upgrade:
 
         Behind gevent-websocket there is nothing to go on with: then the connection is open afterwards.
         """
-        try:
-            self._takeover = Takeover(self._request.environ)
-        except UpgradeImpossible as problem:
-            return _refusal(Refused(503, "SERVICE_UNAVAILABLE", str(problem)))
+        self._takeover = Takeover(self._request.environ)
         try:
             self._check()
         except Refused as refusal:
@@ -96,6 +97,8 @@ class Upgrade:
         self._placed = True
         self._check_origin()
         self._authenticate()
+        if not self._takeover.possible:
+            raise Refused(503, "SERVICE_UNAVAILABLE", NO_SOCKET)
 
     def _check_origin(self) -> None:
         origin = self._request.headers.get("Origin")

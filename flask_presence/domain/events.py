@@ -5,6 +5,7 @@ Law: plain values; `client_id` and `user` are those of the connection that the e
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -98,11 +99,24 @@ class MessageSent(Event):
 
     @property
     def data(self) -> Any:
-        """The message's data as Python values. `ValueError` where a number is too large for them."""
-        return msgspec.json.decode(self.raw)
+        """The message's data as Python values; a number beyond a double is infinite.
+
+        `ValueError` for an integer of more digits than Python reads.
+        """
+        try:
+            return msgspec.json.decode(self.raw)
+        except msgspec.ValidationError:
+            return json.loads(self.raw)
 
 
 MEMBER_EVENTS: Final = {"joined": MemberJoined, "updated": MemberUpdated, "left": MemberLeft}
+
+
+def check_event_name(name: str) -> None:
+    """`ValueError` for an event that does not exist."""
+    if name not in EVENT_NAMES:
+        raise ValueError(f"{name!r} is no event; expected one of {', '.join(EVENT_NAMES)}")
+
 
 EVENT_NAMES: Final[tuple[str, ...]] = (
     ClientConnected.name,

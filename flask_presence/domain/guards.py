@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .channels import MAX_NAME_LENGTH, ChannelName
+from .text import sendable
 
 Guard = Callable[..., Any]
 
@@ -44,7 +45,7 @@ def read_verdict(answer: Any) -> Verdict:
         authorized, reason = answer.get("authorized"), answer.get("reason")
         if authorized is True:
             return Verdict(True)
-        told = reason[:MAX_REASON_LENGTH] if isinstance(reason, str) and reason else None
+        told = sendable(reason[:MAX_REASON_LENGTH]) if isinstance(reason, str) and reason else None
         if not authorized:
             return Verdict(False, told)
         return Verdict(False, told, f"'authorized' must be True or False, not {authorized!r:.200}")

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
 from .errors import InvalidRequest
+from .frozen import freeze
+from .text import sendable
 from .timestamps import isoformat
 
 RESERVED_KEYS: Final = frozenset({"id", "clientId", "joinedAt", "updatedAt", "__proto__"})
@@ -46,7 +47,11 @@ class User:
             object.__setattr__(self, "id", str(self.id))
         if not isinstance(self.id, str) or not self.id:
             raise TypeError(f"User.id must be a string that is not empty, not {self.id!r}")
-        object.__setattr__(self, "claims", MappingProxyType(dict(self.claims)))
+        for name in ("id", "name", "email", "avatar"):
+            text = getattr(self, name)
+            if isinstance(text, str):
+                object.__setattr__(self, name, sendable(text))
+        object.__setattr__(self, "claims", freeze(self.claims))
 
     def to_dict(self) -> dict[str, Any]:
         """`{id, name?, email?, avatar?}`; the claims stay on the server."""
@@ -140,7 +145,7 @@ def make_member(
         joined_at=joined_at,
         name=next((name for name in names if isinstance(name, str)), ANONYMOUS_NAME),
         avatar=next((avatar for avatar in avatars if isinstance(avatar, str)), None),
-        info=MappingProxyType(dict(info)),
+        info=freeze(info),
         updated_at=updated_at,
     )
 

@@ -177,6 +177,7 @@ class Roster:
         merged, _ = merge_info({}, info)
         self._check_size(merged, JoinFailed)
         member = make_member(user, client_id, now, merged)
+        assert member.json, "a member that cannot be encoded must not be let in"
         room.present[user.id] = _Presence(user, member, set())
         return Change("joined", member)
 

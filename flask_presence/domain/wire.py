@@ -119,7 +119,7 @@ _EXPECTED: Final = {
     "channel": (str | None, "channel must be a string"),
     "event": (str, "event must be a string"),
     "token": (str | None, "token must be a string"),
-    "userInfo": (dict[str, Any] | None, "userInfo must be a JSON object with numbers that fit into 64 bits"),
+    "userInfo": (dict[str, Any] | None, "userInfo must be a JSON object, its numbers in the range of a double"),
 }
 
 _decode = msgspec.json.Decoder(AnyRequest).decode
@@ -144,15 +144,6 @@ def decode_request(payload: bytes) -> Request | Rejected:
     if request.complete():
         return request
     return Rejected(InvalidRequest(request.missing), request.requestId, request.concerns_channels)
-
-
-def is_utf8(payload: bytes) -> bool:
-    """Whether `payload`, of a binary frame, is valid UTF-8."""
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def read_request_id(payload: bytes) -> Raw:

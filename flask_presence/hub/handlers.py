@@ -33,7 +33,6 @@ class EventQueue:
             self._hub.loop.spawn(self._work_off, session)
         else:
             session.events.append(event)
-            session.balance()
 
     def _work_off(self, session: Session) -> None:
         run = self._hub.loop.run
@@ -43,7 +42,7 @@ class EventQueue:
     def _next(self, session: Session) -> Event | None:
         if session.events:
             event = session.events.popleft()
-            session.balance()
+            session.proceed()
             return event
         session.events = None
         self.running -= 1

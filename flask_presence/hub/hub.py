@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from functools import partial
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..backends import Backend
@@ -27,6 +26,7 @@ from ..domain.events import (
     Event,
     Reason,
 )
+from ..domain.frozen import freeze
 from ..domain.members import Member, User
 from ..domain.roster import Change
 from .handlers import EventQueue
@@ -184,7 +184,7 @@ class Hub:
     def stats(self) -> Stats:
         def count() -> Stats:
             total, by_type = self.backend.counts()
-            return Stats(sum(by_type.values()), total, MappingProxyType(by_type), len(self.sessions))
+            return Stats(sum(by_type.values()), total, freeze(by_type), len(self.sessions))
 
         return self._ask(count)
 

@@ -33,6 +33,7 @@ from ..domain.errors import (
 from ..domain.events import MessageSent
 from ..domain.guards import Verdict
 from ..domain.members import check_info
+from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
 from .ports import Credential
 from .session import Arrival, Session
@@ -66,7 +67,7 @@ class RequestHandler:
         if not arrival.admitted:
             self._refuse(session, RateLimitExceeded(), wire.read_request_id(payload))
             return
-        if not arrival.is_text and not wire.is_utf8(payload):
+        if not arrival.is_text and not is_utf8(payload):
             self._refuse(session, InvalidJSON(), wire.ABSENT)
             return
         request = wire.decode_request(payload)
@@ -114,13 +115,16 @@ class RequestHandler:
             step = partial(then, question())
         except Exception as problem:
             step = partial(_throw, problem)
+        except BaseException as problem:  # such as gevent.Timeout: the client must be answered all the same
+            fault = RuntimeError(f"the application raised {problem!r}")
+            fault.__cause__ = problem
+            step = partial(_throw, fault)
         self._hub.loop.run(partial(self._resume, session, request, step))
 
     def _resume(self, session: Session, request: wire.Request, step: Step) -> None:
         if session.is_open:
             self._answer(session, request, step)
-        if session.is_open:
-            session.proceed()
+        session.finish()
 
     def _join(self, session: Session, request: wire.Join) -> wire.Frame | None:
         policy = self._hub.policy
@@ -214,11 +218,11 @@ class RequestHandler:
     def _accept(self, session: Session, credential: Credential) -> wire.Frame:
         if session.user is not None and session.user.id != credential.user.id:
             raise Unauthorized("Different user")
-        session.user = credential.user
-        self._hub.adopt(session, credential)
         answer = wire.AuthOk(user=wire.identity(credential.user))
         if credential.expires_at is not None:
             answer.expiresAt = isoformat(from_epoch(credential.expires_at))
+        session.user = credential.user
+        self._hub.adopt(session, credential)
         return answer
 
 

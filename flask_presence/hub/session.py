@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from .hub import Hub
     from .ports import Connection, Credential
 
-MAX_WAITING_FRAMES: Final = 64
+MAX_WAITING_FRAMES: Final = 1024
+MAX_WAITING_BYTES: Final = 131072
 MAX_WAITING_EVENTS: Final = 1024
 
 
 class Arrival(NamedTuple):
-    """A frame in the queue. `is_text`: its UTF-8 has been checked; `admitted`: within the rate limit."""
+    """A frame in the queue. `is_text`: its UTF-8 has been checked; `admitted`: it is within the rate limit."""
 
     payload: bytes
     is_text: bool
@@ -38,6 +39,7 @@ class Session:
         "_limit",
         "_paused",
         "_queue",
+        "_queued",
         "busy",
         "channels",
         "connection",
@@ -47,6 +49,7 @@ class Session:
         "id",
         "is_open",
         "recheck_at",
+        "recheck_failures",
         "user",
         "warned",
     )
@@ -64,9 +67,11 @@ class Session:
         self.events: deque[Event] | None = None  # for handlers, while some are being run
         self.warned = False
         self.recheck_at = 0.0
+        self.recheck_failures = 0
         rate = hub.policy.rate_limit
         self._limit = RateLimit(*rate, time.monotonic()) if rate else None
         self._queue: deque[Arrival] | None = None
+        self._queued = 0  # bytes
         self._paused = False
 
     @property
@@ -79,13 +84,14 @@ class Session:
         arrival = Arrival(payload, is_text, self.admit())
         if not self.is_open:
             return
-        if not self.busy:
+        if not self._queue and not self._must_wait:
             self.hub.handle(self, arrival)
             return
         if self._queue is None:
             self._queue = deque()
         self._queue.append(arrival)
-        self.balance()
+        self._queued += len(payload)
+        self._balance()
 
     def admit(self) -> bool:
         """Whether one more frame is within the rate limit. Who keeps on beyond it is disconnected."""
@@ -95,20 +101,29 @@ class Session:
             self.connection.close(1008, "Too many requests", "closed")
         return False
 
-    def proceed(self) -> None:
-        """The request that was under way has been answered: go on with those that waited."""
+    def finish(self) -> None:
+        """The request that was under way has been answered."""
         self.busy = False
-        while self._queue and not self.busy and self.is_open:
-            self.hub.handle(self, self._queue.popleft())
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Go on with the frames that waited, as far as that is possible."""
+        while self._queue and self.is_open and not self._must_wait:
+            arrival = self._queue.popleft()
+            self._queued -= len(arrival.payload)
+            self.hub.handle(self, arrival)
         if not self._queue:
             self._queue = None
-        self.balance()
+        self._balance()
 
-    def balance(self) -> None:
-        """Read from the client as long as what it sent before is not piling up."""
-        waiting_frames = len(self._queue) if self._queue else 0
-        waiting_events = len(self.events) if self.events else 0
-        pile = waiting_frames >= MAX_WAITING_FRAMES or waiting_events >= MAX_WAITING_EVENTS
+    @property
+    def _must_wait(self) -> bool:
+        """A request is under way, or the handlers are too far behind what this connection does."""
+        return self.busy or (self.events is not None and len(self.events) >= MAX_WAITING_EVENTS)
+
+    def _balance(self) -> None:
+        """Read from the client as long as what it has sent is not piling up."""
+        pile = self._queue is not None and (len(self._queue) >= MAX_WAITING_FRAMES or self._queued >= MAX_WAITING_BYTES)
         if pile != self._paused and self.is_open:
             self._paused = pile
             if pile:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 WARN_BEFORE: Final = 30.0
 """Seconds before a token's end at which the client hears of it."""
+MAX_FAILURES: Final = 3
+"""Rechecks in a row that may fail for another reason than the token, before it counts as revoked."""
 
 log = logging.getLogger("flask_presence")
 
@@ -45,26 +47,31 @@ class TokenWatch:
     def look_after(self, now: float) -> None:
         """Do what is due at `now`, in epoch seconds."""
         for session in list(self._sessions.values()):
-            credential = session.credential
-            if credential is None:
-                continue
-            end = credential.expires_at
-            if end is not None and now >= end:
-                session.connection.close(4401, "Token expired", "expired")
-            elif now >= session.recheck_at:
-                session.recheck_at = now + self._hub.policy.token_recheck
-                self._hub.loop.spawn(self._recheck, session, credential)
-            elif end is not None and end - now <= WARN_BEFORE and not session.warned:
-                session.warned = True
-                session.connection.send(self._hub.frame(wire.auth_expiring(from_epoch(end))))
+            if session.credential is not None:
+                self._look_after(session, session.credential, now)
+
+    def _look_after(self, session: Session, credential: Credential, now: float) -> None:
+        end = credential.expires_at
+        if end is not None and now >= end:
+            session.connection.close(4401, "Token expired", "expired")
+        elif now >= session.recheck_at:
+            session.recheck_at = now + self._hub.policy.token_recheck
+            self._hub.loop.spawn(self._recheck, session, credential)
+        elif end is not None and end - now <= WARN_BEFORE and not session.warned:
+            session.warned = True
+            session.connection.send(self._hub.frame(wire.auth_expiring(from_epoch(end))))
 
     def _recheck(self, session: Session, credential: Credential) -> None:
         try:
             self._hub.application.identify(credential.token)
+            session.recheck_failures = 0
         except CredentialRejected:
             self._hub.loop.run(partial(self._revoke, session, credential))
         except Exception:
-            log.exception("the token of client %s could not be checked again; it stays until the next time", session.id)
+            session.recheck_failures += 1
+            log.exception("the token of client %s could not be checked again", session.id)
+            if session.recheck_failures >= MAX_FAILURES:
+                self._hub.loop.run(partial(self._revoke, session, credential))
 
     def _revoke(self, session: Session, credential: Credential) -> None:
         if session.is_open and session.credential is credential:

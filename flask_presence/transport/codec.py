@@ -9,6 +9,8 @@ from __future__ import annotations
 import codecs
 from typing import Final, NamedTuple
 
+from ..domain.text import is_utf8
+
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
 BINARY: Final = 0x2
@@ -69,17 +71,6 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 def is_valid_close_code(code: int) -> bool:
     """Whether a peer may send `code` (RFC 6455, section 7.4, and the IANA registry)."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
-
-
-def is_utf8(payload: bytes) -> bool:
-    """Whether `payload` is valid UTF-8."""
-    if payload.isascii():
-        return True
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:

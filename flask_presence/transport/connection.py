@@ -33,6 +33,8 @@ SLOW_PATIENCE: Final = 10.0
 
 _WOULD_BLOCK: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _PING: Final = codec.encode_frame(b"", codec.PING)
+_TCP_CLOSED: Final = (7, 8)
+"""TCP_CLOSE and TCP_CLOSE_WAIT of Linux's `tcp_states.h`."""
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -40,7 +42,7 @@ class Handler(Protocol):
     """Who a connection belongs to."""
 
     def receive(self, payload: bytes, *, is_text: bool) -> None:
-        """A whole message; a text's UTF-8 has been checked, a binary message's has not."""
+        """A whole message. The UTF-8 of a text has been checked, that of a binary message has not."""
 
     def admit(self) -> bool:
         """Whether a ping may be answered."""
@@ -211,13 +213,14 @@ class Connection:
             return
         self._own += len(frame)
         self.send(frame)
-        if self._writing and self._own > CHOKE_SIZE:
+        if self._choked:
             self._reader.stop()
 
     def close(self, code: int, text: str, reason: Ending) -> None:
         if self._state == "open":
+            goodbye = codec.encode_close(code, text)
             self._end(code, reason)
-            self._say_goodbye(codec.encode_close(code, text), CLOSE_PATIENCE)
+            self._say_goodbye(goodbye, CLOSE_PATIENCE)
             self.report()
 
     def pause(self) -> None:
@@ -248,12 +251,23 @@ class Connection:
                 self.reset()
         elif self._paused:
             self._seen = now  # nobody has looked whether it answered
+            if self._peer_has_closed():
+                self._lose()
         elif self._pinged > self._seen:
             if now - self._pinged >= limits.ping_timeout:
                 self._lose()
         elif now - self._seen >= limits.ping_interval - 2 * tick:
             self._pinged = now
             self.send(_PING)
+
+    def _peer_has_closed(self) -> bool:
+        """Whether the peer's end-of-file has arrived, behind whatever has not been read."""
+        if self._sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+            return False
+        try:
+            return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _TCP_CLOSED
+        except OSError:
+            return True
 
     def _on_readable(self) -> None:
         if self._state == "gone":
@@ -420,9 +434,7 @@ class Connection:
         if self._state == "open":
             self._end(codec.ABNORMAL, "lost")
         self._dispose()
-        if later:
-            self._endpoint.report_later(self)
-        else:
+        if not later:
             self.report()
 
     def reset(self) -> None:
@@ -436,6 +448,8 @@ class Connection:
         if self._state == "gone":
             return
         self._state = "gone"
+        if self._ending is not None:
+            self._endpoint.report_later(self)
         self._frames.clear()
         self._backlog = self._own = 0
         self._reader.close()

@@ -30,6 +30,7 @@ class Watch(Protocol):
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class EventLoop(Protocol):
@@ -46,7 +47,7 @@ class EventLoop(Protocol):
 
 
 class GeventWatch:
-    """An io watcher of libev or libuv; `stop` frees it."""
+    """An io watcher of libev or libuv; `close` frees it."""
 
     __slots__ = ("_callback", "_watcher")
 

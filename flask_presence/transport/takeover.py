@@ -32,10 +32,6 @@ log = logging.getLogger("flask_presence")
 VERSION: Final = "13"
 
 
-class UpgradeImpossible(Exception):
-    """The server shows no socket in the environ, so nothing can be taken over."""
-
-
 class BadHandshake(Exception):
     """A request that is no WebSocket handshake (RFC 6455, section 4.2.1): the HTTP status, and why."""
 
@@ -47,6 +43,8 @@ class BadHandshake(Exception):
 
 def check_handshake(environ: Environ) -> None:
     """Raise `BadHandshake` unless flask-sock can answer the request with 101."""
+    if environ.get("REQUEST_METHOD") != "GET":
+        raise BadHandshake(400, "A WebSocket handshake is a GET request")
     if environ.get("SERVER_PROTOCOL") not in (None, "HTTP/1.1"):
         raise BadHandshake(400, "A WebSocket handshake needs HTTP/1.1")
     if "upgrade" not in (token.strip().lower() for token in environ.get("HTTP_CONNECTION", "").split(",")):
@@ -66,7 +64,8 @@ def check_handshake(environ: Environ) -> None:
 class Takeover:
     """A request's socket, before and after the handshake.
 
-    `already_open` is whether gevent-websocket has answered 101 before the application was asked.
+    `already_open` is whether gevent-websocket has answered 101 before the application was asked; `possible`
+    whether the server shows its socket in the environ at all.
     """
 
     def __init__(self, environ: Environ) -> None:
@@ -75,12 +74,8 @@ class Takeover:
         self._websocket: Any = environ.get("wsgi.websocket")
         self.already_open = self._websocket is not None
         sock: Any = _find_socket(environ) if self._websocket is None else self._websocket.handler.socket
-        if sock is None:
-            raise UpgradeImpossible(
-                "this server shows its sockets to nobody; run with gunicorn -k gevent, gevent.pywsgi, "
-                "gunicorn --threads or flask run"
-            )
         self._sock: Any = sock
+        self.possible = sock is not None
 
     def new_loop(self) -> EventLoop:
         """An event loop of the kind that drives this server's sockets."""
@@ -178,7 +173,10 @@ class _HandshakeSocket:
 
     def send(self, data: bytes) -> int:
         if self._sock is not None:
-            self._sock.sendall(data)
+            try:
+                self._sock.sendall(data)
+            except OSError:
+                log.debug("a client was gone before the handshake was")
         return len(data)
 
     def recv(self, _size: int) -> bytes:

@@ -208,9 +208,9 @@ def test_allowed_origins(connect: Connect, server: Server) -> None:
         ({"Sec-WebSocket-Key": None}, 400),
         ({"Sec-WebSocket-Key": "short"}, 400),
         ({"Sec-WebSocket-Key": "!" * 24}, 400),
-        ({"Connection": "keep-alive"}, 400),
-        ({"Upgrade": None}, 400),
-        ({"Upgrade": "h2c"}, 400),
+        ({"Connection": "keep-alive"}, 426),
+        ({"Upgrade": None}, 426),
+        ({"Upgrade": "h2c"}, 426),
     ],
 )
 def test_malformed_handshake(server: Server, changes: dict[str, str | None], status: int) -> None:

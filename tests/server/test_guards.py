@@ -22,11 +22,13 @@ def test_guard_decides(connect: Connect, name: str) -> None:
     assert (answer["code"], answer["message"]) == ("FORBIDDEN", "Access denied")
 
 
-@pytest.mark.parametrize("kind", ["denied", "truthy", "none", "broken", "coroutine"])
+@pytest.mark.parametrize("kind", ["denied", "truthy", "none", "broken", "coroutine", "timeout", "exit"])
 def test_everything_else_denies(connect: Connect, name: str, kind: str) -> None:
-    """False, None, what is merely truthy, a coroutine and an exception all deny, and tell nothing."""
-    answer = connect("ann").request("join", channel=f"private-{kind}-{name}")
+    """False, None, what is merely truthy, a coroutine and anything raised all deny, and tell nothing."""
+    ann = connect("ann")
+    answer = ann.request("join", channel=f"private-{kind}-{name}")
     assert answer == {"type": "error", "code": "FORBIDDEN", "message": "Access denied"}
+    assert ann.request("ping")["type"] == "pong"
 
 
 def test_reason(connect: Connect, name: str) -> None:

@@ -148,9 +148,9 @@ def test_unread_answers_stop_the_reading() -> None:
             assert answers >= sent // len(frame) - 1
 
 
-def greet(raw: socket.socket, server: Server) -> None:
+def greet(raw: socket.socket, server: Server, query: str = "") -> None:
     raw.sendall(
-        f"GET /presence/ws HTTP/1.1\r\nHost: {server.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /presence/ws{query} HTTP/1.1\r\nHost: {server.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
     )
     head = b""

@@ -90,6 +90,20 @@ def add_guards(presence: Presence) -> None:
         user_info["name"] = "changed by the guard"
         return seen == (user.id, user.id, user.id, user.id, "Ann") and channel.type == "presence"
 
+    @presence.guard("timeout-*")
+    def timeout(_user: User) -> bool:
+        with gevent.Timeout(0.05):
+            gevent.sleep(5)
+        return True
+
+    @presence.guard("exit-*")
+    def leave_the_process(_user: User) -> bool:
+        raise SystemExit(3)
+
+    @presence.guard("surrogate-*")
+    def surrogate(_user: User) -> dict[str, Any]:
+        return deny("\ud800")
+
     @presence.guard("closing-*")
     def closing(_user: User, channel: ChannelName) -> bool:
         return channel not in CLOSED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -243,5 +244,42 @@ def test_user_values() -> None:
     for bad in ("", None, True, 1.5):
         with pytest.raises(TypeError):
             User(bad)  # type: ignore[arg-type]
+    user = User("ann", claims={"a": 1, "teams": ["red"]})
+    assert user.claims == {"a": 1, "teams": ["red"]}
     with pytest.raises(TypeError):
-        User("ann", claims={"a": 1}).claims["a"] = 2  # type: ignore[index]
+        user.claims["a"] = 2  # type: ignore[index]
+    with pytest.raises(TypeError):
+        user.claims["teams"].append("blue")
+
+
+def test_own_values_as_data(room: tuple[Any, Any], app: Flask, presence: Presence) -> None:
+    """Members and channels can be sent as they are, and copied; what is handed out cannot change the roster."""
+    ann, _ = room
+    ann.update("presence-room-1", cursor={"x": 1})
+    with app.app_context():
+        channel = presence.get_channel("presence-room-1")
+        assert channel is not None
+        assert channel.members is not None
+        with pytest.raises(TypeError):
+            channel.members[0].info["cursor"]["x"] = 2
+        assert copy.deepcopy(channel) == channel
+        presence.publish("presence-room-1", "who", {"channel": channel, "members": list(channel.members)})
+        circular: list[Any] = []
+        circular.append(circular)
+        for bad in (circular, 5):
+            with pytest.raises(TypeError):
+                presence.broadcast_to_channel("presence-room-1", {"x": bad} if bad is circular else bad)
+        with pytest.raises(TypeError):
+            presence.disconnect(user_id="ann", reason=None)  # type: ignore[arg-type]
+    data = ann.receive()["data"]
+    assert data["members"][0]["clientId"] == ann.client_id
+    assert data["channel"]["memberCount"] == 2
+
+
+def test_test_client_with_an_identity_loader(app: Flask) -> None:
+    """An app's `user_identity_loader` that wants a user object does not hinder the test client."""
+    jwt = JWTManager(app)
+    jwt.user_identity_loader(lambda user: user.id)
+    presence = Presence(app)
+    with presence.test_client(user=User(7, claims={"exp": 5, "team": "red"}), app=app) as one:  # type: ignore[arg-type]
+        assert one.join("presence-room")["me"]["id"] == "7"

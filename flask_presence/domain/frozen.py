@@ -1,0 +1,49 @@
+"""Dictionaries and lists that cannot be changed, for values that are handed out.
+
+Law: equal to, and encoded like, the plain ones; a copy of one (`copy.deepcopy`) is plain and free to change.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise TypeError("this value is read-only; copy.deepcopy(it) gives one that is not")
+
+
+class FrozenDict(dict[str, Any]):
+    """A read-only `dict`."""
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return {key: copy.deepcopy(value, memo) for key, value in self.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (freeze, (dict(self),))
+
+
+class FrozenList(list[Any]):
+    """A read-only `list`."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        return [copy.deepcopy(value, memo) for value in self]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (freeze, (list(self),))
+
+
+def freeze(value: Any) -> Any:
+    """`value` with all its mappings and lists, at every depth, read-only."""
+    if isinstance(value, Mapping):
+        return FrozenDict((key, freeze(inner)) for key, inner in value.items())
+    if isinstance(value, list):
+        return FrozenList(freeze(inner) for inner in value)
+    return value
