@@ -62,13 +62,17 @@ class Limits:
 
 
 class Endpoint:
-    """The connections that share an event loop: flushed together, looked after by one timer."""
+    """The connections that share an event loop: flushed together, looked after by one timer.
+
+    `overflowed` counts the connections that were closed because they read too slowly.
+    """
 
     def __init__(self, loop: EventLoop, limits: Limits) -> None:
         self.loop = loop
         self.limits = limits
         self.tick = max(0.02, min(1.0, limits.ping_interval / 4, limits.ping_timeout / 4))
         self.connections: set[Connection] = set()
+        self.overflowed = 0
         self._dirty: list[Connection] = []
         self._reports: list[Connection] = []
         self._scheduled = False
@@ -403,6 +407,7 @@ class Connection:
         if not self._writing:
             self._write()
         if self._state == "open" and self._backlog - self._own > self._endpoint.limits.max_outbox:
+            self._endpoint.overflowed += 1
             self._end(1013, "slow")
             self._say_goodbye(codec.encode_close(1013, "Too slow"), SLOW_PATIENCE)
             self._endpoint.report_later(self)

@@ -262,6 +262,17 @@ def test_tls(kind: str, tmp_path: Path) -> None:
         server.close()
 
 
+def test_many_idle_connections() -> None:
+    """A thousand that do nothing cost the one that does something nothing."""
+    with running(PRESENCE_STATS_PUBLIC=True) as server, client(server) as normal, ExitStack() as stack:
+        for _ in range(1000):
+            raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            greet(raw, server)
+        assert server.json("/presence/stats")["connections"] == 1001
+        for _ in range(100):
+            assert normal.request("ping")["type"] == "pong"
+
+
 def test_flooding_client_delays_nobody() -> None:
     """Beside a client that sends valid frames flat out, and one that sends a byte at a time, others are served."""
     with running(PRESENCE_RATE_LIMIT=None) as server, client(server) as normal:

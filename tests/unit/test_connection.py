@@ -1,0 +1,138 @@
+"""The connection's outbox, on real sockets and a real loop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from flask_presence.transport.codec import CLOSE, TEXT, encode_close, encode_frame
+from flask_presence.transport.connection import Connection, Endpoint, Limits
+from flask_presence.transport.loops import ThreadLoop
+
+from ..support.server import wait_until
+
+T = TypeVar("T")
+LIMIT = 100_000
+
+
+class Recorder:
+    """A handler that remembers."""
+
+    def __init__(self) -> None:
+        self.endings: list[tuple[int, Any]] = []
+        self.received: list[tuple[bytes, bool]] = []
+
+    def receive(self, payload: bytes, *, is_text: bool) -> None:
+        self.received.append((payload, is_text))
+
+    def admit(self) -> bool:
+        return True
+
+    def closed(self, code: int, reason: Any) -> None:
+        self.endings.append((code, reason))
+
+
+class Pair:
+    """A connection, its handler, and the peer's socket."""
+
+    def __init__(self, loop: ThreadLoop, **limits: Any) -> None:
+        self.loop = loop
+        ours, self.peer = socket.socketpair()
+        for side in (ours, self.peer):
+            side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        ours.setblocking(False)
+        self.peer.settimeout(10)
+        self.handler = Recorder()
+        self.endpoint = loop.run(lambda: Endpoint(loop, Limits(max_outbox=LIMIT, **limits)))
+        self.connection = loop.run(lambda: Connection(self.endpoint, ours, self.handler))
+        loop.run(self.connection.start)
+
+    def run(self, function: Callable[[], T]) -> T:
+        return self.loop.run(function)
+
+    def read_all(self) -> bytes:
+        data = b""
+        while chunk := self.peer.recv(65536):
+            data += chunk
+        return data
+
+
+def frames_of(data: bytes) -> list[tuple[int, bytes]]:
+    """The whole frames in `data`, and nothing else in it."""
+    found = []
+    while data:
+        size, head = data[1], 2
+        if size == 126:
+            size, head = int.from_bytes(data[2:4], "big"), 4
+        assert len(data) >= head + size, "a frame is cut"
+        found.append((data[0] & 15, data[head : head + size]))
+        data = data[head + size :]
+    return found
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair(ThreadLoop())
+    yield made
+    made.peer.close()
+    wait_until(lambda: not made.endpoint.connections)
+
+
+def test_order_is_that_of_sending(pair: Pair) -> None:
+    """Answers, messages and the goodbye come in the order in which they were given."""
+
+    def act() -> None:
+        for number in range(500):
+            (pair.connection.answer if number % 3 else pair.connection.send)(encode_frame(b"%d" % number))
+        pair.connection.close(4403, "bye", "disconnected")
+
+    pair.run(act)
+    frames = frames_of(pair.read_all())
+    assert [int(payload) for opcode, payload in frames if opcode == TEXT] == list(range(500))
+    assert frames[-1] == (CLOSE, encode_close(4403, "bye")[2:])
+    assert pair.handler.endings == [(4403, "disconnected")]
+
+
+def test_overflow(pair: Pair) -> None:
+    """Who reads too slowly gets whole frames only, then 1013; it is counted, and told once."""
+
+    def act() -> None:
+        for number in range(200):
+            pair.connection.send(encode_frame(b"%d " % number + b"x" * 1000))
+
+    pair.run(act)
+    wait_until(lambda: pair.handler.endings)
+    frames = frames_of(pair.read_all())
+    assert [int(payload.split()[0]) for _, payload in frames[:-1]] == list(range(len(frames) - 1))
+    assert frames[-1] == (CLOSE, encode_close(1013, "Too slow")[2:])
+    assert pair.handler.endings == [(1013, "slow")]
+    assert pair.endpoint.overflowed == 1
+
+
+def test_large_answers_do_not_count(pair: Pair) -> None:
+    """What a connection asked for may be larger than its outbox."""
+    pair.run(lambda: pair.connection.answer(encode_frame(b"x" * 60000)))
+    for _ in range(3):
+        pair.run(lambda: pair.connection.answer(encode_frame(b"y" * 60000)))
+    pair.run(lambda: pair.connection.close(1000, "", "closed"))
+    assert [len(payload) for _, payload in frames_of(pair.read_all())] == [60000] * 4 + [2]
+
+
+def test_peer_resets(pair: Pair) -> None:
+    """A peer that is gone without a word is lost, once."""
+    pair.peer.close()
+    wait_until(lambda: pair.handler.endings)
+    pair.run(lambda: pair.connection.send(encode_frame(b"late")))
+    assert pair.handler.endings == [(1006, "lost")]
+
+
+def test_bad_goodbye_changes_nothing(pair: Pair) -> None:
+    """A close that cannot be encoded leaves the connection as it was."""
+    with pytest.raises(AttributeError):
+        pair.run(lambda: pair.connection.close(4403, None, "disconnected"))  # type: ignore[arg-type]
+    assert pair.handler.endings == []
+    pair.run(lambda: pair.connection.send(encode_frame(b"still here")))
+    assert pair.peer.recv(100) == encode_frame(b"still here")
