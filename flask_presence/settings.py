@@ -59,8 +59,6 @@ def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Set
             f"the valid ones are {', '.join(PREFIX + key for key in sorted(known))}"
         )
     settings = Settings(**{key.lower(): _CHECKS[key.lower()](PREFIX + key, value) for key, value in given.items()})
-    if settings.grace_abrupt:
-        raise ConfigurationError("PRESENCE_GRACE_ABRUPT must be 0: this version has no grace for lost connections")
     if settings.max_outbox < 2 * settings.max_message_size:
         raise ConfigurationError(
             f"PRESENCE_MAX_OUTBOX is {settings.max_outbox}; it must be at least twice PRESENCE_MAX_MESSAGE_SIZE"

@@ -45,8 +45,11 @@ class Backend(Protocol):
     ) -> Joined:
         """As `Roster.join`; the change has been announced to all but `client_id`."""
 
-    def leave(self, channel: ChannelName, client_id: str, now: datetime) -> Change | None:
+    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: bool = False) -> Change | None:
         """As `Roster.leave`; the change has been announced."""
+
+    def release(self, channel: ChannelName, user_id: str, now: datetime) -> Change | None:
+        """As `Roster.release`; the change has been announced."""
 
     def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Updated:
         """As `Roster.update`; the change has been announced to all but `client_id`."""

@@ -34,9 +34,14 @@ class MemoryBackend:
         self._announce(channel, outcome.change, client_id, now)
         return outcome
 
-    def leave(self, channel: ChannelName, client_id: str, now: datetime) -> Change | None:
-        change = self._roster.leave(channel, client_id)
+    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: bool = False) -> Change | None:
+        change = self._roster.leave(channel, client_id, hold=hold)
         self._announce(channel, change, client_id, now)
+        return change
+
+    def release(self, channel: ChannelName, user_id: str, now: datetime) -> Change | None:
+        change = self._roster.release(channel, user_id)
+        self._announce(channel, change, None, now)
         return change
 
     def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Updated:
@@ -63,6 +68,6 @@ class MemoryBackend:
     def counts(self) -> tuple[int, dict[str, int]]:
         return self._roster.counts()
 
-    def _announce(self, channel: ChannelName, change: Change | None, exclude: str, now: datetime) -> None:
+    def _announce(self, channel: ChannelName, change: Change | None, exclude: str | None, now: datetime) -> None:
         if change is not None:
             self._listener.announce(channel, change, exclude, now)

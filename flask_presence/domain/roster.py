@@ -48,11 +48,15 @@ class Updated:
 
 @dataclass(slots=True)
 class _Presence:
-    """A listed user. `user` is who came with the first connection, for names to fall back to."""
+    """A listed user. `user` is who came with the first connection, for names to fall back to.
+
+    Who is `held` stays listed without a connection, until they come back or are released.
+    """
 
     user: User
     member: Member
     connections: set[str]
+    held: bool = False
 
 
 @dataclass(slots=True)
@@ -106,10 +110,11 @@ class Roster:
         room.connections[client_id] = user.id
         me = room.present[user.id]
         me.connections.add(client_id)
+        me.held = False
         return Joined(fresh, change, room.members(), me.member)
 
-    def leave(self, channel: ChannelName, client_id: str) -> Change | None:
-        """Take a connection out; the change where it was its user's last.
+    def leave(self, channel: ChannelName, client_id: str, *, hold: bool = False) -> Change | None:
+        """Take a connection out; the change where it was its user's last, unless the user is to be held.
 
         Raises `NotFound` for a channel that nobody is in, `NotMember` where the connection is not in it.
         """
@@ -119,16 +124,22 @@ class Roster:
         if client_id not in room.connections:
             raise NotMember
         user_id = room.connections.pop(client_id)
-        if not room.connections:
-            del self._rooms[channel]
         if channel.type != "presence" or user_id is None:
+            self._forget_if_empty(room)
             return None
         entry = room.present[user_id]
         entry.connections.discard(client_id)
-        if entry.connections:
+        entry.held = entry.held or hold
+        return self._drop(room, entry)
+
+    def release(self, channel: ChannelName, user_id: str) -> Change | None:
+        """Hold a user no longer; the change where that was all that kept them in `channel`."""
+        room = self._rooms.get(channel)
+        entry = room.present.get(user_id) if room else None
+        if room is None or entry is None:
             return None
-        del room.present[user_id]
-        return Change("left", entry.member)
+        entry.held = False
+        return self._drop(room, entry)
 
     def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Updated:
         """Merge `info` into the member that the connection belongs to.
@@ -169,6 +180,17 @@ class Roster:
             total += channel.member_count
             by_type[channel.type] += 1
         return total, by_type
+
+    def _drop(self, room: _Room, entry: _Presence) -> Change | None:
+        if entry.connections or entry.held:
+            return None
+        del room.present[entry.member.id]
+        self._forget_if_empty(room)
+        return Change("left", entry.member)
+
+    def _forget_if_empty(self, room: _Room) -> None:
+        if not room.connections and not room.present:
+            del self._rooms[room.name]
 
     def _enter(self, room: _Room, client_id: str, user: User, info: Mapping[str, Any], now: datetime) -> Change | None:
         entry = room.present.get(user.id)

@@ -29,6 +29,7 @@ from ..domain.events import (
 from ..domain.frozen import freeze
 from ..domain.members import Member, User
 from ..domain.roster import Change
+from .grace import GraceWatch
 from .handlers import EventQueue
 from .ports import Application, Connection, Credential, Loop, Policy
 from .requests import RequestHandler
@@ -62,6 +63,7 @@ class Hub:
         self._requests = RequestHandler(self)
         self._events = EventQueue(self)
         self._tokens = TokenWatch(self)
+        self._grace = GraceWatch(self)
         backend.bind(self)
 
     @property
@@ -126,10 +128,13 @@ class Hub:
         What raises has changed nothing. With the state store away it is out all the same: the sockets are the
         truth, and the store an index that is rebuilt from them.
         """
+        hold = reason == "lost" and self.policy.grace_abrupt > 0 and channel.type == "presence"
         try:
-            change = self.backend.leave(channel, session.id, self.now())
+            change = self.backend.leave(channel, session.id, self.now(), hold=hold)
         except BackendUnavailable:
             change = None
+        if hold:
+            self._grace.hold(session, channel)
         self._detach(session, channel)
         self.emit(session, ChannelLeft(session.id, session.user, channel, channel.type, reason))
         self.emit_change(session, channel, change)
@@ -163,8 +168,10 @@ class Hub:
         self.deliver(channel, wire.member_event(channel, change, now), exclude)
 
     def tick(self) -> None:
-        """Look after the tokens; called a few times a second."""
-        self._tokens.look_after(self.now().timestamp())
+        """Do what is due; called a few times a second."""
+        now = self.now().timestamp()
+        self._tokens.look_after(now)
+        self._grace.look_after(now)
 
     # For the server's own code
 
@@ -199,6 +206,7 @@ class Hub:
             ]
             for session in chosen:
                 session.connection.close(4403, text, "disconnected")
+            self._grace.end(user_id, client_id)
             return len(chosen)
 
         return self._ask(close)

@@ -35,6 +35,7 @@ class Policy:
     max_user_info: int = 4096
     rate_limit: tuple[float, float] | None = (100, 200)
     token_recheck: float = 60
+    grace_abrupt: float = 0
 
 
 class Connection(Protocol):

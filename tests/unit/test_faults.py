@@ -30,9 +30,9 @@ class FaultyBackend(MemoryBackend):
         self._check()
         return super().join(*arguments)
 
-    def leave(self, channel: ChannelName, client_id: str, now: datetime) -> Change | None:
+    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: bool = False) -> Change | None:
         self._check()
-        return super().leave(channel, client_id, now)
+        return super().leave(channel, client_id, now, hold=hold)
 
     def update(self, *arguments: Any) -> Any:
         self._check()

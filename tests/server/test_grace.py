@@ -1,0 +1,60 @@
+"""Grace: a connection that was lost without a close may come back without having left."""
+
+from __future__ import annotations
+
+import time
+
+from ..support.client import Client, client
+from ..support.server import Server, running, wait_until
+
+
+def lose(server: Server, one: Client) -> None:
+    """Cut a connection without a close frame, and wait until the server has noticed."""
+    before = server.json("/presence/stats")["connections"]
+    one.socket.socket.close()
+    wait_until(lambda: server.json("/presence/stats")["connections"] < before)
+
+
+def test_back_in_time() -> None:
+    """Who comes back in time has never left, for anybody; meanwhile they are listed, but nothing is delivered."""
+    with running(PRESENCE_GRACE_ABRUPT=20) as server, client(server, "watcher") as watcher:
+        watcher.join("presence-room")
+        with client(server, "ann") as ann:
+            me = ann.join("presence-room", name="Ann")["me"]
+            lose(server, ann)
+        assert server.json("/presence/channels/presence-room")["memberCount"] == 2
+        assert watcher.say("presence-room", 1)["delivered"] == 0
+        with client(server, "ann") as again:
+            assert again.join("presence-room")["me"] == me
+            assert [event["type"] for event in watcher.events()] == ["presence:member_joined"]
+        assert watcher.event()["type"] == "presence:member_left"
+
+
+def test_too_late() -> None:
+    """At the end of the grace the member has left; where nobody else is in it, the channel is gone."""
+    with running(PRESENCE_GRACE_ABRUPT=0.5) as server, client(server, "watcher") as watcher:
+        watcher.join("presence-room")
+        with client(server, "ann") as ann:
+            ann.join("presence-room")
+            ann.join("presence-alone")
+            began = time.monotonic()
+            lose(server, ann)
+        assert watcher.event()["type"] == "presence:member_joined"
+        left = watcher.event()
+        assert (left["type"], left["member"]["id"]) == ("presence:member_left", "ann")
+        assert time.monotonic() - began >= 0.5
+        assert server.get("/presence/channels/presence-alone")[0] == 404
+
+
+def test_disconnect_ends_it() -> None:
+    """`disconnect` ends a grace at once, and a clean close has none."""
+    with running(PRESENCE_GRACE_ABRUPT=30) as server, client(server, "watcher") as watcher:
+        watcher.join("presence-room")
+        with client(server, "ann") as ann:
+            ann.join("presence-room")
+            lose(server, ann)
+        assert server.json('/call/disconnect?arguments={"user_id":"ann"}') == 0
+        assert [watcher.event()["type"] for _ in range(2)] == ["presence:member_joined", "presence:member_left"]
+        with client(server, "bob") as bob:
+            bob.join("presence-room")
+        assert [watcher.event()["type"] for _ in range(2)] == ["presence:member_joined", "presence:member_left"]
