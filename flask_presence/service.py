@@ -26,7 +26,7 @@ from .origins import ANY
 from .settings import Settings
 from .shutdown import Shutdown
 from .transport.codec import encode_frame
-from .transport.connection import Endpoint, Limits
+from .transport.endpoint import Endpoint, Limits
 from .transport.takeover import Takeover
 
 TICK: Final = 0.25

@@ -22,7 +22,8 @@ import threading
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
-from .connection import Connection, Endpoint, Handler
+from .connection import Connection, Handler
+from .endpoint import Endpoint
 from .loops import EventLoop, GeventLoop, ThreadLoop, is_gevent_socket
 
 Environ = MutableMapping[str, Any]

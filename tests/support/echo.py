@@ -13,7 +13,8 @@ from gevent.server import StreamServer
 from gevent.socket import socket as gevent_socket
 
 from flask_presence.transport.codec import BINARY, TEXT, encode_frame
-from flask_presence.transport.connection import Connection, Endpoint, Limits
+from flask_presence.transport.connection import Connection
+from flask_presence.transport.endpoint import Endpoint, Limits
 from flask_presence.transport.loops import GeventLoop
 from flask_presence.transport.takeover import _detach
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import pytest
 
 from flask_presence.transport.codec import CLOSE, TEXT, encode_close, encode_frame
-from flask_presence.transport.connection import Connection, Endpoint, Limits
+from flask_presence.transport.connection import Connection
+from flask_presence.transport.endpoint import Endpoint, Limits
 from flask_presence.transport.loops import ThreadLoop
 
 from ..support.server import wait_until
