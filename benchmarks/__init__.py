@@ -1,1 +1,6 @@
-"""Measurements: what the transport costs, beside others, in one run."""
+"""Benchmarks: programs that start the server and its peers, load them, and print a table. See README.md."""
+
+from typing import Final
+
+SECRET: Final = "a secret for benchmarks on loopback, and nothing else"
+"""Signs the tokens of every server that takes tokens."""

@@ -1,9 +1,8 @@
-"""Run the workloads against our server and its peers, interleaved, and print medians and ratios.
+"""Run the benchmarks and print the table: `python -m benchmarks.run`.
 
-    python -m benchmarks.peers      # once: install the peers
-    python -m benchmarks.run        # the table; --help lists the options
-
-Servers run on one core and the load client on another. Exits with 1 where a message was lost.
+The server runs on core 0, the load client on core 1. Workloads are interleaved: in each repeat every server
+takes its turn at every workload, in a process of its own, so that a machine that changes its speed changes it
+for all. The exit status is 1 where anything was lost, came twice, or failed.
 """
 
 from __future__ import annotations
@@ -13,248 +12,222 @@ import json
 import os
 import resource
 import signal
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-PEERS = HERE / ".peers"
-SERVER_CORE, CLIENT_CORE = 0, 1
-TICKS = os.sysconf("SC_CLK_TCK")
-GUNICORN = ["-k", "gevent", "--worker-connections", "30000", "--backlog", "2048", "--no-control-socket", "-b"]
-WEBSOCKET_WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
+from .peers import BENCHMARKS, OURS, PEERS, Peer, compile_c
+from .report import Results, comparison, details, format_markdown, format_text
+from .servers import CLIENT_CORE, Server, ServerFailed, running
+from .workloads import WORKLOADS, Workload
 
-Result = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A server: how to start it, where its socket is, and how it speaks."""
-
-    name: str
-    command: tuple[str, ...]
-    path: str
-    dialect: str = "presence"
-    workers: bool = False
+CLIENT: Final = BENCHMARKS / "wsload"
+TOKENS: Final = 5001
+OPEN_FILES: Final = 20000
+TIMEOUT: Final = 60
+DISTURBED: Final = 0.05
+TRIES: Final = 4
+QUIET: Final = 0.1
 
 
-def our_command() -> tuple[str, ...]:
-    return (sys.executable, "-m", "gunicorn", *GUNICORN, "127.0.0.1:{port}", "benchmarks.server:app")
+class ClientFailed(Exception):
+    """The load client gave up; the text says why."""
 
 
-def python_peer(name: str, module: str, worker: str = "gevent") -> tuple[str, ...]:
-    options = [worker if part == "gevent" else part for part in GUNICORN]
-    python = str(PEERS / name / "bin" / "python")
-    return (python, "-m", "gunicorn", *options, "127.0.0.1:{port}", f"benchmarks.peers.{module}:app")
+def main() -> int:
+    """0 where every run went through without a loss."""
+    arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # through `finally`: servers end too
+    prepare_machine()
+    build_client()
+    workloads = [workload for workload in WORKLOADS if is_chosen(workload.name, arguments.only)]
+    asked = [peer for peer in PEERS.values() if is_chosen(peer.name, arguments.peers)]
+    peers = [OURS, *(peer for peer in asked if check_installed(peer))]
+    results = Results()
+    with minted_tokens() as tokens:
+        for repeat in range(arguments.repeat):
+            for workload in workloads:
+                for peer in rotated(peers, repeat):
+                    take_turn(results, workload, peer, tokens, arguments.seconds, arguments.patience)
+    print_results(results, workloads, peers, markdown=arguments.markdown, with_details=arguments.details)
+    return 1 if results.failures else 0
 
 
-US = Peer("flask_presence", our_command(), "/presence/ws", workers=True)
-OTHERS = [
-    Peer("bare epoll", (str(PEERS / "bare" / "bare"), "{port}"), "/"),
-    Peer("node ws", ("node", str(HERE / "peers" / "node_ws.js"), "{port}", str(PEERS / "node-ws")), "/"),
-    Peer(
-        "flask-socketio",
-        python_peer("flask-socketio", "flask_socketio_server", WEBSOCKET_WORKER),
-        "/socket.io/?EIO=4&transport=websocket",
-        "socketio",
-        workers=True,
-    ),
-    Peer("flask-sock", python_peer("flask-sock", "flask_sock_naive"), "/ws", workers=True),
-]
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--only", type=names, default=[], help="workloads, by the beginnings of their names")
+    parser.add_argument("--peers", type=names, default=[], help="peers, by the beginnings of their names")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of every workload on every server")
+    parser.add_argument("--seconds", type=float, default=2, help="measured in each run, after a warm-up of one")
+    parser.add_argument("--patience", type=float, default=20, help="seconds to wait for a machine at rest, each time")
+    parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
+    parser.add_argument("--details", action="store_true", help="also print every metric with its spread")
+    parser.add_argument("--list", action="store_true", help="print the names of the workloads and of the peers")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print(format_text([[workload.name, workload.title] for workload in WORKLOADS]))
+        print(format_text([[peer.name, peer.title] for peer in PEERS.values()]))
+        sys.exit(0)
+    if not 1 <= arguments.repeat <= 100 or not 0.1 <= arguments.seconds <= 30:
+        parser.error("--repeat is 1 to 100, --seconds 0.1 to 30")
+    return arguments
 
 
-@dataclass(frozen=True)
-class Workload:
-    """What the client does: its mode, connections, window, and which figure counts."""
-
-    name: str
-    mode: str
-    connections: int
-    window: int = 1
-    figure: str = "rate"
-    peers: tuple[str, ...] = ("bare epoll", "node ws", "flask-socketio", "flask-sock")
-    anonymous: bool = False
+def names(text: str) -> list[str]:
+    """The names in a list with commas."""
+    return [name for name in text.split(",") if name]
 
 
-ALL_PEERS = ("bare epoll", "node ws", "flask-socketio", "flask-sock")
-WORKLOADS = [
-    *[Workload(f"fan-out to {n}, one in flight (deliveries/s)", "fanout", n) for n in (10, 100, 1000)],
-    *[
-        Workload(f"fan-out to {n}, 64 in flight (deliveries per CPU s)", "fanout", n, 64, "per_cpu")
-        for n in (10, 100, 1000)
-    ],
-    Workload("latency p99, 100 subscribers, 50 msg/s (µs)", "latency", 100, 50, "p99"),
-    Workload("latency p99, 1000 subscribers, 10 msg/s (µs)", "latency", 1000, 10, "p99"),
-    Workload("requests answered, 200 connections (pings/s)", "ping", 200),
-    Workload("ping-pong p99 beside a flooding client (µs)", "flood", 2, figure="p99", peers=("node ws",)),
-    Workload("handshakes (1/s)", "handshake", 1, peers=("node ws", "flask-socketio", "flask-sock")),
-    Workload("join storm, 1000 users (s)", "storm", 1000, figure="seconds", peers=()),
-    Workload("memory, anonymous in a public channel (kB)", "hold", 5000, 5000, "kb", ("node ws",), anonymous=True),
-    Workload("memory, token, presence channels of 50 (kB)", "hold", 5000, 50, "kb", ()),
-]
+def is_chosen(name: str, beginnings: Sequence[str]) -> bool:
+    """Whether a name is asked for; all are where nothing is."""
+    return not beginnings or name.startswith(tuple(beginnings))
 
 
-class Running:
-    """A server process and its workers."""
+def check_installed(peer: Peer) -> bool:
+    """Whether the peer can take part; says what to do where it cannot."""
+    if not peer.installed:
+        print(f"left out: {peer.name} (python -m benchmarks.peers install {peer.name})", file=sys.stderr)
+    return peer.installed
 
-    def __init__(self, peer: Peer) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
-        command = [part.format(port=self.port) for part in peer.command]
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),  # noqa: PLW1509
-        )
-        self._has_workers = peer.workers
-        end = time.monotonic() + 20
-        while True:
-            with suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                break
-            if self.process.poll() is not None or time.monotonic() > end:
-                self.log.seek(0)
-                sys.exit(f"{peer.name} does not start; is it installed?\n{self.log.read().decode()[-2000:]}")
-            time.sleep(0.05)
-        time.sleep(1)
 
-    @property
-    def pid(self) -> int:
-        if not self._has_workers:
-            return self.process.pid
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[-1])
+def prepare_machine() -> None:
+    """As many open files as are allowed, for this process and those it starts. Exits on a machine of one core."""
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("the server and the load client need a core each")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
-    def cpu(self) -> float:
-        """Seconds of CPU time so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
 
-    def memory(self) -> float:
-        """Resident kB."""
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        return float(next(line.split()[1] for line in lines if line.startswith("VmRSS")))
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGKILL if self.process.poll() else signal.SIGTERM)
-        try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
+def build_client() -> None:
+    """Compile the load client where its source is newer."""
+    source = BENCHMARKS / "wsload.c"
+    if not CLIENT.exists() or CLIENT.stat().st_mtime < source.stat().st_mtime:
+        compile_c(source, CLIENT)
 
 
 @contextmanager
-def running(peer: Peer) -> Iterator[Running]:
-    server = Running(peer)
+def minted_tokens() -> Iterator[Path]:
+    """A file with a token in each line. The server that makes them is not one that is measured."""
+    with tempfile.NamedTemporaryFile(prefix="wsload-tokens-") as file:
+        with running(OURS) as server:
+            url = f"http://127.0.0.1:{server.port}/tokens?count={TOKENS}"
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                file.write(response.read())
+        file.flush()
+        yield Path(file.name)
+
+
+def rotated(peers: Sequence[Peer], by: int) -> list[Peer]:
+    """The peers, another one first each time."""
+    first = by % len(peers)
+    return [*peers[first:], *peers[:first]]
+
+
+def takes_part(workload: Workload, peer: Peer) -> bool:
+    """Whether the workload makes sense on this server."""
+    if peer.name == "bare":
+        return workload.bare_too and not workload.presence_only
+    return peer.has_presence or not workload.presence_only
+
+
+def take_turn(results: Results, workload: Workload, peer: Peer, tokens: Path, seconds: float, patience: float) -> None:
+    """One server, one workload, once."""
+    if not takes_part(workload, peer):
+        return
+    print(f"{workload.name:20} {peer.name:16}", end="", file=sys.stderr, flush=True)
     try:
-        yield server
-    finally:
-        server.stop()
+        report = measure_undisturbed(peer, workload, tokens, seconds, patience)
+    except (ServerFailed, ClientFailed) as problem:
+        results.failures.append(f"{workload.name}, {peer.name}: {problem}")
+        print(" failed", file=sys.stderr)
+        return
+    results.add(workload, peer, report)
+    print("".join(f" {metric.key} {report[metric.key]:.6g}" for metric in workload.metrics), file=sys.stderr)
 
 
-def measure(peer: Peer, workload: Workload, seconds: float) -> Result:
-    """One run of one workload on a fresh server."""
-    with running(peer) as server, tempfile.NamedTemporaryFile("w") as tokens:
-        before = server.memory()
-        file = "-"
-        if peer is US and not workload.anonymous:
-            url = f"http://127.0.0.1:{server.port}/tokens?count={workload.connections + 1}"
-            tokens.write(urllib.request.urlopen(url).read().decode())
-            tokens.flush()
-            file = tokens.name
-            before = server.memory()
-        options = [workload.connections, seconds, workload.window, file]
-        command = [str(PEERS / "wsload" / "wsload"), workload.mode, server.port, peer.path, peer.dialect, *options]
-        client = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),  # noqa: PLW1509
-        )
-        assert client.stdin is not None
-        assert client.stdout is not None
-        spent: list[float] = []
-        for expected in ("begin", "end"):
-            word = client.stdout.readline().strip()
-            if word != expected:
-                client.kill()
-                sys.exit(f"{peer.name}, {workload.name}: the client ended early ({word!r})")
-            spent.append(server.cpu())
-            if expected == "begin":
-                held = server.memory()
-            client.stdin.write("\n")
-            client.stdin.flush()
-        result: Result = json.loads(client.stdout.readline())
-        client.wait(30)
-        used = spent[1] - spent[0]
-        result["kb"] = (held - before) / workload.connections
-        result["per_cpu"] = result.get("deliveries", 0) / max(used, 1 / TICKS)
-        result["server_cpu"] = used / result.get("seconds", 1)
-        return result
+def measure_undisturbed(
+    peer: Peer, workload: Workload, tokens: Path, seconds: float, patience: float
+) -> dict[str, Any]:
+    """The report of the first run in which nothing else had the cores for long, else of the least disturbed one."""
+    reports: list[dict[str, Any]] = []
+    while len(reports) < TRIES:
+        wait_until_quiet(patience)
+        with running(peer) as server:
+            reports.append(measure(server, workload, tokens, seconds))
+        if disturbance(reports[-1]) <= DISTURBED:
+            break
+        print(f" (disturbed: {disturbance(reports[-1]):.0%})", end="", file=sys.stderr, flush=True)
+    return min(reports, key=disturbance)
 
 
-def table(results: dict[str, dict[str, list[Result]]], chosen: list[Workload]) -> str:
-    """Medians, and our ratio to each peer's."""
-    lines = [f"| | flask_presence | {' | '.join(ALL_PEERS)} |", f"|---|---|{'---|' * len(ALL_PEERS)}"]
-    for workload in chosen:
-        runs = results[workload.name]
-        ours = statistics.median(run[workload.figure] for run in runs[US.name])
-        cells = [number(ours)]
-        for name in ALL_PEERS:
-            if name not in runs:
-                cells.append("")
-                continue
-            theirs = statistics.median(run[workload.figure] for run in runs[name])
-            cells.append(f"{number(theirs)} ({ours / theirs:.2f} x)" if theirs else number(theirs))
-        lines.append(f"| {workload.name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def wait_until_quiet(patience: float) -> None:
+    """Return once the machine has next to nothing to do, or after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = processor_times()
+        time.sleep(0.3)
+        busy, idle = (now - then for now, then in zip(processor_times(), before, strict=True))
+        if busy <= QUIET * (busy + idle):
+            return
 
 
-def number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+def processor_times() -> tuple[int, int]:
+    """Ticks that all processors together have been busy, and idle."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle = fields[3] + fields[4]
+    return sum(fields) - idle, idle
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="workloads whose name has this in it")
-    parser.add_argument("--peers", default=None, help="only these peers, separated by commas")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    options = parser.parse_args()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 40000)), hard))
-    chosen = [workload for workload in WORKLOADS if options.only in workload.name]
-    wanted = ALL_PEERS if options.peers is None else options.peers.split(",")
-    results: dict[str, dict[str, list[Result]]] = {}
-    lost = 0.0
-    for _ in range(options.repeat):
-        for workload in chosen:
-            peers = [US, *(peer for peer in OTHERS if peer.name in workload.peers and peer.name in wanted)]
-            for peer in peers:
-                result = measure(peer, workload, options.seconds)
-                lost += result.get("lost", 0)
-                results.setdefault(workload.name, {}).setdefault(peer.name, []).append(result)
-                shown: dict[str, Any] = {key: round(value, 3) for key, value in result.items()}
-                print(workload.name, "|", peer.name, "|", json.dumps(shown), file=sys.stderr, flush=True)
-    print(table(results, chosen))
-    if lost:
-        sys.exit(f"{lost:.0f} messages were lost")
+def disturbance(report: dict[str, Any]) -> float:
+    """The share of the time in which the server or the client waited for its core."""
+    return max(float(report.get("server_waited", 0)), float(report.get("client_waited", 0)))
+
+
+def measure(server: Server, workload: Workload, tokens: Path, seconds: float) -> dict[str, Any]:
+    """The load client's report. Raises `ClientFailed`."""
+    if workload.name.startswith("memory"):
+        # What a server loads and builds at its first connections is no memory of theirs.
+        load(server, ["--mode", "idle", "--connections", "50", "--seconds", "0.2", "--channel", "warm-up"], None)
+    return load(server, workload.command(seconds), tokens if workload.tokens else None)
+
+
+def load(server: Server, arguments: Sequence[str], tokens: Path | None) -> dict[str, Any]:
+    """Run the load client once."""
+    peer = server.peer
+    command = ["taskset", "-c", str(CLIENT_CORE), str(CLIENT), "--port", str(server.port)]
+    command += ["--path", peer.path, "--dialect", peer.dialect, "--timeout", str(TIMEOUT), *arguments]
+    command += [part for pid in server.pids for part in ("--pid", str(pid))]
+    if tokens is not None and peer.has_presence:
+        command += ["--tokens", str(tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT + 10)
+    if done.returncode != 0:
+        raise ClientFailed(done.stderr.strip() or f"the load client ended with {done.returncode}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def print_results(
+    results: Results, workloads: Sequence[Workload], peers: Sequence[Peer], *, markdown: bool, with_details: bool
+) -> None:
+    """The tables, and what went wrong."""
+    show = format_markdown if markdown else format_text
+    print(show(comparison(results, workloads, peers)))
+    if with_details:
+        print()
+        print(show(details(results, workloads, peers)))
+    if results.disturbed:
+        print(f"other programs had more than a tenth of a core: {', '.join(results.disturbed)}", file=sys.stderr)
+    for failure in results.failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

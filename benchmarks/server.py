@@ -1,30 +1,54 @@
-"""Our server, full stack: tokens, a guard and the roster in place. `gunicorn -k gevent benchmarks.server:app`."""
+"""The app that is measured: channels and presence as an application has them, with tokens, a guard and a roster.
+
+    gunicorn -k gevent -b 127.0.0.1:5000 "benchmarks.server:create_app()"
+
+Only the limits are out of the way: one client of a benchmark sends more than a person does.
+"""
 
 from __future__ import annotations
 
-from flask import Flask, request
+from datetime import timedelta
+from typing import Final
+
+from flask import Flask, Response, request
 from flask_jwt_extended import JWTManager, create_access_token
 
-from flask_presence import Presence, User
+from flask_presence import ChannelName, Presence, User
 
-app = Flask(__name__)
-app.config.update(
-    JWT_SECRET_KEY="a secret for benchmarks, thirty-two or more",
-    JWT_ACCESS_TOKEN_EXPIRES=False,
-    PRESENCE_RATE_LIMIT=None,
-    PRESENCE_MAX_CONNECTIONS=30000,
-)
-JWTManager(app)
-presence = Presence(app)
+from . import SECRET
+
+MAX_TOKENS: Final = 20000
 
 
-@presence.guard("room-*")
-def may_join(user: User) -> bool:
-    return user.id.startswith("user-")
+def create_app() -> Flask:
+    """Tokens at `/tokens?count=100`, channels below `/presence`."""
+    app = Flask("benchmarks")
+    app.config.update(
+        JWT_SECRET_KEY=SECRET,
+        JWT_ACCESS_TOKEN_EXPIRES=timedelta(hours=12),
+        PRESENCE_RATE_LIMIT=None,
+        PRESENCE_MAX_CONNECTIONS=20000,
+    )
+    app.config.from_prefixed_env()
+    JWTManager(app)
+    presence = Presence(app)
+
+    @presence.guard("room*")
+    def is_member(user: User, channel: ChannelName) -> bool:
+        return channel.topic in user.claims.get("rooms", []) or bool(user.claims.get("everywhere"))
+
+    @app.get("/ready")
+    def ready() -> str:
+        return "yes"
+
+    @app.get("/tokens")
+    def tokens() -> Response:
+        count = min(int(request.args["count"]), MAX_TOKENS)
+        lines = [create_access_token(f"user-{number}", additional_claims=_claims(number)) for number in range(count)]
+        return Response("\n".join(lines), mimetype="text/plain")
+
+    return app
 
 
-@app.get("/tokens")
-def tokens() -> str:
-    """As many tokens as `?count=` says, one a line."""
-    count = min(20000, int(request.args["count"]))
-    return "\n".join(create_access_token(f"user-{number}") for number in range(count))
+def _claims(number: int) -> dict[str, object]:
+    return {"name": f"User {number}", "everywhere": True}

@@ -1,459 +1,929 @@
-/* A WebSocket load client: one process, one epoll loop, bounded in time and count, loopback only.
+/* wsload: a load client for WebSocket servers that hold the channels conversation.
  *
- *   wsload MODE PORT PATH DIALECT CONNECTIONS SECONDS WINDOW TOKENS
+ * One thread, one epoll set. It opens connections to 127.0.0.1, puts one load on the server, measures, checks
+ * that nothing was lost or came twice, prints one JSON object and ends. An alarm bounds it in time.
  *
- * MODE     fanout | latency | ping | hold | storm | flood | handshake
- * DIALECT  presence (the JSON frames of the protocol) | socketio (the same inside Engine.IO packets)
- * WINDOW   messages in flight (fanout), messages a second (latency), connections a channel (hold)
- * TOKENS   a file with one token a line, or - for anonymous connections; "-:public" as the channel's prefix
+ *   wsload --mode fanout --port 5000 --connections 100 --window 1 --seconds 2 --pid 1234
  *
- * Prints one line of JSON. Latencies are in microseconds.
+ * The server speaks JSON text frames: {"type":"join","channel":…} and so on; with --dialect socketio the same
+ * objects travel as Socket.IO events that are named after their type.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <getopt.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#define BUFFER 262144
+#define MAX_CONNECTIONS 20000
+#define MAX_PIDS 16
 #define MAX_SAMPLES 4000000
+#define SCRATCH (1 << 18)
+#define STAMP_BASE 100000000000000ull /* keeps the width fixed, and every digit exact in a JavaScript number */
+#define SEQUENCE_BASE 100000000ull
 
-struct connection {
+typedef enum { FANOUT, RATE, PING, IDLE, CONNECT, STORM, FLOOD } mode_t_;
+typedef enum { NEW, CONNECTING, UPGRADING, GREETING, OPEN, JOINING, READY } state_t;
+typedef enum { OTHER, CONNECTED, JOINED, MESSAGE, SENT, PONG, MEMBER_JOINED, FAILED } kind_t;
+
+typedef struct {
     int fd;
-    size_t have;
-    unsigned char *pending; /* an incomplete frame */
-    long frames;
-    double sent_at;
-};
+    state_t state;
+    int64_t sequence; /* of the last message seen, -1 before the first */
+    uint64_t asked_at;
+    unsigned char *rest; /* an incomplete frame */
+    size_t rest_size, rest_capacity;
+} connection_t;
 
-static const char *dialect, *mode;
-static int port, epoll_fd;
-static const char *path;
-static struct connection *all;
-static float *samples;
-static long sample_count;
-static unsigned char scratch[2 * BUFFER];
+static const char *MODES[] = {"fanout", "rate", "ping", "idle", "connect", "storm", "flood"};
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec + t.tv_nsec / 1e9;
+static struct {
+    mode_t_ mode;
+    bool socketio;
+    const char *path, *channel, *token_file;
+    int port, connections, window, members, concurrency, payload, timeout;
+    double rate, seconds, warmup;
+    int pids[MAX_PIDS], pid_count;
+} options = {.path = "/ws", .channel = "presence-room", .connections = 10, .window = 1, .concurrency = 64,
+             .payload = 100, .timeout = 120, .rate = 10, .seconds = 2, .warmup = 1};
+
+static connection_t *connections;
+static int total, epoll_fd;
+static char **tokens;
+static int token_count;
+static unsigned char scratch[SCRATCH];
+static uint64_t started_at;
+
+static int ready_count, open_count, begun_count;
+static uint64_t published, deliveries, answers, asked, member_events, gaps, errors, received_bytes, receives;
+static uint64_t *samples, sample_count;
+static bool measuring;
+
+static uint64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000ull + (uint64_t)time.tv_nsec;
 }
 
-static void die(const char *what) {
-    fprintf(stderr, "wsload %s: %s: %s\n", mode, what, strerror(errno));
-    exit(2);
+static void fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("wsload: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(1);
 }
 
-static void sample(double seconds) {
-    if (sample_count < MAX_SAMPLES) samples[sample_count++] = (float)(seconds * 1e6);
+static void on_alarm(int signal_number)
+{
+    (void)signal_number;
+    char text[200];
+    int size = snprintf(text, sizeof text, "wsload: out of time: %d of %d connections begun, %d open, %d ready, "
+                        "%llu deliveries, %llu answers\n", begun_count, total, open_count, ready_count,
+                        (unsigned long long)deliveries, (unsigned long long)answers);
+    if (write(2, text, (size_t)size) < 0)
+        _exit(4);
+    _exit(3);
 }
 
-static int by_size(const void *a, const void *b) {
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
+/* ---- what the kernel knows of the server and of this process ---- */
+
+static double server_cpu(void)
+{
+    unsigned long ticks = 0;
+    for (int i = 0; i < options.pid_count; i++) {
+        char path[64], text[2048];
+        snprintf(path, sizeof path, "/proc/%d/stat", options.pids[i]);
+        FILE *file = fopen(path, "r");
+        if (!file)
+            fail("the server's process %d has ended", options.pids[i]);
+        text[fread(text, 1, sizeof text - 1, file)] = 0;
+        fclose(file);
+        unsigned long user, system;
+        char *end = strrchr(text, ')');
+        if (end && sscanf(end + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) == 2)
+            ticks += user + system;
+    }
+    return (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
-static float percentile(double share) {
-    return sample_count ? samples[(long)((sample_count - 1) * share)] : 0;
+/* Seconds for which a process was ready to run and did not, because something else had its core. */
+static double waited(int pid)
+{
+    char path[64];
+    unsigned long long ran, waiting = 0;
+    snprintf(path, sizeof path, "/proc/%d/schedstat", pid);
+    FILE *file = fopen(path, "r");
+    if (file) {
+        if (fscanf(file, "%llu %llu", &ran, &waiting) != 2)
+            waiting = 0;
+        fclose(file);
+    }
+    return (double)waiting / 1e9;
 }
 
-static void write_all(int fd, const void *data, size_t size) {
-    const char *rest = data;
-    while (size) {
-        ssize_t n = send(fd, rest, size, MSG_NOSIGNAL);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-        if (n <= 0) die("send");
-        rest += n;
-        size -= n;
+static double server_waited(void)
+{
+    double sum = 0;
+    for (int i = 0; i < options.pid_count; i++)
+        sum += waited(options.pids[i]);
+    return sum;
+}
+
+static long server_rss_kb(void)
+{
+    long sum = 0, value;
+    for (int i = 0; i < options.pid_count; i++) {
+        char path[64], line[256];
+        snprintf(path, sizeof path, "/proc/%d/status", options.pids[i]);
+        FILE *file = fopen(path, "r");
+        if (!file)
+            fail("the server's process %d has ended", options.pids[i]);
+        while (fgets(line, sizeof line, file))
+            if (sscanf(line, "VmRSS: %ld", &value) == 1)
+                sum += value;
+        fclose(file);
+    }
+    return sum;
+}
+
+static double own_cpu(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+/* ---- writing ---- */
+
+static void write_all(connection_t *connection, const void *data, size_t size)
+{
+    const char *bytes = data;
+    while (size > 0) {
+        ssize_t sent = send(connection->fd, bytes, size, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EAGAIN) {
+            struct timespec pause = {0, 20000};
+            nanosleep(&pause, NULL);
+            continue;
+        }
+        if (sent < 0)
+            fail("send: %s", strerror(errno));
+        bytes += sent;
+        size -= (size_t)sent;
     }
 }
 
-/* A masked text frame; the mask is zero, so the payload stays readable. */
-static size_t make_frame(unsigned char *out, const char *text, size_t size) {
+static size_t encode_frame(unsigned char *out, int opcode, const char *payload, size_t size)
+{
+    static const unsigned char mask[4] = {0x12, 0x34, 0xab, 0xcd};
     size_t head = 2;
-    out[0] = 0x81;
+    out[0] = (unsigned char)(0x80 | opcode);
     if (size < 126) {
-        out[1] = 0x80 | size;
+        out[1] = (unsigned char)(0x80 | size);
     } else {
-        out[1] = 0xFE;
-        out[2] = size >> 8;
-        out[3] = size & 255;
+        out[1] = 0x80 | 126;
+        out[2] = (unsigned char)(size >> 8);
+        out[3] = (unsigned char)size;
         head = 4;
     }
-    memset(out + head, 0, 4);
-    memcpy(out + head + 4, text, size);
+    memcpy(out + head, mask, 4);
+    for (size_t i = 0; i < size; i++)
+        out[head + 4 + i] = (unsigned char)payload[i] ^ mask[i & 3];
     return head + 4 + size;
 }
 
-static void say(struct connection *c, const char *text) {
+static void send_text(connection_t *connection, int opcode, const char *text, size_t size)
+{
+    unsigned char frame[1024];
+    if (size > sizeof frame - 8)
+        fail("a frame of %zu bytes is more than this client sends", size);
+    write_all(connection, frame, encode_frame(frame, opcode, text, size));
+}
+
+/* The frame of a request: `fields` are its JSON members without the type, each with a comma in front. */
+static size_t encode_request(unsigned char *out, const char *type, const char *fields)
+{
+    char text[2048];
+    int size;
+    if (options.socketio)
+        size = snprintf(text, sizeof text, "42[\"%s\",{\"type\":\"%s\"%s}]", type, type, fields);
+    else
+        size = snprintf(text, sizeof text, "{\"type\":\"%s\"%s}", type, fields);
+    if (size < 0 || (size_t)size >= sizeof text)
+        fail("a request is too long");
+    return encode_frame(out, 1, text, (size_t)size);
+}
+
+static void send_request(connection_t *connection, const char *type, const char *fields)
+{
     unsigned char frame[4096];
-    write_all(c->fd, frame, make_frame(frame, text, strlen(text)));
+    write_all(connection, frame, encode_request(frame, type, fields));
 }
 
-static void ask(struct connection *c, const char *event, const char *json) {
-    char text[4000];
-    if (!strcmp(dialect, "socketio")) {
-        snprintf(text, sizeof text, "42[\"%s\",%s]", event, json);
-        say(c, text);
-    } else {
-        say(c, json);
+static void channel_of(int index, char *out, size_t size)
+{
+    if (options.members)
+        snprintf(out, size, "%s-%d", options.channel, index / options.members);
+    else
+        snprintf(out, size, "%s", options.channel);
+}
+
+static void join(int index)
+{
+    char channel[256], fields[300];
+    channel_of(index, channel, sizeof channel);
+    snprintf(fields, sizeof fields, ",\"channel\":\"%s\"", channel);
+    connections[index].state = JOINING;
+    send_request(&connections[index], "join", fields);
+}
+
+static size_t encode_message(unsigned char *out)
+{
+    char fields[1536], channel[256];
+    channel_of(total - 1, channel, sizeof channel);
+    int head = snprintf(fields, sizeof fields, ",\"channel\":\"%s\",\"data\":", channel), size = head;
+    size += snprintf(fields + size, sizeof fields - (size_t)size, "{\"seq\":%llu,\"ts\":%llu,\"text\":\"",
+                     (unsigned long long)(SEQUENCE_BASE + published),
+                     (unsigned long long)(STAMP_BASE + now() - started_at));
+    while (size - head < options.payload - 2)
+        fields[size++] = 'x';
+    memcpy(fields + size, "\"}", 3);
+    published++;
+    return encode_request(out, "channel:message", fields);
+}
+
+static void publish(int count)
+{
+    static unsigned char frames[1 << 16];
+    size_t size = 0;
+    while (count-- > 0) {
+        size += encode_message(frames + size);
+        if (size > sizeof frames - 4096) {
+            write_all(&connections[total - 1], frames, size);
+            size = 0;
+        }
+    }
+    if (size)
+        write_all(&connections[total - 1], frames, size);
+}
+
+static void ask(connection_t *connection)
+{
+    connection->asked_at = now();
+    asked++;
+    send_request(connection, "ping", "");
+}
+
+/* ---- reading ---- */
+
+static bool joins(void)
+{
+    return options.mode == FANOUT || options.mode == RATE || options.mode == IDLE || options.mode == STORM;
+}
+
+static kind_t kind_of_name(const char *name, size_t size)
+{
+    if (size < 4)
+        return OTHER;
+    if (name[0] == 'c' && name[1] == 'o')
+        return CONNECTED;
+    if (name[0] == 'c' && size > 9)
+        return name[8] == 'm' ? MESSAGE : name[8] == 's' ? SENT : name[8] == 'j' ? JOINED : OTHER;
+    if (name[0] == 'p' && name[1] == 'o')
+        return PONG;
+    if (name[0] == 'p' && size > 23)
+        return memcmp(name, "presence:member_joined", 22) ? OTHER : MEMBER_JOINED;
+    return name[0] == 'e' ? FAILED : OTHER;
+}
+
+static kind_t kind_of(const char *text, size_t size)
+{
+    if (options.socketio)
+        return size > 4 && !memcmp(text, "42[\"", 4) ? kind_of_name(text + 4, size - 4) : OTHER;
+    if (size > 9 && !memcmp(text, "{\"type\":\"", 9))
+        return kind_of_name(text + 9, size - 9);
+    const char *type = memmem(text, size, "\"type\":", 7);
+    if (!type)
+        return OTHER;
+    for (type += 7; type < text + size && (*type == ' ' || *type == '"');)
+        type++;
+    return kind_of_name(type, size - (size_t)(type - text));
+}
+
+static void add_sample(uint64_t since)
+{
+    if (measuring && sample_count < MAX_SAMPLES)
+        samples[sample_count++] = now() - since;
+}
+
+static void count_delivery(connection_t *connection, const char *text, size_t size)
+{
+    static size_t hint; /* the number stands at the same place in nearly every frame */
+    if (hint + 6 > size || memcmp(text + hint, "\"seq\":", 6)) {
+        const char *found = memmem(text, size, "\"seq\":", 6);
+        if (!found)
+            fail("a message without its data: %.*s", (int)(size < 200 ? size : 200), text);
+        hint = (size_t)(found - text);
+    }
+    char *end;
+    int64_t sequence = strtoll(text + hint + 6, &end, 10);
+    if (connection->sequence >= 0 && sequence != connection->sequence + 1)
+        gaps++;
+    connection->sequence = sequence;
+    deliveries++;
+    if (options.mode == RATE) {
+        const char *stamp = memmem(end, size - (size_t)(end - text), "\"ts\":", 5);
+        if (!stamp)
+            fail("a message without its time");
+        add_sample(strtoull(stamp + 5, NULL, 10) - STAMP_BASE + started_at);
     }
 }
 
-/* Size of the frame at the start of data (with its head), or 0 if it is not whole. */
-static size_t frame_size(const unsigned char *data, size_t have, size_t *head) {
-    if (have < 2) return 0;
-    size_t size = data[1] & 127;
-    *head = 2;
-    if (size == 126) {
-        if (have < 4) return 0;
-        size = data[2] << 8 | data[3];
-        *head = 4;
-    } else if (size == 127) {
-        if (have < 10) return 0;
-        size = 0;
-        for (int i = 2; i < 10; i++) size = size << 8 | data[i];
-        *head = 10;
-    }
-    return have >= *head + size ? *head + size : 0;
+static void opened(connection_t *connection)
+{
+    connection->state = OPEN;
+    open_count++;
+    if (joins() && options.mode != STORM)
+        join((int)(connection - connections));
+    else if (!joins())
+        ready_count++, connection->state = READY;
 }
 
-typedef void (*frame_handler)(struct connection *, const char *, size_t);
+static void take_event(connection_t *connection, const char *text, size_t size)
+{
+    switch (kind_of(text, size)) {
+    case CONNECTED:
+        if (connection->state == GREETING)
+            opened(connection);
+        break;
+    case JOINED:
+        if (connection->state == JOINING)
+            connection->state = READY, ready_count++;
+        break;
+    case MESSAGE:
+        count_delivery(connection, text, size);
+        break;
+    case SENT:
+        answers++;
+        break;
+    case PONG:
+        answers++;
+        add_sample(connection->asked_at);
+        connection->asked_at = 0;
+        break;
+    case MEMBER_JOINED:
+        member_events++;
+        break;
+    case FAILED:
+        if (errors++ < 3)
+            fprintf(stderr, "wsload: %.*s\n", (int)(size < 300 ? size : 300), text);
+        break;
+    case OTHER:
+        break;
+    }
+}
 
-static void reads(struct connection *c, frame_handler handle) {
-    size_t have = c->have;
-    unsigned char *data = scratch;
-    if (have) memcpy(scratch, c->pending, have);
-    ssize_t n = recv(c->fd, scratch + have, sizeof scratch - have, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n <= 0) die("the server closed a connection");
-    have += n;
-    size_t head, size;
-    while ((size = frame_size(data, have, &head))) {
-        int opcode = data[0] & 15;
-        if (opcode == 8) die("the server sent a close frame");
-        if (opcode == 9) {
-            unsigned char pong[6] = {0x8A, 0x80};
-            write_all(c->fd, pong, 6);
-        } else if (opcode == 1 || opcode == 2) {
-            int is_engine_ping = !strcmp(dialect, "socketio") && size == head + 1 && data[head] == '2';
-            if (is_engine_ping) {
-                say(c, "3");
-            } else {
-                c->frames++;
-                handle(c, (const char *)data + head, size - head);
+static void take_socketio(connection_t *connection, const char *text, size_t size)
+{
+    if (size == 1 && text[0] == '2')
+        send_text(connection, 1, "3", 1);
+    else if (text[0] == '0')
+        send_text(connection, 1, "40", 2);
+    else if (size >= 2 && text[0] == '4' && text[1] == '0' && connection->state == GREETING)
+        opened(connection);
+    else
+        take_event(connection, text, size);
+}
+
+static void take_frame(connection_t *connection, int opcode, const char *payload, size_t size)
+{
+    if (opcode == 9)
+        send_text(connection, 10, payload, size);
+    else if (opcode == 8)
+        fail("the server closed a connection with %d",
+             size >= 2 ? (unsigned char)payload[0] << 8 | (unsigned char)payload[1] : 0);
+    else if (opcode == 1 && size && options.socketio)
+        take_socketio(connection, payload, size);
+    else if (opcode == 1)
+        take_event(connection, payload, size);
+}
+
+/* Bytes of the handshake's answer at the start of `data`, 0 while it is not whole. */
+static size_t take_handshake(connection_t *connection, const unsigned char *data, size_t size)
+{
+    const unsigned char *end = memmem(data, size, "\r\n\r\n", 4);
+    if (!end)
+        return 0;
+    if (!memmem(data, size < 20 ? size : 20, " 101", 4))
+        fail("the handshake was refused: %.*s", (int)(size < 400 ? size : 400), data);
+    connection->state = GREETING;
+    return (size_t)(end - data) + 4;
+}
+
+/* Take the whole frames at the start of `data`; how many bytes they had. */
+static size_t take_frames(connection_t *connection, const unsigned char *data, size_t size)
+{
+    size_t position = 0;
+    if (connection->state == UPGRADING && (position = take_handshake(connection, data, size)) == 0)
+        return 0;
+    while (size - position >= 2) {
+        const unsigned char *head = data + position;
+        size_t length = head[1] & 127, start = 2;
+        if (length == 126)
+            start = 4;
+        else if (length == 127)
+            start = 10;
+        if (size - position < start)
+            break;
+        if (start > 2)
+            for (size_t i = length = 0; i < start - 2; i++)
+                length = length << 8 | head[2 + i];
+        if (head[1] & 0x80 || head[0] & 0x70 || (head[0] & 15) > 10)
+            fail("a corrupt frame: %02x %02x", head[0], head[1]);
+        if (size - position - start < length)
+            break;
+        take_frame(connection, head[0] & 15, (const char *)head + start, length);
+        position += start + length;
+    }
+    return position;
+}
+
+static void keep_rest(connection_t *connection, const unsigned char *rest, size_t size)
+{
+    if (size > connection->rest_capacity) {
+        connection->rest_capacity = size + 4096;
+        connection->rest = realloc(connection->rest, connection->rest_capacity);
+    }
+    memmove(connection->rest, rest, size);
+    connection->rest_size = size;
+    if (!size) {
+        free(connection->rest);
+        connection->rest = NULL;
+        connection->rest_capacity = 0;
+    }
+}
+
+static void on_readable(connection_t *connection)
+{
+    unsigned char *into = scratch;
+    size_t kept = connection->rest_size, room = SCRATCH;
+    if (kept) {
+        if (connection->rest_capacity < kept + 65536) {
+            connection->rest_capacity = 2 * kept + 65536;
+            connection->rest = realloc(connection->rest, connection->rest_capacity);
+        }
+        into = connection->rest;
+        room = connection->rest_capacity - kept;
+    }
+    ssize_t got = recv(connection->fd, into + kept, room, 0);
+    if (got < 0 && errno == EAGAIN)
+        return;
+    if (got <= 0)
+        fail("a connection ended: %s", got < 0 ? strerror(errno) : "end of file");
+    received_bytes += (uint64_t)got;
+    receives++;
+    size_t size = kept + (size_t)got, taken = take_frames(connection, into, size);
+    if (kept || taken < size)
+        keep_rest(connection, into + taken, size - taken);
+}
+
+/* ---- connecting ---- */
+
+static void watch(int index, int operation, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.u32 = (uint32_t)index};
+    if (epoll_ctl(epoll_fd, operation, connections[index].fd, &event) < 0)
+        fail("epoll_ctl: %s", strerror(errno));
+}
+
+static void begin(int index)
+{
+    connection_t *connection = &connections[index];
+    int one = 1;
+    connection->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (connection->fd < 0)
+        fail("socket: %s", strerror(errno));
+    setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)options.port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    connection->sequence = -1;
+    connection->state = CONNECTING;
+    if (connect(connection->fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS)
+        fail("connect: %s", strerror(errno));
+    watch(index, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);
+}
+
+static void upgrade(int index)
+{
+    connection_t *connection = &connections[index];
+    char request[4096];
+    int problem = 0;
+    socklen_t size = sizeof problem;
+    getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &problem, &size);
+    if (problem)
+        fail("connect: %s", strerror(problem));
+    int length = snprintf(request, sizeof request,
+                          "GET %s%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                          "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+                          options.path, !token_count ? "" : strchr(options.path, '?') ? "&token=" : "?token=",
+                          token_count ? tokens[index % token_count] : "", options.port);
+    if (length < 0 || (size_t)length >= sizeof request)
+        fail("the path or a token is too long");
+    connection->state = UPGRADING;
+    write_all(connection, request, (size_t)length);
+    watch(index, EPOLL_CTL_MOD, EPOLLIN);
+}
+
+static void poll_for(double seconds)
+{
+    struct epoll_event events[1024];
+    struct timespec patience = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    int count = epoll_pwait2(epoll_fd, events, 1024, &patience, NULL);
+    for (int i = 0; i < count; i++) {
+        int index = (int)events[i].data.u32;
+        if (connections[index].state == CONNECTING)
+            upgrade(index);
+        else if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+            on_readable(&connections[index]);
+    }
+}
+
+/* Open all connections, a few at a time, each as far as its mode wants it before the load begins. */
+static double connect_all(void)
+{
+    uint64_t start = now();
+    int *done = options.mode == STORM ? &open_count : &ready_count;
+    while (*done < total) {
+        while (begun_count < total && begun_count < *done + options.concurrency)
+            begin(begun_count++);
+        poll_for(0.05);
+    }
+    return (double)(now() - start) / 1e9;
+}
+
+static void say_goodbye(void)
+{
+    unsigned char frame[16];
+    size_t size = encode_frame(frame, 8, "\x03\xe8", 2);
+    for (int i = 0; i < total; i++)
+        send(connections[i].fd, frame, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    for (int i = 0; i < total; i++)
+        shutdown(connections[i].fd, SHUT_WR);
+}
+
+/* ---- the report ---- */
+
+static struct {
+    uint64_t at, deliveries, answers, published, received_bytes, receives;
+    double server_cpu, own_cpu, server_waited, own_waited;
+} mark;
+
+static void set_mark(void)
+{
+    mark.at = now();
+    mark.deliveries = deliveries;
+    mark.answers = answers;
+    mark.published = published;
+    mark.received_bytes = received_bytes;
+    mark.receives = receives;
+    mark.server_cpu = server_cpu();
+    mark.own_cpu = own_cpu();
+    mark.server_waited = server_waited();
+    mark.own_waited = waited(getpid());
+    measuring = true;
+}
+
+static int compare(const void *left, const void *right)
+{
+    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return a < b ? -1 : a > b;
+}
+
+static double quantile_ms(double share)
+{
+    return sample_count ? (double)samples[(uint64_t)((double)(sample_count - 1) * share)] / 1e6 : 0;
+}
+
+static void print_latency(void)
+{
+    qsort(samples, sample_count, sizeof *samples, compare);
+    printf(",\"samples\":%llu,\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"p999_ms\":%.3f,\"max_ms\":%.3f",
+           (unsigned long long)sample_count, quantile_ms(.5), quantile_ms(.99), quantile_ms(.999), quantile_ms(1));
+}
+
+static void print_disturbance(double elapsed)
+{
+    printf(",\"server_waited\":%.4f,\"client_waited\":%.4f", (server_waited() - mark.server_waited) / elapsed,
+           (waited(getpid()) - mark.own_waited) / elapsed);
+}
+
+static void print_since_mark(void)
+{
+    double elapsed = (double)(now() - mark.at) / 1e9, cpu = server_cpu() - mark.server_cpu;
+    double delivered = (double)(deliveries - mark.deliveries), answered = (double)(answers - mark.answers);
+    double base = delivered > 0 ? delivered : answered;
+    measuring = false;
+    printf("{\"mode\":\"%s\",\"connections\":%d,\"seconds\":%.3f,\"deliveries_per_s\":%.0f,\"answers_per_s\":%.0f,"
+           "\"published_per_s\":%.0f,\"server_cpu\":%.4f,\"client_cpu\":%.4f,\"cpu_s_per_100k\":%.4f,"
+           "\"bytes_per_receive\":%.0f",
+           MODES[options.mode], total, elapsed, delivered / elapsed, answered / elapsed,
+           (double)(published - mark.published) / elapsed, cpu / elapsed, (own_cpu() - mark.own_cpu) / elapsed,
+           base > 0 ? cpu * 1e5 / base : 0,
+           receives > mark.receives
+               ? (double)(received_bytes - mark.received_bytes) / (double)(receives - mark.receives) : 0);
+    print_disturbance(elapsed);
+}
+
+static void print_end(void)
+{
+    printf(",\"gaps\":%llu,\"errors\":%llu}\n", (unsigned long long)gaps, (unsigned long long)errors);
+    fflush(stdout);
+}
+
+/* ---- the loads ---- */
+
+static void settle(double seconds)
+{
+    for (uint64_t end = now() + (uint64_t)(seconds * 1e9); now() < end;)
+        poll_for(0.02);
+}
+
+/* Call `step` for warm-up and measurement; the mark is set between them. */
+static void run_load(void (*step)(void))
+{
+    uint64_t start = now() + (uint64_t)(options.warmup * 1e9), end = start + (uint64_t)(options.seconds * 1e9);
+    for (uint64_t time; (time = now()) < end;) {
+        if (!measuring && time >= start)
+            set_mark();
+        step();
+    }
+}
+
+static void fanout_step(void)
+{
+    uint64_t subscribers = (uint64_t)options.connections;
+    uint64_t outstanding = published * subscribers - deliveries, most = (uint64_t)options.window * subscribers;
+    if (outstanding < most)
+        publish((int)((most - outstanding + subscribers - 1) / subscribers));
+    poll_for(0.02);
+}
+
+static void rate_step(void)
+{
+    static uint64_t due;
+    uint64_t time = now();
+    if (!due)
+        due = time;
+    for (; due <= time; due += (uint64_t)(1e9 / options.rate))
+        publish(1);
+    poll_for((double)(due - time) / 1e9);
+}
+
+static void run_publishing(void (*step)(void))
+{
+    connect_all();
+    settle(0.3);
+    run_load(step);
+    print_since_mark();
+    uint64_t expected = published * (uint64_t)options.connections, deadline = now() + 5000000000ull;
+    while ((deliveries < expected || answers < published) && now() < deadline)
+        poll_for(0.02);
+    settle(0.1); /* what should not come would come now */
+    printf(",\"window\":%d,\"rate\":%.0f,\"lost\":%lld,\"unanswered\":%lld", options.window, options.rate,
+           (long long)(expected - deliveries), (long long)(published - answers));
+    if (options.mode == RATE)
+        print_latency();
+    print_end();
+}
+
+static void ping_step(void)
+{
+    for (int i = 0; i < total; i++)
+        if (!connections[i].asked_at)
+            ask(&connections[i]);
+    poll_for(0.02);
+}
+
+static void run_ping(void)
+{
+    connect_all();
+    run_load(ping_step);
+    print_since_mark();
+    for (uint64_t deadline = now() + 5000000000ull; answers < asked && now() < deadline;)
+        poll_for(0.02);
+    printf(",\"lost\":%lld", (long long)(asked - answers));
+    print_latency();
+    print_end();
+}
+
+static void run_idle(void)
+{
+    long before = server_rss_kb();
+    double seconds = connect_all();
+    settle(options.seconds);
+    long after = server_rss_kb();
+    printf("{\"mode\":\"idle\",\"connections\":%d,\"connect_s\":%.3f,\"rss_before_kb\":%ld,\"rss_after_kb\":%ld,"
+           "\"kb_per_connection\":%.3f",
+           total, seconds, before, after, (double)(after - before) / total);
+    print_end();
+}
+
+static void run_connect(void)
+{
+    set_mark();
+    double seconds = connect_all(), cpu = server_cpu() - mark.server_cpu;
+    printf("{\"mode\":\"connect\",\"connections\":%d,\"connect_s\":%.3f,\"handshakes_per_s\":%.0f,"
+           "\"server_cpu\":%.4f,\"client_cpu\":%.4f,\"cpu_s_per_1000\":%.4f",
+           total, seconds, total / seconds, cpu / seconds, (own_cpu() - mark.own_cpu) / seconds, cpu * 1000 / total);
+    print_disturbance(seconds);
+    print_end();
+}
+
+static void run_storm(void)
+{
+    connect_all();
+    settle(0.3);
+    set_mark();
+    for (int i = 0; i < total; i++) {
+        join(i);
+        if (i % 64 == 63)
+            poll_for(0);
+    }
+    while (ready_count < total)
+        poll_for(0.02);
+    double joined = (double)(now() - mark.at) / 1e9;
+    /* Whoever joined as the k-th hears of the total - k that came after. */
+    uint64_t expected = (uint64_t)total * (uint64_t)(total - 1) / 2, deadline = now() + 10000000000ull;
+    while (member_events < expected && now() < deadline)
+        poll_for(0.02);
+    double settled = (double)(now() - mark.at) / 1e9;
+    double cpu = server_cpu() - mark.server_cpu, own = own_cpu() - mark.own_cpu;
+    double server_wait = server_waited() - mark.server_waited, own_wait = waited(getpid()) - mark.own_waited;
+    settle(0.1);
+    printf("{\"mode\":\"storm\",\"connections\":%d,\"joined_s\":%.4f,\"settled_s\":%.4f,\"server_cpu\":%.4f,"
+           "\"client_cpu\":%.4f,\"server_waited\":%.4f,\"client_waited\":%.4f,\"member_events\":%llu,"
+           "\"received_mb\":%.1f,\"lost\":%lld",
+           total, joined, settled, cpu / settled, own / settled, server_wait / settled, own_wait / settled, (unsigned long long)member_events,
+           (double)(received_bytes - mark.received_bytes) / 1e6, (long long)(expected - member_events));
+    print_end();
+}
+
+static unsigned char flood[65536];
+static size_t flood_size, flood_position;
+static uint64_t flooded_bytes;
+
+/* The first connection plays ping-pong, the others send pings without end and throw the answers away. */
+static void flood_step(void)
+{
+    if (!connections[0].asked_at)
+        ask(&connections[0]);
+    struct epoll_event events[16];
+    int count = epoll_wait(epoll_fd, events, 16, 20);
+    for (int i = 0; i < count; i++)
+        if (events[i].data.u32 == 0)
+            on_readable(&connections[0]);
+    for (int i = 0; i < count; i++) {
+        connection_t *connection = &connections[events[i].data.u32];
+        if (connection == connections)
+            continue;
+        if (events[i].events & EPOLLOUT) {
+            ssize_t sent = send(connection->fd, flood + flood_position, flood_size - flood_position,
+                                MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (sent < 0 && errno != EAGAIN)
+                fail("the flooding connection was ended: %s", strerror(errno));
+            if (sent > 0) {
+                flooded_bytes += (uint64_t)sent;
+                flood_position = (flood_position + (size_t)sent) % flood_size;
             }
         }
-        data += size;
-        have -= size;
-    }
-    if (have >= sizeof scratch) die("a frame is too large");
-    if (have) {
-        c->pending = realloc(c->pending, have);
-        memcpy(c->pending, data, have);
-    } else if (c->pending) {
-        free(c->pending);
-        c->pending = NULL;
-    }
-    c->have = have;
-}
-
-static void ignore(struct connection *c, const char *text, size_t size) {
-    (void)c, (void)text, (void)size;
-}
-
-static void wait_frames(struct connection *c, long count) {
-    double end = now() + 20;
-    while (c->frames < count) {
-        fd_set set;
-        struct timeval patience = {1, 0};
-        if (c->fd < FD_SETSIZE) {
-            FD_ZERO(&set);
-            FD_SET(c->fd, &set);
-            select(c->fd + 1, &set, NULL, NULL, &patience);
-        }
-        reads(c, ignore);
-        if (now() > end) die("no answer");
+        if (events[i].events & EPOLLIN && recv(connection->fd, NULL, 1 << 20, MSG_TRUNC | MSG_DONTWAIT) == 0)
+            fail("the flooding connection was ended");
     }
 }
 
-static int connect_tcp(void) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address)) die("connect");
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    return fd;
+static void run_flood(void)
+{
+    connect_all();
+    settle(0.2);
+    while (flood_size < sizeof flood - 256)
+        flood_size += encode_request(flood + flood_size, "ping", "");
+    watch(1, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
+    run_load(flood_step);
+    if (connections[0].asked_at)
+        add_sample(connections[0].asked_at); /* at least so long has it waited */
+    print_since_mark();
+    printf(",\"lost\":%d,\"flooded_mb_per_s\":%.2f", 0, (double)flooded_bytes / 1e6 / (options.seconds + options.warmup));
+    print_latency();
+    print_end();
 }
 
-static void open_connection(struct connection *c, const char *token) {
-    char request[8192], head[4096];
-    memset(c, 0, sizeof *c);
-    c->fd = connect_tcp();
-    const char *mark = strchr(path, '?') ? "&" : "?";
-    int size = snprintf(request, sizeof request,
-                        "GET %s%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                        path, *token ? mark : "", *token ? token : "", port);
-    write_all(c->fd, request, size);
-    size_t have = 0;
-    while (have < 4 || memcmp(head + have - 4, "\r\n\r\n", 4)) {
-        if (have == sizeof head || recv(c->fd, head + have, 1, 0) != 1) die("handshake");
-        have++;
+/* ---- options ---- */
+
+static void read_tokens(void)
+{
+    FILE *file = fopen(options.token_file, "r");
+    char line[4096];
+    if (!file)
+        fail("%s: %s", options.token_file, strerror(errno));
+    tokens = calloc(MAX_CONNECTIONS, sizeof *tokens);
+    while (token_count < MAX_CONNECTIONS && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\r\n")] = 0;
+        if (*line)
+            tokens[token_count++] = strdup(line);
     }
-    if (memcmp(head, "HTTP/1.1 101", 12)) {
-        fprintf(stderr, "%.*s\n", (int)have, head);
-        die("refused");
-    }
-    if (!strcmp(dialect, "socketio")) {
-        wait_frames(c, 1);
-        say(c, "40");
-        wait_frames(c, 2);
-    } else {
-        wait_frames(c, 1);
-    }
+    fclose(file);
 }
 
-static void join(struct connection *c, const char *channel) {
-    char json[512];
-    long before = c->frames;
-    snprintf(json, sizeof json, "{\"type\":\"join\",\"channel\":\"%s\",\"requestId\":1}", channel);
-    ask(c, "join", json);
-    wait_frames(c, before + 1);
+static mode_t_ mode_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
+        if (!strcmp(MODES[i], name))
+            return (mode_t_)i;
+    fail("no mode %s", name);
+    return FANOUT;
 }
 
-static void watch(struct connection *c) {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
-    fcntl(c->fd, F_SETFL, O_NONBLOCK);
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &event)) die("epoll_ctl");
-}
-
-static double busy;
-
-/* Never sleeps: the client has a core of its own, and to wake it up would be the server's cost, the dearer the
- * slower the server is. `busy` is the time in which there was something to do. */
-static void poll_once(frame_handler handle) {
-    struct epoll_event events[512];
-    int n = epoll_wait(epoll_fd, events, 512, 0);
-    if (n <= 0) return;
-    double start = now();
-    for (int i = 0; i < n; i++) reads(events[i].data.ptr, handle);
-    busy += now() - start;
-}
-
-static void settle(frame_handler handle) {
-    double quiet = now();
-    while (now() - quiet < 0.3) {
-        struct epoll_event events[512];
-        int n = epoll_wait(epoll_fd, events, 512, 50);
-        for (int i = 0; i < n; i++) reads(events[i].data.ptr, handle);
-        if (n > 0) quiet = now();
+static void set_option(int option, const char *value)
+{
+    switch (option) {
+    case 'm': options.mode = mode_named(value); break;
+    case 'D': options.socketio = !strcmp(value, "socketio"); break;
+    case 'p': options.port = atoi(value); break;
+    case 'P': options.path = value; break;
+    case 'n': options.connections = atoi(value); break;
+    case 'w': options.window = atoi(value); break;
+    case 'r': options.rate = atof(value); break;
+    case 's': options.seconds = atof(value); break;
+    case 'u': options.warmup = atof(value); break;
+    case 'c': options.channel = value; break;
+    case 'k': options.members = atoi(value); break;
+    case 'j': options.concurrency = atoi(value); break;
+    case 'b': options.payload = atoi(value); break;
+    case 'T': options.token_file = value; break;
+    case 't': options.timeout = atoi(value); break;
+    case 'i':
+        if (options.pid_count < MAX_PIDS)
+            options.pids[options.pid_count++] = atoi(value);
+        break;
+    default: exit(2);
     }
 }
 
-static struct connection *publisher;
-static long delivered;
-static int timed;
+static void parse_options(int count, char **values)
+{
+    static const struct option names[] = {
+        {"mode", 1, 0, 'm'}, {"dialect", 1, 0, 'D'}, {"port", 1, 0, 'p'}, {"path", 1, 0, 'P'},
+        {"connections", 1, 0, 'n'}, {"window", 1, 0, 'w'}, {"rate", 1, 0, 'r'}, {"seconds", 1, 0, 's'},
+        {"warmup", 1, 0, 'u'}, {"channel", 1, 0, 'c'}, {"members", 1, 0, 'k'}, {"concurrency", 1, 0, 'j'},
+        {"payload", 1, 0, 'b'}, {"tokens", 1, 0, 'T'}, {"timeout", 1, 0, 't'}, {"pid", 1, 0, 'i'}, {0, 0, 0, 0},
+    };
+    for (int option; (option = getopt_long(count, values, "", names, NULL)) != -1;)
+        set_option(option, optarg);
+    if (options.connections < 1 || options.connections >= MAX_CONNECTIONS || options.payload > 1000 ||
+        options.window < 1 || options.window > 1024 || options.rate <= 0 || options.seconds > 600 ||
+        options.warmup > 60 || options.timeout < 1 || options.timeout > 900)
+        fail("an option is out of range");
+}
 
-static void on_delivery(struct connection *c, const char *text, size_t size) {
-    if (c == publisher) return;
-    delivered++;
-    if (timed) {
-        const char *stamp = memmem(text, size, "\"t\":", 4);
-        if (stamp) sample(now() - strtod(stamp + 4, NULL));
+int main(int count, char **values)
+{
+    parse_options(count, values);
+    signal(SIGALRM, on_alarm);
+    alarm((unsigned)options.timeout);
+    if (options.token_file)
+        read_tokens();
+    total = options.connections + (options.mode == FANOUT || options.mode == RATE);
+    if (options.mode == FLOOD)
+        total = 2;
+    connections = calloc((size_t)total, sizeof *connections);
+    samples = calloc(MAX_SAMPLES, sizeof *samples);
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    started_at = now();
+    switch (options.mode) {
+    case FANOUT: run_publishing(fanout_step); break;
+    case RATE: run_publishing(rate_step); break;
+    case PING: run_ping(); break;
+    case IDLE: run_idle(); break;
+    case CONNECT: run_connect(); break;
+    case STORM: run_storm(); break;
+    case FLOOD: run_flood(); break;
     }
-}
-
-static void publish(const char *channel) {
-    char json[512];
-    snprintf(json, sizeof json,
-             "{\"type\":\"channel:message\",\"channel\":\"%s\",\"event\":\"m\",\"data\":{\"t\":%.7f,\"text\":\"%040d\"},"
-             "\"requestId\":7}",
-             channel, now(), 0);
-    ask(publisher, "message", json);
-}
-
-static void report(double seconds, double used, const char *rest) {
-    qsort(samples, sample_count, sizeof *samples, by_size);
-    printf("{\"seconds\":%.4f,\"client_busy\":%.3f,\"p50\":%.1f,\"p99\":%.1f,\"p999\":%.1f,%s}\n", seconds, used / seconds,
-           percentile(.5), percentile(.99), percentile(.999), rest);
-}
-
-/* Told when the measured part begins and ends, the runner reads the server's CPU time. */
-static void mark(const char *word) {
-    printf("%s\n", word);
-    fflush(stdout);
-    char line[16];
-    if (!fgets(line, sizeof line, stdin)) exit(3);
-}
-
-static void fan_out(int subscribers, double seconds, int window, const char *channel) {
-    char rest[256];
-    publisher = &all[subscribers];
-    for (int i = 0; i <= subscribers; i++) watch(&all[i]);
-    settle(ignore);
-    timed = !strcmp(mode, "latency");
-    mark("begin");
-    double start = now(), used = busy, end = start + seconds, next = start;
-    long sent = 0;
-    delivered = 0;
-    while (now() < end) {
-        if (timed) {
-            while (now() >= next) publish(channel), sent++, next += 1.0 / window;
-            poll_once(on_delivery);
-        } else {
-            while (sent - delivered / subscribers < window) publish(channel), sent++;
-            poll_once(on_delivery);
-        }
-    }
-    long counted = delivered;
-    double elapsed = now() - start;
-    used = busy - used;
-    mark("end");
-    double patience = now() + 10;
-    while (delivered < sent * subscribers && now() < patience) poll_once(on_delivery);
-    snprintf(rest, sizeof rest, "\"deliveries\":%ld,\"rate\":%.0f,\"lost\":%ld", counted, counted / elapsed,
-             sent * subscribers - delivered);
-    report(elapsed, used, rest);
-}
-
-static long answers;
-
-static void on_pong(struct connection *c, const char *text, size_t size) {
-    (void)text, (void)size;
-    if (!c->sent_at) return;
-    double t = now();
-    sample(t - c->sent_at);
-    answers++;
-    c->sent_at = t;
-    ask(c, "ping", "{\"type\":\"ping\",\"requestId\":1}");
-}
-
-static void ping_pong(int connections, double seconds, int flooding) {
-    char rest[128];
-    unsigned char frames[65536];
-    size_t size = 0;
-    for (int i = 0; i < connections; i++) watch(&all[i]);
-    settle(ignore);
-    const char *flood = "{\"type\":\"ping\"}";
-    while (flooding && size + 64 < sizeof frames) size += make_frame(frames + size, flood, strlen(flood));
-    mark("begin");
-    double start = now(), used = busy;
-    int first = flooding ? 1 : 0;
-    for (int i = first; i < connections; i++) {
-        all[i].sent_at = now();
-        ask(&all[i], "ping", "{\"type\":\"ping\",\"requestId\":1}");
-    }
-    size_t offset = 0;
-    while (now() < start + seconds) {
-        if (flooding) {
-            ssize_t n = send(all[0].fd, frames + offset, size - offset, MSG_NOSIGNAL | MSG_DONTWAIT);
-            if (n > 0) offset = (offset + n) % size;
-        }
-        poll_once(on_pong);
-    }
-    double elapsed = now() - start;
-    used = busy - used;
-    mark("end");
-    snprintf(rest, sizeof rest, "\"rate\":%.0f", answers / elapsed);
-    report(elapsed, used, rest);
-}
-
-static void storm(int connections, const char *channel) {
-    char json[512], rest[128];
-    for (int i = 0; i < connections; i++) watch(&all[i]), all[i].frames = 0;
-    snprintf(json, sizeof json, "{\"type\":\"join\",\"channel\":\"%s\",\"requestId\":1}", channel);
-    mark("begin");
-    double start = now(), used = busy;
-    for (int i = 0; i < connections; i++) ask(&all[i], "join", json);
-    long expected = connections + (long)connections * (connections - 1) / 2, total = 0;
-    while (total < expected && now() < start + 60) {
-        poll_once(ignore);
-        total = 0;
-        for (int i = 0; i < connections; i++) total += all[i].frames;
-    }
-    double elapsed = now() - start;
-    used = busy - used;
-    mark("end");
-    snprintf(rest, sizeof rest, "\"frames\":%ld,\"lost\":%ld", total, expected - total);
-    report(elapsed, used, rest);
-}
-
-static void handshakes(double seconds, char **tokens, int count) {
-    char rest[64];
-    long done = 0;
-    mark("begin");
-    double start = now(), used = busy;
-    while (now() < start + seconds) {
-        struct linger reset = {1, 0};
-        open_connection(&all[0], tokens[done % count]);
-        setsockopt(all[0].fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-        close(all[0].fd);
-        done++;
-    }
-    double elapsed = now() - start;
-    used = busy - used;
-    mark("end");
-    snprintf(rest, sizeof rest, "\"rate\":%.0f", done / elapsed);
-    report(elapsed, used, rest);
-}
-
-static char **read_tokens(const char *file, int *count) {
-    char **tokens = calloc(20001, sizeof *tokens), line[4096];
-    FILE *in = *file == '-' ? NULL : fopen(file, "r");
-    *count = 0;
-    while (in && *count < 20000 && fgets(line, sizeof line, in)) {
-        char *text = malloc(strlen(line) + 8);
-        line[strcspn(line, "\n")] = 0;
-        sprintf(text, "token=%s", line);
-        tokens[(*count)++] = text;
-    }
-    if (!*count) tokens[(*count)++] = "";
-    return tokens;
-}
-
-int main(int argc, char **argv) {
-    if (argc != 9) return fprintf(stderr, "see the head of wsload.c\n"), 1;
-    mode = argv[1], port = atoi(argv[2]), path = argv[3], dialect = argv[4];
-    int connections = atoi(argv[5]), window = atoi(argv[7]), token_count;
-    double seconds = atof(argv[6]);
-    char **tokens = read_tokens(argv[8], &token_count), channel[64] = "presence-room-1";
-    const char *prefix = *argv[8] == '-' ? "public-room" : "presence-room";
-    alarm((unsigned)seconds + 120); /* whatever happens, this ends */
-    epoll_fd = epoll_create1(0);
-    samples = malloc(MAX_SAMPLES * sizeof *samples);
-    all = calloc(connections + 1, sizeof *all);
-    if (!strcmp(mode, "handshake")) return handshakes(seconds, tokens, token_count), 0;
-    int is_fan_out = !strcmp(mode, "fanout") || !strcmp(mode, "latency");
-    int total = connections + is_fan_out;
-    for (int i = 0; i < total; i++) {
-        open_connection(&all[i], tokens[i % token_count]);
-        if (is_fan_out) {
-            snprintf(channel, sizeof channel, "%s-1", prefix);
-            join(&all[i], channel);
-        } else if (!strcmp(mode, "hold")) {
-            snprintf(channel, sizeof channel, "%s-%d", prefix, i / window);
-            join(&all[i], channel);
-        }
-    }
-    if (is_fan_out) fan_out(connections, seconds, window, channel);
-    if (!strcmp(mode, "ping")) ping_pong(connections, seconds, 0);
-    if (!strcmp(mode, "flood")) ping_pong(connections, seconds, 1);
-    if (!strcmp(mode, "storm")) storm(connections, channel);
-    if (!strcmp(mode, "hold")) {
-        for (int i = 0; i < total; i++) watch(&all[i]);
-        settle(ignore);
-        mark("begin");
-        mark("end");
-        puts("{}");
-    }
+    say_goodbye();
     return 0;
 }

@@ -1,46 +1,40 @@
-"""Install the peers: `python -m benchmarks.peers [NAME …]`, each into a folder of its own below `.peers/`."""
+"""Install peers: `python -m benchmarks.peers install [name ...]`, all of them where no name is given."""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
-import venv
-from pathlib import Path
 
-HERE = Path(__file__).parent
-HOME = HERE.parent / ".peers"
-
-PYTHON_PEERS = {
-    "flask-sock": ["flask", "flask-sock", "gunicorn[gevent]"],
-    "flask-socketio": ["flask", "flask-socketio", "gunicorn[gevent]", "gevent-websocket"],
-}
+from . import PEERS, install_peer
 
 
-def install(name: str) -> None:
-    """Install one peer, from PyPI, npm or with the C compiler."""
-    folder = HOME / name
-    folder.mkdir(parents=True, exist_ok=True)
-    if name in PYTHON_PEERS:
-        venv.create(folder, with_pip=True, clear=True)
-        run([str(folder / "bin" / "pip"), "install", "-q", *PYTHON_PEERS[name]])
-    elif name == "node-ws":
-        run(["npm", "install", "--silent", "--prefix", str(folder), "ws@8"])
-    elif name == "bare":
-        run(["cc", "-O2", "-o", str(folder / "bare"), str(HERE / "bare.c")])
-    elif name == "wsload":
-        run(["cc", "-O2", "-o", str(folder / "wsload"), str(HERE.parent / "wsload.c")])
-    else:
-        sys.exit(f"no peer is called {name}; there are {', '.join(NAMES)}")
-
-
-NAMES = [*PYTHON_PEERS, "node-ws", "bare", "wsload"]
-
-
-def run(command: list[str]) -> None:
-    print("+", " ".join(command), flush=True)
-    subprocess.run(command, check=True)
+def main() -> int:
+    """0 where everything asked for is installed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument("command", choices=["install", "list"])
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(PEERS))
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in PEERS]
+    if unknown:
+        parser.error(f"no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    chosen = [PEERS[name] for name in arguments.names or PEERS]
+    if arguments.command == "list":
+        for peer in chosen:
+            print(f"{peer.name:16} {'installed' if peer.installed else 'not installed':14} {peer.title}")
+        return 0
+    failed = []
+    for peer in chosen:
+        print(f"installing {peer.name} into {peer.environment}", flush=True)
+        try:
+            install_peer(peer)
+        except (OSError, subprocess.CalledProcessError) as problem:
+            print(f"{peer.name}: {problem}", file=sys.stderr)
+            failed.append(peer.name)
+    if failed:
+        print(f"not installed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or NAMES:
-        install(wanted)
+    sys.exit(main())

@@ -1,130 +1,254 @@
-/* The limit: an epoll loop that frames, answers and fans out, and does no protocol work.
+/* bare: the limit. One epoll loop that has the same conversation as the real server and does nothing else.
  *
- * It has the same conversation as the real servers (a greeting, joins and messages answered), because a frame
- * from the client on a connection makes the kernel's later sends on it dearer. Everybody is in one room.
+ * It answers the handshake, joins (all to one channel), pings and messages, and sends each message to every
+ * other connection: one send() each, from a frame that is built once. It trusts its client: no JSON is parsed
+ * and the handshake's answer is that to wsload's fixed key. Loopback only.
+ *
  *   bare PORT
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
-#define MAX_FD 65536
-#define INPUT 65536
+#define MAX_FDS 32768
+#define STAMP "2024-01-15T10:30:00.000Z"
+#define CLIENT_ID "0123456789012345678901"
 
-static const char HANDSHAKE[] =
-    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"; /* of the one key that wsload sends */
-static unsigned char *input[MAX_FD];
-static size_t have[MAX_FD];
-static char open_[MAX_FD];
-static int joined[MAX_FD], joined_count;
+typedef struct {
+    bool open, upgraded, joined;
+    size_t slot;              /* in the list of those who joined */
+    unsigned char *in, *out;  /* an incomplete frame, and what the socket did not take */
+    size_t in_size, out_size;
+} peer_t;
 
-static void put(int fd, const void *data, size_t size) {
-    const char *rest = data;
-    while (size) {
-        ssize_t n = send(fd, rest, size, MSG_NOSIGNAL);
-        if (n < 0 && errno == EAGAIN) continue;
-        if (n < 0) return;
-        rest += n;
-        size -= n;
+static peer_t peers[MAX_FDS];
+static int joined[MAX_FDS];
+static size_t joined_count;
+static int epoll_fd;
+static unsigned char scratch[1 << 18];
+
+static void watch(int fd, int operation, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    if (epoll_ctl(epoll_fd, operation, fd, &event) < 0)
+        perror("epoll_ctl");
+}
+
+static void drop(int fd)
+{
+    peer_t *peer = &peers[fd];
+    if (!peer->open)
+        return;
+    if (peer->joined) {
+        int last = joined[--joined_count];
+        joined[peer->slot] = last;
+        peers[last].slot = peer->slot;
     }
-}
-
-static size_t frame(unsigned char *out, const char *text, size_t size) {
-    size_t head = size < 126 ? 2 : 4;
-    out[0] = 0x81;
-    out[1] = size < 126 ? size : 126;
-    if (head == 4) out[2] = size >> 8, out[3] = size & 255;
-    memcpy(out + head, text, size);
-    return head + size;
-}
-
-static void answer(int fd, const char *text) {
-    unsigned char out[512];
-    put(fd, out, frame(out, text, strlen(text)));
-}
-
-static void leave(int fd) {
-    for (int i = 0; i < joined_count; i++)
-        if (joined[i] == fd) joined[i--] = joined[--joined_count];
-    open_[fd] = 0;
-    have[fd] = 0;
+    free(peer->in);
+    free(peer->out);
+    *peer = (peer_t){0};
     close(fd);
 }
 
-static void message(int fd, char *text, size_t size) {
-    unsigned char out[1024];
-    if (memmem(text, size < 40 ? size : 40, "\"join\"", 6)) {
-        joined[joined_count++] = fd;
-        answer(fd, "{\"type\":\"channel:joined\",\"requestId\":1,\"channel\":\"presence-room-1\"}");
-    } else if (memmem(text, size < 40 ? size : 40, "\"ping\"", 6)) {
-        answer(fd, "{\"type\":\"pong\",\"requestId\":1,\"timestamp\":1700000000000}");
+static void put(int fd, const unsigned char *data, size_t size)
+{
+    peer_t *peer = &peers[fd];
+    ssize_t sent = peer->out_size ? 0 : send(fd, data, size, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN)
+        return; /* its end comes as an event */
+    if (sent < 0)
+        sent = 0;
+    if ((size_t)sent == size)
+        return;
+    if (!peer->out_size)
+        watch(fd, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
+    peer->out = realloc(peer->out, peer->out_size + size - (size_t)sent);
+    memcpy(peer->out + peer->out_size, data + sent, size - (size_t)sent);
+    peer->out_size += size - (size_t)sent;
+}
+
+static void on_writable(int fd)
+{
+    peer_t *peer = &peers[fd];
+    ssize_t sent = send(fd, peer->out, peer->out_size, MSG_NOSIGNAL);
+    if (sent <= 0)
+        return;
+    peer->out_size -= (size_t)sent;
+    memmove(peer->out, peer->out + sent, peer->out_size);
+    if (!peer->out_size)
+        watch(fd, EPOLL_CTL_MOD, EPOLLIN);
+}
+
+/* A text frame of three parts, in a buffer that the next call uses again. */
+static unsigned char *frame(const char *head, const char *body, size_t body_size, const char *tail, size_t *size)
+{
+    static unsigned char out[1 << 16];
+    size_t head_size = strlen(head), tail_size = strlen(tail), length = head_size + body_size + tail_size, at = 2;
+    out[0] = 0x81;
+    out[1] = (unsigned char)(length < 126 ? length : 126);
+    if (length >= 126) {
+        out[2] = (unsigned char)(length >> 8);
+        out[3] = (unsigned char)length;
+        at = 4;
+    }
+    memcpy(out + at, head, head_size);
+    memcpy(out + at + head_size, body, body_size);
+    memcpy(out + at + head_size + body_size, tail, tail_size);
+    *size = at + length;
+    return out;
+}
+
+static void say(int fd, const char *text)
+{
+    size_t size;
+    unsigned char *data = frame(text, "", 0, "", &size);
+    put(fd, data, size);
+}
+
+static void broadcast(int sender, const char *data, size_t data_size)
+{
+    size_t size;
+    unsigned char *bytes = frame("{\"type\":\"channel:message\",\"channel\":\"presence-room\",\"event\":\"message\",\"data\":",
+                                 data, data_size,
+                                 ",\"from\":{\"clientId\":\"" CLIENT_ID "\",\"userId\":\"user-1000\"},\"timestamp\":\"" STAMP "\"}",
+                                 &size);
+    for (size_t i = 0; i < joined_count; i++)
+        if (joined[i] != sender)
+            put(joined[i], bytes, size);
+    say(sender, "{\"type\":\"channel:sent\",\"channel\":\"presence-room\",\"delivered\":100}");
+}
+
+static void take_text(int fd, const char *text, size_t size)
+{
+    if (size > 12 && text[9] == 'j') {
+        if (!peers[fd].joined) {
+            peers[fd].joined = true;
+            peers[fd].slot = joined_count;
+            joined[joined_count++] = fd;
+        }
+        say(fd, "{\"type\":\"channel:joined\",\"channel\":\"presence-room\",\"channelType\":\"presence\"}");
+    } else if (size > 12 && text[9] == 'p') {
+        say(fd, "{\"type\":\"pong\",\"timestamp\":1700000000000}");
     } else {
-        size_t n = frame(out, text, size);
-        for (int i = 0; i < joined_count; i++)
-            if (joined[i] != fd) put(joined[i], out, n);
-        answer(fd, "{\"type\":\"channel:sent\",\"requestId\":7,\"delivered\":100}");
+        const char *data = memmem(text, size, "\"data\":", 7);
+        if (data)
+            broadcast(fd, data + 7, size - (size_t)(data + 7 - text) - 1);
     }
 }
 
-static void readable(int fd) {
-    if (!input[fd]) input[fd] = malloc(INPUT);
-    ssize_t n = recv(fd, input[fd] + have[fd], INPUT - have[fd], MSG_DONTWAIT);
-    if (n < 0 && errno == EAGAIN) return;
-    if (n <= 0) return leave(fd);
-    have[fd] += n;
-    unsigned char *data = input[fd];
-    size_t rest = have[fd];
-    if (!open_[fd]) {
-        if (rest < 4 || memcmp(data + rest - 4, "\r\n\r\n", 4)) return;
-        put(fd, HANDSHAKE, sizeof HANDSHAKE - 1);
-        answer(fd, "{\"type\":\"connected\",\"clientId\":\"x\",\"user\":null}");
-        open_[fd] = 1;
-        have[fd] = 0;
+/* Take the whole frames at the start of `data`; bytes taken. The connection may be gone afterwards. */
+static size_t take_frames(int fd, unsigned char *data, size_t size)
+{
+    size_t position = 0;
+    while (peers[fd].open && size - position >= 6) {
+        unsigned char *head = data + position;
+        size_t length = head[1] & 127, start = length == 126 ? 8 : 6;
+        if (size - position < start)
+            break;
+        if (length == 126)
+            length = (size_t)head[2] << 8 | head[3];
+        if (size - position - start < length)
+            break;
+        unsigned char *mask = head + start - 4, *payload = head + start;
+        for (size_t i = 0; i < length; i++)
+            payload[i] ^= mask[i & 3];
+        if ((head[0] & 15) == 8)
+            drop(fd);
+        else if ((head[0] & 15) == 1)
+            take_text(fd, (char *)payload, length);
+        position += start + length;
+    }
+    return position;
+}
+
+static size_t take_handshake(int fd, unsigned char *data, size_t size)
+{
+    unsigned char *end = memmem(data, size, "\r\n\r\n", 4);
+    if (!end)
+        return 0;
+    static const char answer[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                                 "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    put(fd, (const unsigned char *)answer, sizeof answer - 1);
+    peers[fd].upgraded = true;
+    say(fd, "{\"type\":\"connected\",\"clientId\":\"" CLIENT_ID "\",\"user\":null,\"timestamp\":\"" STAMP "\"}");
+    return (size_t)(end - data) + 4;
+}
+
+static void on_readable(int fd)
+{
+    peer_t *peer = &peers[fd];
+    size_t kept = peer->in_size;
+    if (kept)
+        memcpy(scratch, peer->in, kept);
+    ssize_t got = recv(fd, scratch + kept, sizeof scratch - kept, 0);
+    if (got < 0 && errno == EAGAIN)
+        return;
+    if (got <= 0) {
+        drop(fd);
         return;
     }
-    while (rest >= 6) {
-        size_t size = data[1] & 127, head = 6;
-        if (size == 126) size = data[2] << 8 | data[3], head = 8;
-        if (rest < head + size) break;
-        for (size_t i = 0; i < size; i++) data[head + i] ^= data[head - 4 + (i & 3)];
-        if ((data[0] & 15) == 8) return leave(fd);
-        if ((data[0] & 15) == 1) message(fd, (char *)data + head, size);
-        data += head + size;
-        rest -= head + size;
-    }
-    memmove(input[fd], data, rest);
-    have[fd] = rest;
+    size_t size = kept + (size_t)got, taken = 0;
+    if (!peer->upgraded)
+        taken = take_handshake(fd, scratch, size);
+    if (peer->upgraded)
+        taken += take_frames(fd, scratch + taken, size - taken);
+    if (!peer->open || (!kept && taken == size))
+        return;
+    peer->in_size = size - taken;
+    peer->in = realloc(peer->in, peer->in_size + 1);
+    memcpy(peer->in, scratch + taken, peer->in_size);
 }
 
-int main(int argc, char **argv) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(argc > 1 ? atoi(argv[1]) : 0)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1, loop = epoll_create1(0);
+static void accept_all(int listener)
+{
+    for (int fd, one = 1; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
+        if (fd >= MAX_FDS) {
+            close(fd);
+            continue;
+        }
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        peers[fd] = (peer_t){.open = true};
+        watch(fd, EPOLL_CTL_ADD, EPOLLIN);
+    }
+}
+
+int main(int count, char **values)
+{
+    if (count != 2)
+        return 2;
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 1024)) return perror("bind"), 1;
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, events[512];
-    epoll_ctl(loop, EPOLL_CTL_ADD, listener, &event);
-    for (;;) {
-        int n = epoll_wait(loop, events, 512, -1);
-        for (int i = 0; i < n; i++) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(values[1]))};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, 2048) < 0) {
+        perror("bare");
+        return 1;
+    }
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    watch(listener, EPOLL_CTL_ADD, EPOLLIN);
+    for (struct epoll_event events[1024];;) {
+        int ready = epoll_wait(epoll_fd, events, 1024, -1);
+        for (int i = 0; i < ready; i++) {
             int fd = events[i].data.fd;
-            if (fd != listener) {
-                readable(fd);
-                continue;
-            }
-            fd = accept(listener, NULL, NULL);
-            if (fd < 0 || fd >= MAX_FD) continue;
-            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-            event.data.fd = fd;
-            have[fd] = 0, open_[fd] = 0;
-            epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event);
+            if (fd == listener)
+                accept_all(listener);
+            else if (peers[fd].open && events[i].events & EPOLLOUT)
+                on_writable(fd);
+            if (fd != listener && peers[fd].open && events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+                on_readable(fd);
         }
     }
 }

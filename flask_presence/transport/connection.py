@@ -23,7 +23,7 @@ log = logging.getLogger("flask_presence")
 Ending = str
 """Why a connection ended, in the words of its handler: `closed`, `lost`, `slow`, or what `close` was told."""
 
-RECEIVE_SIZE: Final = 65536
+RECEIVE_SIZE: Final = 16384
 FLUSH_SIZE: Final = 262144
 CHOKE_SIZE: Final = 65536
 """Bytes of unread answers above which a connection is no longer read from."""

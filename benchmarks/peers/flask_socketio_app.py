@@ -1,0 +1,49 @@
+"""Flask-SocketIO with its own rooms; the events are named after the conversation's types."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Flask, request
+from flask_socketio import SocketIO, emit, join_room  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+app = Flask(__name__)
+socketio = SocketIO(app, async_mode="gevent")
+
+
+@app.get("/ready")
+def ready() -> str:
+    """Asked by the runner until it answers."""
+    return "yes"
+
+
+def join(data: dict[str, Any]) -> None:
+    """Into a room, and say so."""
+    join_room(data["channel"])
+    emit("channel:joined", {"type": "channel:joined", "channel": data["channel"], "channelType": "public"})
+
+
+def publish(data: dict[str, Any]) -> None:
+    """To everybody else in the room, then an answer."""
+    channel = data["channel"]
+    message = {
+        "type": "channel:message",
+        "channel": channel,
+        "event": "message",
+        "data": data["data"],
+        "from": {"clientId": getattr(request, "sid", "")},
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime()),
+    }
+    emit("channel:message", message, to=channel, include_self=False)
+    emit("channel:sent", {"type": "channel:sent", "channel": channel})
+
+
+def pong(_data: dict[str, Any]) -> None:
+    """The application's own ping, not Engine.IO's."""
+    emit("pong", {"type": "pong", "timestamp": int(time.time() * 1000)})
+
+
+socketio.on_event("join", join)
+socketio.on_event("channel:message", publish)
+socketio.on_event("ping", pong)

@@ -1,0 +1,110 @@
+"""Starting and stopping one server of the comparison, pinned to a core.
+
+Law: only processes that were started here are ended, by their id.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from . import SECRET
+from .peers import BENCHMARKS, Peer
+
+SERVER_CORE: Final = 0
+CLIENT_CORE: Final = 1
+PATIENCE: Final = 30.0
+
+
+class ServerFailed(Exception):
+    """A server did not start; the text has what it printed."""
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.port = _free_port()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        command = [part.format(port=self.port) for part in peer.command]
+        self._process = subprocess.Popen(
+            ["taskset", "-c", str(SERVER_CORE), *command],
+            cwd=peer.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+        )
+
+    @property
+    def pids(self) -> list[int]:
+        """The process and its children, such as gunicorn's workers."""
+        pids = [self._process.pid]
+        for pid in pids:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            pids.extend(map(int, children))
+        return pids
+
+    def log(self) -> str:
+        """What the server has printed."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+    def wait_until_ready(self) -> None:
+        """Return once the server answers. Raises `ServerFailed`."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise ServerFailed(f"{self.peer.name} did not start:\n{self.log()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End the process, and with it its children."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(PATIENCE)
+        self._log.close()
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as probe:
+                if not self.peer.answers_http:
+                    return True
+                probe.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
+                return bool(probe.recv(1))
+        except OSError:
+            return False
+
+
+@contextmanager
+def running(peer: Peer) -> Iterator[Server]:
+    """A server for a `with` block. Raises `ServerFailed` where it does not start."""
+    server = Server(peer)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, (str(BENCHMARKS.parent), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "BENCHMARK_SECRET": SECRET}
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
