@@ -199,11 +199,7 @@ class Hub:
         """Close, with 4403, the connections that match all that is given; how many."""
 
         def close() -> int:
-            chosen = [
-                session
-                for session in self.sessions.values()
-                if user_id in (None, session.user and session.user.id) and client_id in (None, session.id)
-            ]
+            chosen = [session for session in self.sessions.values() if session.matches(user_id, client_id)]
             for session in chosen:
                 session.connection.close(4403, text, "disconnected")
             self._grace.end(user_id, client_id)

@@ -79,6 +79,10 @@ class Session:
         """The token that the connection rests on, if it does on one."""
         return self.credential.token if self.credential else None
 
+    def matches(self, user_id: str | None, client_id: str | None) -> bool:
+        """Whether this is a connection of that user and with that client id; `None` stands for any."""
+        return user_id in (None, self.user and self.user.id) and client_id in (None, self.id)
+
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         """A message from the client: handled now, or once those before it are done."""
         arrival = Arrival(payload, is_text, self.admit())
