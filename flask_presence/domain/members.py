@@ -104,7 +104,7 @@ def check_info(info: Mapping[str, Any], max_bytes: int) -> dict[str, Any]:
     """
     if _depth(info) > MAX_DEPTH:
         raise InvalidRequest(f"userInfo must not nest deeper than {MAX_DEPTH} levels")
-    if len(_encode(info)) > max_bytes:
+    if info_size(info) > max_bytes:
         raise InvalidRequest(f"userInfo must be at most {max_bytes} bytes of JSON")
     return {key: value for key, value in info.items() if key not in RESERVED_KEYS}
 

@@ -35,9 +35,7 @@ class GraceWatch:
 
     def end(self, user_id: str | None, client_id: str | None) -> None:
         """Let go of a user, or of a lost connection's user, at once."""
-        self._release(
-            lambda _, session: user_id in (None, session.user and session.user.id) and client_id in (None, session.id)
-        )
+        self._release(lambda _, session: session.matches(user_id, client_id))
 
     def _release(self, is_over: Callable[[float, Session], bool]) -> None:
         hub = self._hub
