@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from ..domain.events import (
 from ..domain.frozen import freeze
 from ..domain.members import Member, User
 from ..domain.roster import Change
+from .audience import Audience
 from .grace import GraceWatch
 from .handlers import EventQueue
 from .ports import Application, Connection, Credential, Loop, Policy
@@ -39,7 +40,8 @@ from .tokens import TokenWatch
 T = TypeVar("T")
 log = logging.getLogger("flask_presence")
 
-SendAll = Callable[[Iterable[Any], bytes, Any], None]
+SendAll = Callable[[Sequence[Any], bytes, Any], None]
+"""A frame to all in the sequence, which never changes, but one."""
 
 
 class Hub:
@@ -57,7 +59,7 @@ class Hub:
         self.policy = policy
         self.frame = frame
         self.sessions: dict[str, Session] = {}
-        self._hearing: dict[str, dict[str, Connection]] = {}
+        self._audiences: dict[str, Audience] = {}
         self._loop: Loop | None = None
         self._send_all: SendAll = _send_each
         self._requests = RequestHandler(self)
@@ -120,7 +122,10 @@ class Hub:
     def attach(self, session: Session, channel: ChannelName) -> None:
         """From now on the session hears `channel`."""
         session.channels[channel] = channel
-        self._hearing.setdefault(channel, {})[session.id] = session.connection
+        audience = self._audiences.get(channel)
+        if audience is None:
+            audience = self._audiences[channel] = Audience()
+        audience.add(session.id, session.connection)
 
     def leave(self, session: Session, channel: ChannelName, reason: Reason) -> None:
         """Take the session out of a channel that it is in.
@@ -156,13 +161,12 @@ class Hub:
         self._events.put(session, event)
 
     def deliver(self, channel: str, payload: bytes, exclude: str | None) -> int:
-        hearing = self._hearing.get(channel)
-        if not hearing:
+        audience = self._audiences.get(channel)
+        if audience is None:
             return 0
-        frame = self.frame(payload)
-        skipped = hearing.get(exclude) if exclude is not None else None
-        self._send_all(hearing.values(), frame, skipped)
-        return len(hearing) - (skipped is not None)
+        skipped = audience.get(exclude)
+        self._send_all(audience.everyone, self.frame(payload), skipped)
+        return len(audience) - (skipped is not None)
 
     def announce(self, channel: ChannelName, change: Change, exclude: str | None, now: datetime) -> None:
         self.deliver(channel, wire.member_event(channel, change, now), exclude)
@@ -229,13 +233,13 @@ class Hub:
 
     def _detach(self, session: Session, channel: ChannelName) -> None:
         del session.channels[channel]
-        hearing = self._hearing[channel]
-        del hearing[session.id]
-        if not hearing:
-            del self._hearing[channel]
+        audience = self._audiences[channel]
+        audience.remove(session.id)
+        if not audience:
+            del self._audiences[channel]
 
 
-def _send_each(connections: Iterable[Connection], frame: bytes, skipped: Connection | None) -> None:
+def _send_each(connections: Sequence[Connection], frame: bytes, skipped: Connection | None) -> None:
     for connection in connections:
         if connection is not skipped:
             connection.send(frame)

@@ -12,11 +12,11 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol
 
 from . import codec
-from .endpoint import Endpoint
+from .endpoint import FLUSH_SIZE, Endpoint
 
 log = logging.getLogger("flask_presence")
 
@@ -24,7 +24,6 @@ Ending = str
 """Why a connection ended, in the words of its handler: `closed`, `lost`, `slow`, or what `close` was told."""
 
 RECEIVE_SIZE: Final = 16384
-FLUSH_SIZE: Final = 262144
 CHOKE_SIZE: Final = 65536
 """Bytes of unread answers above which a connection is no longer read from."""
 CLOSE_PATIENCE: Final = 5.0
@@ -107,10 +106,16 @@ class Connection:
         self._reader.start()
 
     def send(self, frame: bytes) -> None:
+        self._endpoint.settle_for(self)
+        self.send_rest((frame,), len(frame), 0)
+
+    def send_rest(self, frames: Sequence[bytes], size: int, sent: int) -> None:
+        """`send` for several at once: `size` bytes, the first `sent` of which the socket has taken already."""
         if self._state != "open":
             return
-        self._frames.append(frame)
-        self._backlog += len(frame)
+        self._frames.extend(frames)
+        self._backlog += size
+        self._forget(sent)
         if not self._dirty:
             self._dirty = True
             self._endpoint.mark_dirty(self)
@@ -126,6 +131,7 @@ class Connection:
             self._reader.stop()
 
     def close(self, code: int, text: str, reason: Ending) -> None:
+        self._endpoint.settle_for(self)
         if self._state == "open":
             goodbye = codec.encode_close(code, text)
             self._end(code, reason)

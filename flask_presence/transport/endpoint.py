@@ -7,14 +7,18 @@ looks after everybody. An endpoint is a friend of its connections: the hot path 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .loops import EventLoop
 
 if TYPE_CHECKING:
     from .connection import Connection
+
+
+FLUSH_SIZE: Final = 262144
+"""Bytes that are given to a socket at once, at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,16 @@ class Limits:
     max_outbox: int = 1048576
     ping_interval: float = 25
     ping_timeout: float = 10
+
+
+@dataclass(slots=True)
+class _Broadcast:
+    """What goes to all `connections` but `skipped`; `size` is the sum of the frames' sizes."""
+
+    connections: Sequence[Connection]
+    skipped: Connection | None
+    frames: list[bytes]
+    size: int
 
 
 class Endpoint:
@@ -40,6 +54,8 @@ class Endpoint:
         self.connections: set[Connection] = set()
         self.overflowed = 0
         self._dirty: list[Connection] = []
+        self._broadcast: _Broadcast | None = None
+        self._together = min(FLUSH_SIZE, limits.max_outbox)
         self._reports: list[Connection] = []
         self._scheduled = False
         loop.every(self.tick, self._look_after)
@@ -49,20 +65,52 @@ class Endpoint:
         for connection in list(self.connections):
             connection.reset()
 
-    def send_all(self, connections: Iterable[Connection], frame: bytes, skipped: Connection | None) -> None:
-        """`Connection.send` to each but `skipped`: the hot path of a broadcast, without a call for each."""
-        size, limit, dirty = len(frame), self.limits.max_outbox, self._dirty
-        for connection in connections:
+    def send_all(self, connections: Sequence[Connection], frame: bytes, skipped: Connection | None) -> None:
+        """`Connection.send` to each but `skipped`, without a call for each. The sequence must not change.
+
+        What goes to the same sequence in one loop iteration is put together once, and goes to the sockets
+        without a stop in the outboxes. Whatever else is sent to one of them meanwhile first calls `settle`.
+        """
+        waiting, size = self._broadcast, len(frame)
+        if waiting is None and not self._dirty:
+            self._broadcast = _Broadcast(connections, skipped, [frame], size)
+        elif (
+            waiting is not None
+            and waiting.connections is connections
+            and waiting.skipped is skipped
+            and waiting.size + size <= self._together
+        ):
+            waiting.frames.append(frame)
+            waiting.size += size
+        else:
+            self.settle()
+            self._put(_Broadcast(connections, skipped, [frame], size))
+        self._schedule()
+
+    def settle(self) -> None:
+        """Put the broadcast that waits into the outboxes, so that what comes after it comes after it."""
+        if self._broadcast is not None:
+            broadcast, self._broadcast = self._broadcast, None
+            self._put(broadcast)
+
+    def settle_for(self, connection: Connection) -> None:
+        """`settle`, unless the broadcast that waits does not concern `connection`."""
+        if self._broadcast is not None and self._broadcast.skipped is not connection:
+            self.settle()
+
+    def _put(self, broadcast: _Broadcast) -> None:
+        frames, size, skipped = broadcast.frames, broadcast.size, broadcast.skipped
+        limit, dirty = self.limits.max_outbox, self._dirty
+        for connection in broadcast.connections:
             if connection is skipped or connection._state != "open":
                 continue
-            connection._frames.append(frame)
+            connection._frames.extend(frames)
             connection._backlog += size
             if not connection._dirty:
                 connection._dirty = True
                 dirty.append(connection)
             if connection._backlog - connection._own > limit:
                 connection._overflow()
-        self._schedule()
 
     def mark_dirty(self, connection: Connection) -> None:
         """Have the connection flushed before the loop waits again."""
@@ -81,29 +129,32 @@ class Endpoint:
 
     def _flush(self) -> None:
         self._scheduled = False
+        if self._broadcast is not None:
+            broadcast, self._broadcast = self._broadcast, None
+            self._send_broadcast(broadcast)
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             connection._dirty = False
-            if connection._writing:
-                continue
-            frames = connection._frames
-            if len(frames) == 1:
-                # Most often one frame waits and the socket takes it: here without another call.
-                try:
-                    sent = connection._sock.send(frames[0])
-                except OSError:
-                    sent = -1
-                if sent == connection._backlog and connection._state == "open":
-                    frames.clear()
-                    connection._backlog = connection._own = 0
-                    connection._half_sent = False
-                    continue
-                if sent > 0:
-                    connection._forget(sent)
-            connection._write()
+            if not connection._writing:
+                connection._write()
         reports, self._reports = self._reports, []
         for connection in reports:
             connection.report()
+
+    def _send_broadcast(self, broadcast: _Broadcast) -> None:
+        frames, size, skipped = broadcast.frames, broadcast.size, broadcast.skipped
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        for connection in broadcast.connections:
+            if connection is skipped or connection._state != "open":
+                continue
+            sent = 0
+            if not connection._frames:
+                try:
+                    sent = connection._sock.send(data)
+                except OSError:
+                    sent = 0  # full, or broken: the next attempt will tell
+            if sent != size:
+                connection.send_rest(frames, size, sent)
 
     def _look_after(self) -> None:
         now = time.monotonic()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flask_presence.transport.codec import CLOSE, TEXT, encode_close, encode_frame
 from flask_presence.transport.connection import Connection
@@ -39,7 +42,7 @@ class Recorder:
 class Pair:
     """A connection, its handler, and the peer's socket."""
 
-    def __init__(self, loop: ThreadLoop, **limits: Any) -> None:
+    def __init__(self, loop: ThreadLoop, endpoint: Endpoint | None = None) -> None:
         self.loop = loop
         ours, self.peer = socket.socketpair()
         for side in (ours, self.peer):
@@ -47,7 +50,7 @@ class Pair:
         ours.setblocking(False)
         self.peer.settimeout(10)
         self.handler = Recorder()
-        self.endpoint = loop.run(lambda: Endpoint(loop, Limits(max_outbox=LIMIT, **limits)))
+        self.endpoint = endpoint or loop.run(lambda: Endpoint(loop, Limits(max_outbox=LIMIT)))
         self.connection = loop.run(lambda: Connection(self.endpoint, ours, self.handler))
         loop.run(self.connection.start)
 
@@ -137,3 +140,63 @@ def test_bad_goodbye_changes_nothing(pair: Pair) -> None:
     assert pair.handler.endings == []
     pair.run(lambda: pair.connection.send(encode_frame(b"still here")))
     assert pair.peer.recv(100) == encode_frame(b"still here")
+
+
+PEERS = 4
+shared_loop = lru_cache(ThreadLoop)
+ACTS = st.lists(
+    st.tuples(
+        st.sampled_from(["all", "all", "all", "all but one", "some", "send", "answer", "close"]),
+        st.integers(0, PEERS - 1),
+        st.sampled_from([1, 1, 100, 20_000]),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rounds=st.lists(ACTS, min_size=1, max_size=4))
+def test_broadcasts_keep_their_place(rounds: list[list[tuple[str, int, int]]]) -> None:
+    """However broadcasts, messages, answers and goodbyes mix in an iteration of the loop: each connection
+    gets exactly what was sent to it, in order and whole, until its end."""
+    loop = shared_loop()
+    first = Pair(loop)
+    pairs = [first, *(Pair(loop, first.endpoint) for _ in range(PEERS - 1))]
+    everyone, some = tuple(pair.connection for pair in pairs), tuple(pair.connection for pair in pairs[::2])
+    wanted: list[list[bytes]] = [[] for _ in pairs]
+    ended: set[int] = set()
+
+    def act(number: int, what: str, index: int, size: int) -> None:
+        payload = b"%d " % number + b"x" * size
+        frame, chosen = encode_frame(payload), pairs[index].connection
+        if what == "close":
+            chosen.close(1000, "", "closed")
+            ended.add(index)
+            return
+        meant = {
+            "all": range(PEERS),
+            "all but one": [other for other in range(PEERS) if other != index],
+            "some": range(0, PEERS, 2),
+        }.get(what, [index])
+        if what in ("send", "answer"):
+            (chosen.send if what == "send" else chosen.answer)(frame)
+        else:
+            first.endpoint.send_all(some if what == "some" else everyone, frame, chosen if "but" in what else None)
+        for other in set(meant) - ended:
+            wanted[other].append(payload)
+
+    def play(acts: list[tuple[str, int, int]], number: int) -> None:
+        for offset, (what, index, size) in enumerate(acts):
+            act(number + offset, what, index, size)
+
+    for turn, acts in enumerate(rounds):
+        loop.run(lambda acts=acts, turn=turn: play(acts, turn * 100))  # type: ignore[misc]
+    loop.run(lambda: play([("close", index, 0) for index in range(PEERS)], 0))
+    for pair, payloads in zip(pairs, wanted, strict=True):
+        *frames, goodbye = frames_of(pair.read_all())
+        assert goodbye[0] == CLOSE
+        got = [payload for _, payload in frames]
+        slow = (1013, "slow") in pair.handler.endings
+        assert got == (payloads[: len(got)] if slow else payloads)
+        pair.peer.close()
+    wait_until(lambda: not first.endpoint.connections)
