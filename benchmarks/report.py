@@ -46,7 +46,7 @@ class Results:
                 " on ".join(key)
                 for key, reports in self.reports.items()
                 for report in reports
-                if max(report.get("server_waited", 0), report.get("client_waited", 0)) > 0.1
+                if max(report.get("server_disturbed", 0), report.get("client_disturbed", 0)) > 0.1
             }
         )
 

@@ -187,8 +187,8 @@ def processor_times() -> tuple[int, int]:
 
 
 def disturbance(report: dict[str, Any]) -> float:
-    """The share of the time in which the server or the client waited for its core."""
-    return max(float(report.get("server_waited", 0)), float(report.get("client_waited", 0)))
+    """The larger share of a core that something else had, the server's core or the client's."""
+    return max(float(report.get("server_disturbed", 0)), float(report.get("client_disturbed", 0)))
 
 
 def measure(server: Server, workload: Workload, tokens: Path, seconds: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -55,6 +56,7 @@ static struct {
     const char *path, *channel, *token_file;
     int port, connections, window, members, concurrency, payload, timeout;
     double rate, seconds, warmup;
+    bool sleeps;
     int pids[MAX_PIDS], pid_count;
 } options = {.path = "/ws", .channel = "presence-room", .connections = 10, .window = 1, .concurrency = 64,
              .payload = 100, .timeout = 120, .rate = 10, .seconds = 2, .warmup = 1};
@@ -69,7 +71,7 @@ static uint64_t started_at;
 static int ready_count, open_count, begun_count;
 static uint64_t published, deliveries, answers, asked, member_events, gaps, errors, received_bytes, receives;
 static uint64_t *samples, sample_count;
-static bool measuring;
+static bool measuring, loading;
 
 static uint64_t now(void)
 {
@@ -122,27 +124,38 @@ static double server_cpu(void)
     return (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* Seconds for which a process was ready to run and did not, because something else had its core. */
-static double waited(int pid)
+/* Seconds that a core has spent in processes, whichever they are. */
+static double core_busy(int core)
 {
-    char path[64];
-    unsigned long long ran, waiting = 0;
-    snprintf(path, sizeof path, "/proc/%d/schedstat", pid);
-    FILE *file = fopen(path, "r");
-    if (file) {
-        if (fscanf(file, "%llu %llu", &ran, &waiting) != 2)
-            waiting = 0;
-        fclose(file);
-    }
-    return (double)waiting / 1e9;
+    char line[256], name[16];
+    unsigned long long user, nice, system;
+    double seconds = 0;
+    FILE *file = fopen("/proc/stat", "r");
+    if (!file)
+        fail("/proc/stat: %s", strerror(errno));
+    snprintf(name, sizeof name, "cpu%d ", core);
+    while (fgets(line, sizeof line, file))
+        if (!strncmp(line, name, strlen(name)) &&
+            sscanf(line + strlen(name), "%llu %llu %llu", &user, &nice, &system) == 3)
+            seconds = (double)(user + nice + system) / (double)sysconf(_SC_CLK_TCK);
+    fclose(file);
+    return seconds;
 }
 
-static double server_waited(void)
+/* The first core that a process may run on: server and client are pinned to one each. */
+static int core_of(int pid)
 {
-    double sum = 0;
-    for (int i = 0; i < options.pid_count; i++)
-        sum += waited(options.pids[i]);
-    return sum;
+    cpu_set_t cores;
+    int core = 0;
+    if (sched_getaffinity(pid, sizeof cores, &cores) == 0)
+        while (core < CPU_SETSIZE - 1 && !CPU_ISSET(core, &cores))
+            core++;
+    return core;
+}
+
+static double server_core_busy(void)
+{
+    return options.pid_count ? core_busy(core_of(options.pids[0])) : 0;
 }
 
 static long server_rss_kb(void)
@@ -553,6 +566,8 @@ static void upgrade(int index)
 static void poll_for(double seconds)
 {
     struct epoll_event events[1024];
+    if (!options.sleeps && loading)
+        seconds = 0;
     struct timespec patience = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
     int count = epoll_pwait2(epoll_fd, events, 1024, &patience, NULL);
     for (int i = 0; i < count; i++) {
@@ -591,7 +606,7 @@ static void say_goodbye(void)
 
 static struct {
     uint64_t at, deliveries, answers, published, received_bytes, receives;
-    double server_cpu, own_cpu, server_waited, own_waited;
+    double server_cpu, own_cpu, server_core, own_core;
 } mark;
 
 static void set_mark(void)
@@ -604,8 +619,8 @@ static void set_mark(void)
     mark.receives = receives;
     mark.server_cpu = server_cpu();
     mark.own_cpu = own_cpu();
-    mark.server_waited = server_waited();
-    mark.own_waited = waited(getpid());
+    mark.server_core = server_core_busy();
+    mark.own_core = core_busy(core_of(0));
     measuring = true;
 }
 
@@ -627,10 +642,13 @@ static void print_latency(void)
            (unsigned long long)sample_count, quantile_ms(.5), quantile_ms(.99), quantile_ms(.999), quantile_ms(1));
 }
 
+/* The shares of the two cores that something else had since the mark. */
 static void print_disturbance(double elapsed)
 {
-    printf(",\"server_waited\":%.4f,\"client_waited\":%.4f", (server_waited() - mark.server_waited) / elapsed,
-           (waited(getpid()) - mark.own_waited) / elapsed);
+    double server = server_core_busy() - mark.server_core - (server_cpu() - mark.server_cpu);
+    double own = core_busy(core_of(0)) - mark.own_core - (own_cpu() - mark.own_cpu);
+    printf(",\"server_disturbed\":%.4f,\"client_disturbed\":%.4f", server > 0 ? server / elapsed : 0,
+           own > 0 ? own / elapsed : 0);
 }
 
 static void print_since_mark(void)
@@ -667,12 +685,14 @@ static void settle(double seconds)
 /* Call `step` for warm-up and measurement; the mark is set between them. */
 static void run_load(void (*step)(void))
 {
+    loading = true;
     uint64_t start = now() + (uint64_t)(options.warmup * 1e9), end = start + (uint64_t)(options.seconds * 1e9);
     for (uint64_t time; (time = now()) < end;) {
         if (!measuring && time >= start)
             set_mark();
         step();
     }
+    loading = false;
 }
 
 static void fanout_step(void)
@@ -774,12 +794,12 @@ static void run_storm(void)
         poll_for(0.02);
     double settled = (double)(now() - mark.at) / 1e9;
     double cpu = server_cpu() - mark.server_cpu, own = own_cpu() - mark.own_cpu;
-    double server_wait = server_waited() - mark.server_waited, own_wait = waited(getpid()) - mark.own_waited;
-    settle(0.1);
     printf("{\"mode\":\"storm\",\"connections\":%d,\"joined_s\":%.4f,\"settled_s\":%.4f,\"server_cpu\":%.4f,"
-           "\"client_cpu\":%.4f,\"server_waited\":%.4f,\"client_waited\":%.4f,\"member_events\":%llu,"
-           "\"received_mb\":%.1f,\"lost\":%lld",
-           total, joined, settled, cpu / settled, own / settled, server_wait / settled, own_wait / settled, (unsigned long long)member_events,
+           "\"client_cpu\":%.4f",
+           total, joined, settled, cpu / settled, own / settled);
+    print_disturbance(settled);
+    settle(0.1); /* what should not come would come now */
+    printf(",\"member_events\":%llu,\"received_mb\":%.1f,\"lost\":%lld", (unsigned long long)member_events,
            (double)(received_bytes - mark.received_bytes) / 1e6, (long long)(expected - member_events));
     print_end();
 }
@@ -875,6 +895,7 @@ static void set_option(int option, const char *value)
     case 'k': options.members = atoi(value); break;
     case 'j': options.concurrency = atoi(value); break;
     case 'b': options.payload = atoi(value); break;
+    case 'S': options.sleeps = true; break;
     case 'T': options.token_file = value; break;
     case 't': options.timeout = atoi(value); break;
     case 'i':
@@ -891,7 +912,7 @@ static void parse_options(int count, char **values)
         {"mode", 1, 0, 'm'}, {"dialect", 1, 0, 'D'}, {"port", 1, 0, 'p'}, {"path", 1, 0, 'P'},
         {"connections", 1, 0, 'n'}, {"window", 1, 0, 'w'}, {"rate", 1, 0, 'r'}, {"seconds", 1, 0, 's'},
         {"warmup", 1, 0, 'u'}, {"channel", 1, 0, 'c'}, {"members", 1, 0, 'k'}, {"concurrency", 1, 0, 'j'},
-        {"payload", 1, 0, 'b'}, {"tokens", 1, 0, 'T'}, {"timeout", 1, 0, 't'}, {"pid", 1, 0, 'i'}, {0, 0, 0, 0},
+        {"payload", 1, 0, 'b'}, {"tokens", 1, 0, 'T'}, {"sleeps", 0, 0, 'S'}, {"timeout", 1, 0, 't'}, {"pid", 1, 0, 'i'}, {0, 0, 0, 0},
     };
     for (int option; (option = getopt_long(count, values, "", names, NULL)) != -1;)
         set_option(option, optarg);
