@@ -1,4 +1,4 @@
-"""A chat with a list of who is online: a small but whole app around `flask_presence`, to read and to copy.
+"""Rooms with a chat, a list of who is online, typing indicators and live cursors: a whole app, to read and to copy.
 
     gunicorn -k gevent "example.app:create_app()"
     flask --app example.app run
@@ -18,9 +18,10 @@ from flask_jwt_extended import JWTManager, create_access_token
 from flask_presence import ChannelName, Presence, User, deny
 
 USERS: dict[str, dict[str, Any]] = {
-    "ann": {"name": "Ann", "staff": True},
-    "bob": {"name": "Bob"},
-    "carol": {"name": "Carol"},
+    "ann": {"name": "Ann Archer", "staff": True},
+    "bob": {"name": "Bob Berger"},
+    "carol": {"name": "Carol Chen"},
+    "dan": {"name": "Dan Duarte", "staff": True},
 }
 ROOMS = ("general", "random", "staff")
 
@@ -35,7 +36,7 @@ def create_app() -> Flask:
         # Good enough for a demo with one worker: the page logs in anew each time it connects, so nothing is
         # lost when a restart makes another key. Several workers must share one, from FLASK_JWT_SECRET_KEY.
         JWT_SECRET_KEY=secrets.token_hex(),
-        # Everybody may see the page that the chat links to. The default shows it in debug mode only.
+        # Everybody may see the page that the room links to. The default shows it in debug mode only.
         PRESENCE_STATS_PUBLIC=True,
     )
     app.config.from_prefixed_env()
@@ -44,7 +45,7 @@ def create_app() -> Flask:
 
     @app.get("/")
     def index() -> str:
-        return render_template("chat.html", users=USERS, rooms=ROOMS)
+        return render_template("room.html", users=USERS, rooms=ROOMS)
 
     @app.post("/login")
     def login() -> Response:
@@ -57,10 +58,13 @@ def create_app() -> Flask:
     return app
 
 
-@presence.guard("chat-*")
-def may_chat(user: User, channel: ChannelName) -> bool | dict[str, Any]:
-    """Everybody who is logged in may chat, but the staff room is for staff."""
-    if channel.topic == "chat-staff" and not user.claims.get("staff"):
+@presence.guard("room-*")
+def may_enter(user: User, channel: ChannelName) -> bool | dict[str, Any]:
+    """Everybody who is logged in may enter, but the staff room is for staff."""
+    room = channel.topic.removeprefix("room-")
+    if room not in ROOMS:
+        return deny("There is no such room.")
+    if room == "staff" and not user.claims.get("staff"):
         return deny("This room is for staff only.")
     return True
 

@@ -12,6 +12,7 @@ from flask_sock import Sock
 from simple_websocket import ConnectionError as HandshakeFailed
 from wsproto.utilities import RemoteProtocolError
 
+from .assets import asks_for_module, client_response
 from .domain.channels import ChannelType, channel_type
 from .responses import error_response, harden, json_response
 from .service import Service
@@ -29,6 +30,7 @@ def make_blueprint(app: Flask, service: Service, stats_guard: Callable[[], Stats
     """The blueprint `presence` for one app."""
     blueprint = Blueprint("presence", __name__, template_folder="templates", static_folder=None)
     _add_socket(blueprint, service)
+    _add_client(blueprint)
     _add_pages(blueprint, app, service, stats_guard)
     return blueprint
 
@@ -65,6 +67,21 @@ def _add_socket(blueprint: Blueprint, service: Service) -> None:
     @blueprint.errorhandler(HandshakeFailed)
     def not_a_handshake(_: Exception) -> Response:
         return error_response(400, "BAD_REQUEST", "This is no valid WebSocket handshake")
+
+
+def _add_client(blueprint: Blueprint) -> None:
+    @blueprint.get("/presence.js")
+    def client() -> Response:
+        return client_response("module" if asks_for_module(request) else "script", request)
+
+    @blueprint.get("/presence.mjs")
+    def client_module() -> Response:
+        return client_response("module", request)
+
+    @blueprint.get("/presence.d.ts")
+    @blueprint.get("/presence.d.mts")
+    def client_types() -> Response:
+        return client_response("types", request)
 
 
 def _add_pages(

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import gevent
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify, request, url_for
 from flask_jwt_extended import (
     JWTManager,
     create_access_token,
@@ -135,6 +135,10 @@ def add_routes(app: Flask, presence: Presence) -> None:
     @app.get("/ready")
     def ready() -> str:
         return "yes"
+
+    @app.get("/page")
+    def page() -> str:
+        return f'<!doctype html><title>Page</title><script src="{url_for("presence.client")}"></script>'
 
     @app.get("/token")
     def token() -> Response:

@@ -44,21 +44,33 @@ class Server:
         scheme: str = "http",
         **config: Any,
     ) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.port: int = self._listener.getsockname()[1]
         self.scheme = scheme
+        self.port = 0
+        self._kind, self._app, self._arguments, self._config = kind, app, arguments, config
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self.start()
+
+    def start(self) -> None:
+        """Start the process; again on the same port, if it has been ended."""
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        self.port = self._listener.getsockname()[1]
         fd = self._listener.fileno()
-        command = [part.format(fd=fd, app=app) for part in COMMANDS[kind]]
-        environ = os.environ | {f"FLASK_{key}": json.dumps(value) for key, value in config.items()}
+        command = [part.format(fd=fd, app=self._app) for part in COMMANDS[self._kind]]
+        environ = os.environ | {f"FLASK_{key}": json.dumps(value) for key, value in self._config.items()}
         self.process = subprocess.Popen(
-            [*command, *arguments],
+            [*command, *self._arguments],
             cwd=ROOT,
             env=environ | {"PYTHONUNBUFFERED": "1"},
             pass_fds=[fd],
             stdout=self._log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+
+    def kill(self) -> None:
+        """End the process and its workers without a word."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(DEADLINE)
 
     @property
     def host(self) -> str:

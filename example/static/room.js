@@ -1,0 +1,248 @@
+const $ = (id) => document.getElementById(id);
+const element = (tag, textContent = '', className = '') =>
+  Object.assign(document.createElement(tag), { textContent, className });
+
+const TYPING_SHOWN = 3000;
+const CURSORS_PER_SECOND = 20;
+const CLOSED = { 4401: 'Your login has expired.', 4403: 'The server has ended this session.' };
+
+let presence, room, me;
+
+$('login').onsubmit = (event) => {
+  event.preventDefault();
+  const login = new FormData(event.target, event.submitter);
+  me = login.get('user');
+  presence = new Presence(document.body.dataset.socket, {
+    // Asked for every connection, and again before the token expires.
+    token: async () => {
+      const response = await fetch(event.target.action, { method: 'POST', body: login });
+      return (await response.json()).access_token;
+    }
+  });
+  presence.on('state', showState);
+  $('login').hidden = true;
+  $('room').hidden = $('quit').hidden = false;
+  enter('general');
+};
+
+function enter(name) {
+  room?.leave().catch(() => {}); // whatever happens to it, we are elsewhere now
+  for (const button of $('rooms').querySelectorAll('button')) {
+    button.ariaCurrent = button.value === name ? 'true' : null;
+  }
+  $('title').textContent = document.title = `Room: ${name}`;
+  $('log').replaceChildren();
+  $('members').replaceChildren();
+  $('send').disabled = true;
+  cursors.forEach((_, id) => dropCursor(id));
+  typists.forEach((_, id) => stopTyping(id));
+
+  room = presence.join(`presence-room-${name}`, { away: document.hidden })
+    .on('members', showMembers)
+    .on('left', (member) => {
+      note(`${member.name} has left.`);
+      dropCursor(member.id);
+      stopTyping(member.id);
+    })
+    .on('updated', keepAwake)
+    .on('message:message', (data, { from }) => {
+      stopTyping(from.userId);
+      say(from.userId, data?.text);
+    })
+    .on('message:greeting', ({ text }) => note(text)) // the server says it, in app.py
+    .on('message:typing', (_, { from }) => startTyping(from.userId))
+    .on('message:cursor', (place, { from }) => (isPlace(place) ? moveCursor : dropCursor)(from.userId, place))
+    .on('message:wave', (place, { from }) => isPlace(place) && wave(from.userId, place))
+    .on('error', ({ code, message }) => {
+      note(code === 'FORBIDDEN' ? `Sorry, you cannot come in. ${message}` : `Sorry, that failed. ${message}`);
+    });
+  room.joined.then(() => $('text').focus(), () => {});
+}
+
+$('rooms').onclick = ({ target }) => target.value && enter(target.value);
+
+/* Connection */
+
+function showState(state, { code }) {
+  $('again').hidden = state !== 'closed';
+  $('send').disabled = true;
+  $('state').textContent = {
+    connecting: 'Connecting …',
+    connected: '',
+    waiting: code === 1001 ? 'The server restarts. Reconnecting …' : 'Reconnecting …',
+    closed: `You are not connected. ${CLOSED[code] ?? ''}`
+  }[state];
+}
+
+$('again').onclick = () => presence.connect();
+
+/* Who is here */
+
+const nameOf = (id) => room.members.find((member) => member.id === id)?.name ?? id;
+const initials = (name) => name.split(/\s+/).map((word) => word[0] ?? '').join('').slice(0, 2).toUpperCase();
+const paint = (node, id) => {
+  node.style.setProperty('--hue', [...id].reduce((sum, letter) => sum * 31 + letter.codePointAt(0), 7) % 360);
+  return node;
+};
+
+function avatar(id, name) {
+  const node = paint(element('span', initials(name), 'avatar'), id);
+  node.ariaHidden = 'true';
+  return node;
+}
+
+function showMembers(members) {
+  $('send').disabled = !room.me;
+  $('members').replaceChildren(...members.map(({ id, name, away }) => {
+    const item = element('li', '', away ? 'away' : '');
+    item.append(avatar(id, name), element('span', id === me ? `${name} (you)` : name));
+    if (away) item.append(element('small', 'away'));
+    return item;
+  }));
+}
+
+const showAway = (away) => room?.update({ away }).catch(() => {}); // what fails now is said by the next join
+document.onvisibilitychange = () => showAway(document.hidden);
+
+function keepAwake(member) {
+  // Another window of ours went away, but this one is being looked at.
+  if (member.id === me && member.away && !document.hidden) showAway(false);
+}
+
+/* Chat */
+
+const send = (event, data) => room?.send(event, data).catch(() => {}); // of the moment: not worth a second attempt
+
+$('composer').onsubmit = async (event) => {
+  event.preventDefault();
+  const text = $('text').value;
+  $('text').value = '';
+  try {
+    await room.send('message', { text });
+    say(me, text); // the server sends a message to everybody else
+  } catch ({ message }) {
+    note(`That was not sent. ${message}`);
+    $('text').value ||= text;
+  }
+};
+
+function say(id, text) {
+  const line = element('p', '', id === me ? 'message mine' : 'message');
+  const name = nameOf(id);
+  const body = element('span', '', 'body');
+  body.append(element('b', name), element('span', String(text))); // a client may send any JSON; this is text
+  line.append(avatar(id, name), body);
+  show(line);
+}
+
+const note = (text) => show(element('p', text, 'note'));
+
+function show(line) {
+  $('log').append(line);
+  $('log').scrollTop = $('log').scrollHeight;
+}
+
+/* Who is typing */
+
+const typists = new Map();
+let typedAt = 0;
+
+$('text').oninput = () => {
+  if (Date.now() - typedAt > TYPING_SHOWN / 2) {
+    typedAt = Date.now();
+    send('typing');
+  }
+};
+
+function startTyping(id) {
+  clearTimeout(typists.get(id));
+  typists.set(id, setTimeout(() => stopTyping(id), TYPING_SHOWN));
+  showTyping();
+}
+
+function stopTyping(id) {
+  clearTimeout(typists.get(id));
+  typists.delete(id);
+  showTyping();
+}
+
+function showTyping() {
+  const names = [...typists.keys()].map(nameOf);
+  $('typing').textContent = names.length ? `${names.join(', ')} ${names.length > 1 ? 'are' : 'is'} typing …` : '';
+}
+
+/* Cursors: places are shares of the area's width and height, so that they fit every window */
+
+const cursors = new Map();
+const here = { x: 0.5, y: 0.5 };
+let cursorTimer;
+
+function tellCursor(x, y) {
+  Object.assign(here, { x: Math.min(1, Math.max(0, x)), y: Math.min(1, Math.max(0, y)) });
+  cursorTimer ??= setTimeout(() => {
+    cursorTimer = undefined;
+    send('cursor', here);
+  }, 1000 / CURSORS_PER_SECOND);
+}
+
+const placeOf = ({ clientX, clientY }, area = $('board').getBoundingClientRect()) =>
+  [(clientX - area.left) / area.width, (clientY - area.top) / area.height];
+
+$('board').onpointermove = (event) => tellCursor(...placeOf(event));
+$('board').onclick = (event) => {
+  tellCursor(...placeOf(event));
+  tellWave();
+};
+$('board').onpointerleave = $('board').onblur = () => {
+  clearTimeout(cursorTimer);
+  cursorTimer = undefined;
+  dropCursor(me);
+  send('cursor', null);
+};
+$('board').onkeydown = (event) => {
+  const [x, y] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
+  if (event.key === 'Enter') tellWave();
+  else if (!x && !y) return;
+  event.preventDefault();
+  tellCursor(here.x + x * 0.02, here.y + y * 0.02);
+  moveCursor(me, here); // the keys have no pointer to look at
+};
+
+function tellWave() {
+  send('wave', here);
+  wave(me, here);
+}
+
+// Another client may send any JSON.
+const isPlace = (place) => Number.isFinite(place?.x) && Number.isFinite(place?.y);
+
+function put(node, { x, y }) {
+  node.style.left = `${x * 100}%`;
+  node.style.top = `${y * 100}%`;
+  return node;
+}
+
+function moveCursor(id, place) {
+  let cursor = cursors.get(id);
+  if (!cursor) {
+    cursor = paint(element('span', '', 'cursor'), id);
+    cursor.append(element('b', nameOf(id)));
+    cursor.ariaHidden = 'true';
+    cursors.set(id, cursor);
+    $('board').append(cursor);
+  }
+  put(cursor, place);
+}
+
+function dropCursor(id) {
+  cursors.get(id)?.remove();
+  cursors.delete(id);
+}
+
+function wave(id, place) {
+  const hand = put(paint(element('span', '👋', 'wave'), id), place);
+  hand.role = 'img';
+  hand.ariaLabel = `${nameOf(id)} waves`;
+  $('board').append(hand);
+  setTimeout(() => hand.remove(), 1500);
+}

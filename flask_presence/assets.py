@@ -1,0 +1,46 @@
+"""The browser client, as the blueprint serves it: classic script, ES module, and its types.
+
+Law: open to all, from any origin; never stale, as browsers ask again and an ETag answers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+from flask import Request, Response
+
+from .responses import harden
+
+STATIC: Final = Path(__file__).parent / "static"
+EXPORTS: Final = b"\nexport { Presence };\nexport default Presence;\n"
+
+Form = Literal["script", "module", "types"]
+
+
+@cache
+def client_source(form: Form) -> bytes:
+    """The client; the module is the script and two exports, as a file can only be the one or the other."""
+    if form == "types":
+        return (STATIC / "presence.d.ts").read_bytes()
+    script = (STATIC / "presence.js").read_bytes()
+    return script if form == "script" else script + EXPORTS
+
+
+def asks_for_module(request: Request) -> bool:
+    """Whether a browser fetches for an `import` (HTML standard, "fetch a single module script"): with CORS, as it
+    does no classic script that is not marked `crossorigin`."""
+    headers = request.headers
+    return headers.get("Sec-Fetch-Dest") == "script" and headers.get("Sec-Fetch-Mode") == "cors"
+
+
+def client_response(form: Form, request: Request) -> Response:
+    """The client, or 304 where the browser has it."""
+    response = Response(client_source(form), mimetype="text/plain" if form == "types" else "text/javascript")
+    response.headers["Cache-Control"] = "public, no-cache"
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Vary"] = "Sec-Fetch-Mode, Sec-Fetch-Dest"
+    response.add_etag()
+    response.make_conditional(request)
+    return harden(response)

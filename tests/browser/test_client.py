@@ -1,0 +1,381 @@
+"""`presence.js` in a real Chromium, against a real server."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..support.browser import Browser, BrowserContext, Page
+from ..support.client import client
+from ..support.server import DEADLINE, ROOT, Server, running, wait_until
+
+ROOM = "presence-room"
+SETUP = """() => {
+    window.heard = [];
+    window.states = [];
+    window.tokens = 0;
+    const claims = () => (LIVES ? {exp: Math.floor(Date.now() / 1000 + LIVES)} : {});
+    window.token = async () => {
+        tokens += 1;
+        const query = new URLSearchParams({user: USER, claims: JSON.stringify(claims())});
+        return (await fetch(`/token?${query}`)).json();
+    };
+    window.presence = new Presence("/presence/ws", {token: USER && token, OPTIONS});
+    presence.on("state", (state, {code}) => states.push(code ? [state, code] : [state]));
+    presence.on("broadcast", (frame) => heard.push(["broadcast", frame]));
+    presence.on("error", ({code}) => heard.push(["error", code]));
+    window.watch = (room) => {
+        for (const event of ["joined", "left", "updated"]) {
+            room.on(event, (member) => heard.push([event, member.id]));
+        }
+        return room
+            .on("members", (members) => heard.push(["members", members.map(({id}) => id)]))
+            .on("message", (data, {event, from}) => heard.push(["message", event, data, from.userId ?? from.clientId]))
+            .on("error", ({code, message}) => heard.push(["error", code, message]));
+    };
+    window.outcome = ({code, message, retryable}) => ({code, message, retryable});
+    window.attempt = (promise) => promise.then((value) => value, outcome);
+}"""
+
+
+class Tab:
+    """A page with a client of its own, and what its application has heard."""
+
+    def __init__(self, page: Page, server: Server, user: str | None, options: str, lives: int) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.goto(f"{server.origin}/page")
+        setup = SETUP.replace("LIVES", str(lives)).replace("USER", json.dumps(user)).replace("OPTIONS", options)
+        page.evaluate(setup)
+
+    def do(self, script: str) -> Any:
+        """The value of an expression, awaited."""
+        return self.page.evaluate(f"async () => {{ return await ({script}); }}")
+
+    def join(self, channel: str = ROOM, info: str = "undefined") -> Any:
+        return self.do(
+            f"attempt(watch(window.room = presence.join('{channel}', {info})).joined.then(() => room.members))"
+        )
+
+    def wait(self, condition: str) -> None:
+        self.page.wait_for_function(condition, timeout=DEADLINE * 1000)
+
+    @property
+    def heard(self) -> list[Any]:
+        """What the application has heard since the last question, whose answer comes after it all."""
+        self.do("attempt(presence._request('ping', {}))")
+        heard: list[Any] = self.do("heard.splice(0)")
+        return heard
+
+
+OpenTab = Callable[..., Tab]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running() as running_server:
+        yield running_server
+
+
+@pytest.fixture
+def open_tab(browser: Browser, server: Server) -> Iterator[OpenTab]:
+    """Opens a page; at the end none may have had an error that nobody caught."""
+    contexts: list[BrowserContext] = []
+    tabs: list[Tab] = []
+
+    def open_one(user: str | None = None, on: Server = server, options: str = "", lives: int = 0) -> Tab:
+        contexts.append(browser.new_context())
+        tabs.append(Tab(contexts[-1].new_page(), on, user, options, lives))
+        return tabs[-1]
+
+    yield open_one
+    assert [problem for tab in tabs for problem in tab.problems] == []
+    for context in contexts:
+        context.close()
+
+
+def ids(members: list[Any]) -> list[str]:
+    return [member["id"] for member in members]
+
+
+def test_script_and_module(server: Server, open_tab: OpenTab) -> None:
+    """One address for the classic script and for `import`, another that is always the module."""
+    tab = open_tab()
+    for address in ("presence.js", "presence.mjs"):
+        assert tab.do(
+            f"import('/presence/{address}').then((all) => [typeof all.Presence, all.default === all.Presence])"
+        ) == ["function", True]
+    assert tab.do("typeof window.Presence") == "function"
+    status, headers, script = server.get("/presence/presence.js")
+    assert (status, headers["Content-Type"].split(";")[0]) == (200, "text/javascript")
+    assert "\nexport " not in script
+    assert server.get("/presence/presence.js", {"If-None-Match": headers["ETag"]})[0] == 304
+    assert "export class Presence" in server.get("/presence/presence.d.ts")[2]
+    assert len(gzip.compress(script.encode())) < 6000
+
+
+def test_conversation(open_tab: OpenTab) -> None:
+    """Join, members, messages, updates, leave: each side hears of the other, in order."""
+    ann, bob = open_tab("ann"), open_tab("bob")
+    assert ids(ann.join(info="{name: 'Ann'}")) == ["ann"]
+    assert ann.do("room.me.name") == "Ann"
+    assert ids(bob.join()) == ["ann", "bob"]
+    assert bob.heard == [["members", ["ann", "bob"]]]
+    assert ann.heard == [["members", ["ann"]], ["joined", "bob"], ["members", ["ann", "bob"]]]
+
+    assert ann.do("room.send('typing', {isTyping: true})") == {"delivered": 1}
+    assert ann.do("room.send('message')") == {"delivered": 1}
+    assert bob.heard == [["message", "typing", {"isTyping": True}, "ann"], ["message", "message", None, "ann"]]
+
+    assert bob.do("room.update({status: 'away'})")["status"] == "away"
+    assert bob.do("room.me.status") == "away"
+    assert bob.heard == [["updated", "bob"], ["members", ["ann", "bob"]]]
+    assert ann.heard == [["updated", "bob"], ["members", ["ann", "bob"]]]
+
+    bob.do("room.leave()")
+    assert bob.do("[room.state, room.members]") == ["left", []]
+    assert ann.heard == [["left", "bob"], ["members", ["ann"]]]
+    assert bob.do("attempt(room.send('message'))")["code"] == "NOT_IN_CHANNEL"
+
+
+def test_one_room_per_channel(open_tab: OpenTab) -> None:
+    """Joining again gives the same object and merges; after a leave it is another one."""
+    ann = open_tab("ann")
+    ann.join(info="{x: 1}")
+    assert ann.do("presence.join(room.name) === room") is True
+    ann.do("presence.join(room.name, {y: 2})")
+    assert ann.heard[-1] == ["members", ["ann"]]
+    assert ann.do("[room.me.x, room.me.y]") == [1, 2]
+    assert ann.do("room.leave().then(() => presence.join(room.name) === room)") is False
+
+
+def test_before_the_connection(open_tab: OpenTab) -> None:
+    """What is asked for at once is done when it can be, or refused with a reason."""
+    ann = open_tab("ann")
+    answers = ann.do(
+        """(() => {
+            const other = new Presence('/presence/ws', {token});
+            const room = other.join('early');
+            const answers = Promise.all([attempt(room.send('message')), room.joined.then(({state}) => state)]);
+            return answers.finally(() => other.close());
+        })()"""
+    )
+    assert answers[0]["code"] == "DISCONNECTED"
+    assert answers[0]["retryable"] is True
+    assert answers[1] == "joined"
+
+
+def test_refusal(open_tab: OpenTab) -> None:
+    """A room that a guard keeps closed says why, and so does every request to it; it can be asked again."""
+    ann = open_tab("ann")
+    refused = {"code": "FORBIDDEN", "message": "Not on Mondays", "retryable": False}
+    assert ann.join("presence-reason-1") == refused
+    assert ann.heard == [["error", "FORBIDDEN", "Not on Mondays"]]
+    assert ann.do("attempt(room.update({x: 1}))")["code"] == "NOT_IN_CHANNEL"
+    assert ann.do("attempt(presence.join(room.name).joined)") == refused
+
+
+def test_two_tabs_of_one_user(open_tab: OpenTab) -> None:
+    """Listed once; each hears what the other says and changes; gone with the last."""
+    bob, first, second = open_tab("bob"), open_tab("ann"), open_tab("ann")
+    channel = "presence-tabs"
+    bob.join(channel)
+    first.join(channel)
+    assert ids(second.join(channel)) == ["bob", "ann"]
+    first.do("room.update({x: 1})")
+    first.do("room.send('message', 'from the other tab')")
+    assert second.heard[1:] == [
+        ["updated", "ann"],
+        ["members", ["bob", "ann"]],
+        ["message", "message", "from the other tab", "ann"],
+    ]
+    assert second.do("room.me.x") == 1
+    first.do("presence.close()")
+    assert ids(second.do("room.members")) == ["bob", "ann"]
+    second.do("presence.close()")
+    bob.wait("room.members.length === 1")
+    assert [event for event in bob.heard if event[0] == "left"] == [["left", "ann"]]
+
+
+def test_kicked(open_tab: OpenTab, server: Server) -> None:
+    """Who is disconnected by the server stays so, until the application connects again."""
+    ann = open_tab("kicked")
+    ann.join()
+    arguments = json.dumps({"user_id": "kicked", "reason": "Enough"})
+    assert server.get(f"/call/disconnect?arguments={arguments.replace(' ', '%20')}")[2].strip() == "1"
+    ann.wait("presence.state === 'closed'")
+    assert ann.do("states") == [["connected"], ["closed", 4403]]
+    ann.do("presence.connect()")
+    ann.wait("presence.state === 'connected' && room.state === 'joined'")
+    assert ann.do("room.send('message')")["delivered"] == 0
+
+
+def test_server_messages(open_tab: OpenTab, server: Server) -> None:
+    """A broadcast comes as it was sent, a published message with its sender."""
+    ann = open_tab("ann")
+    ann.join("presence-news")
+    for call, arguments in (
+        ("broadcast_to_channel", {"name": "presence-news", "message": {"type": "news", "requestId": 1}}),
+        ("publish", {"name": "presence-news", "event": "hello", "data": [1]}),
+    ):
+        server.get(f"/call/{call}?arguments={json.dumps(arguments).replace(' ', '')}")
+    ann.wait("heard.length === 3")
+    assert ann.heard[1:] == [["broadcast", {"type": "news", "requestId": 1}], ["message", "hello", [1], "server"]]
+
+
+def test_server_killed_and_started_again(open_tab: OpenTab) -> None:
+    """What was under way fails, the page says that it waits, and comes back with its last user info."""
+    with running(JWT_SECRET_KEY="a secret that outlives the server") as server:
+        ann = open_tab("ann", server)
+        ann.join(info="{x: 1, y: 1}")
+        ann.do("room.update({x: 2})")
+        ann.do("heard.splice(0)")
+        os.killpg(server.process.pid, signal.SIGSTOP)
+        ann.do("void (window.pending = attempt(room.send('message')))")
+        server.kill()
+        assert ann.do("pending")["code"] == "DISCONNECTED"
+        ann.wait("presence.state === 'waiting'")
+        assert ann.do("room.members.length") == 1
+        server.start()
+        server.wait_until_ready()
+        ann.wait("presence.state === 'connected'")
+        assert ann.do("room.send('message')") == {"delivered": 0}
+        assert ann.do("[room.me.x, room.me.y, tokens]") == [2, 1, ann.do("tokens")]
+        assert ann.do("tokens") > 1
+        assert [event for event in ann.heard if event[0] != "members" and event != ["error", "TOKEN_FAILED"]] == []
+
+
+def test_goodbye(open_tab: OpenTab) -> None:
+    """A server that restarts says so, and the page is back without a word about who did not leave."""
+    with running(JWT_SECRET_KEY="a secret that outlives a worker") as server:
+        ann = open_tab("ann", server)
+        ann.join()
+        server.process.send_signal(signal.SIGHUP)
+        ann.wait("states.length > 1")
+        assert ann.do("states[1]") == ["waiting", 1001]
+        ann.wait("presence.state === 'connected' && room.state === 'joined'")
+        assert ann.heard[1:] == [["members", ["ann"]]]
+
+
+def test_network_cut(open_tab: OpenTab, server: Server) -> None:
+    """Without a network the page notices soon; with it, it hears what has changed, and only that."""
+    channel = "presence-cut"
+    with client(server, "bob") as bob, client(server, "carol") as carol, client(server, "eve") as eve:
+        for one in (bob, carol, eve):
+            one.join(channel, mood="fine")
+        ann = open_tab("ann")
+        ann.join(channel)
+        ann.do("heard.splice(0)")
+        ann.page.context.set_offline(True)
+        ann.wait("presence.state === 'waiting'")
+        bob.request("leave", channel=channel)
+        carol.update(channel, mood="better")
+        eve.request("leave", channel=channel)
+        eve.join(channel, mood="fine")
+        with client(server, "dan") as dan:
+            dan.join(channel)
+            ann.page.context.set_offline(False)
+            ann.wait("presence.state === 'connected' && room.members.length === 4 && room.members[3].id === 'ann'")
+            assert ann.heard == [
+                ["left", "bob"],
+                ["updated", "carol"],
+                ["joined", "dan"],
+                ["members", ["carol", "eve", "dan", "ann"]],
+            ]
+
+
+def test_token_is_renewed(open_tab: OpenTab, server: Server) -> None:
+    """A token that is about to end is replaced, and nobody hears of it."""
+    with client(server, "bob") as bob:
+        bob.join("presence-renewed")
+        ann = open_tab("ann", lives=3)
+        ann.join("presence-renewed")
+        assert bob.event()["type"] == "presence:member_joined"
+        ann.wait("tokens >= 3")
+        assert bob.silent()
+        assert ann.do("states") == [["connected"]]
+
+
+def test_token_that_cannot_be_renewed(open_tab: OpenTab) -> None:
+    """With its token the connection ends, and stays so where there is no other."""
+    ann = open_tab("ann", lives=2, options="token: null")
+    token = ann.do("token()")
+    ann.do(f"(presence.close(), window.presence = new Presence('/presence/ws', {{token: '{token}'}}), 1)")
+    ann.wait("presence.state === 'closed'")
+
+
+def test_failing_token_function(open_tab: OpenTab) -> None:
+    """An attempt without a token is none: the application hears of it, and the next one may succeed."""
+    ann = open_tab("ann", options="token: () => { if (++tokens < 3) throw new Error('no'); return null; }")
+    ann.wait("presence.state === 'connected'")
+    assert ann.do("[tokens, presence.user]") == [3, None]
+    assert ann.heard == [["error", "TOKEN_FAILED"]] * 2
+
+
+def test_token_in_a_message(open_tab: OpenTab) -> None:
+    """The token can stay out of the URL; the rooms are joined once it was accepted."""
+    urls: list[str] = []
+    ann = open_tab("ann", options="auth: 'message'")
+    ann.page.on("websocket", lambda socket: urls.append(socket.url))
+    assert ids(ann.join()) == ["ann"]
+    ann.do("presence.close()")
+    ann.do("presence.connect()")
+    ann.wait("presence.state === 'connected'")
+    assert ann.do("presence.user") == {"id": "ann"}
+    wait_until(lambda: urls)
+    assert {url.partition("?")[2] for url in urls} == {""}
+
+
+def test_bad_token_in_a_message(open_tab: OpenTab) -> None:
+    """A token that is refused is not tried for ever."""
+    ann = open_tab("ann", options="auth: 'message', token: 'garbage'")
+    ann.wait("presence.state === 'closed'")
+    assert ann.do("heard") == [["error", "UNAUTHORIZED"]]
+
+
+def test_timeout(open_tab: OpenTab) -> None:
+    """A server that does not answer is not waited for, for ever."""
+    with running() as server:
+        ann = open_tab("ann", server, options="timeout: 1000")
+        ann.join()
+        os.killpg(server.process.pid, signal.SIGSTOP)
+        assert ann.do("attempt(room.send('message'))")["code"] == "TIMEOUT"
+        os.killpg(server.process.pid, signal.SIGCONT)
+        ann.wait("presence.state === 'connected' && room.state === 'joined'")
+
+
+def test_odd_texts(open_tab: OpenTab) -> None:
+    """A text without UTF-8 is refused; the keys of a prototype are only keys; a broken handler breaks nothing."""
+    ann = open_tab("ann")
+    ann.join("presence-odd")
+    assert ann.do("attempt(room.send('message', '\\ud800'))")["code"] == "INVALID_JSON"
+    assert ann.do("room.send('message', 'fine')") == {"delivered": 0}
+    ann.do('room.update(JSON.parse(\'{"__proto__": {"polluted": 1}, "a": {"__proto__": {"polluted": 1}}}\'))')
+    assert ann.do("[({}).polluted, Object.assign({}, room.me).polluted ?? null]") == [None, None]
+    ann.do("(room.on('members', () => { throw new Error('broken'); }).on('members', () => heard.push('after')), 1)")
+    ann.do("room.update({b: 1})")
+    assert ann.heard[-1] == "after"
+    assert ann.problems == ["broken"]
+    ann.problems.clear()
+
+
+def test_types(tmp_path: Path) -> None:
+    """The declarations say what the client does: the use of it compiles, and the misuse does not."""
+    try:
+        install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(tmp_path), "typescript@5"]
+        subprocess.run(install, check=True, capture_output=True, timeout=300)
+    except FileNotFoundError:
+        pytest.skip("Node is missing on this machine")
+    options = ["--noEmit", "--strict", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
+    compiler = [str(tmp_path / "node_modules/.bin/tsc"), *options, str(ROOT / "tests/browser/use.ts")]
+    done = subprocess.run(compiler, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,299 @@
+"""The example app on a real server, in a real browser: what people see who meet there."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ..support.browser import Browser, BrowserContext, Locator, Page, expect
+from ..support.server import Server, running, wait_until
+
+Enter = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The example, started as its docstring says."""
+    with running(
+        app="example.app:create_app()", JWT_SECRET_KEY="one that outlives a reload, for all its workers"
+    ) as running_server:
+        yield running_server
+
+
+@pytest.fixture
+def enter(browser: Browser, server: Server) -> Iterator[Enter]:
+    """Opens a window of its own and enters a room. At the end, no window may have had an error of its own."""
+    problems: list[str] = []
+    contexts: list[BrowserContext] = []
+
+    def open_window(name: str, room: str = "general") -> Page:
+        context = browser.new_context()
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(f"{name}: {error}"))
+        page.goto(server.origin)
+        page.get_by_role("button", name=name).click()
+        if room != "general":
+            go(page, room)
+        return page
+
+    yield open_window
+    for context in contexts:
+        context.close()
+    wait_until(lambda: server.json("/presence/stats")["connections"] == 0)
+    assert problems == []
+
+
+def go(page: Page, room: str) -> None:
+    page.get_by_role("navigation", name="Rooms").get_by_role("button", name=room).click()
+
+
+def online(page: Page) -> Locator:
+    return page.get_by_role("list", name="Online").get_by_role("listitem")
+
+
+def names(page: Page) -> Locator:
+    return online(page).locator("span:not(.avatar)")
+
+
+def log(page: Page) -> Locator:
+    return page.get_by_role("log", name="Messages")
+
+
+def bodies(page: Page) -> Locator:
+    return log(page).locator(".body")
+
+
+def state(page: Page) -> Locator:
+    return page.locator("#state")
+
+
+def board(page: Page) -> Locator:
+    return page.get_by_role("application", name="Shared area")
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def hide(page: Page, hidden: bool) -> None:
+    """What the browser says to a page whose tab is hidden; a headless one hides none."""
+    page.evaluate(
+        "(hidden) => {"
+        " Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )
+
+
+def test_who_comes_is_listed_and_greeted(enter: Enter) -> None:
+    """Two people in a room see each other in the list, in order of joining, and the server's greeting."""
+    ann = enter("Ann")
+    expect(names(ann)).to_have_text(["Ann Archer (you)"])
+    expect(log(ann)).to_contain_text("Welcome, Ann Archer!")
+
+    bob = enter("Bob")
+    expect(names(bob)).to_have_text(["Ann Archer", "Bob Berger (you)"])
+    expect(names(ann)).to_have_text(["Ann Archer (you)", "Bob Berger"])
+    expect(online(ann).locator(".avatar")).to_have_text(["AA", "BB"])
+    for page in (ann, bob):
+        expect(log(page)).to_contain_text("Welcome, Bob Berger!")
+        expect(state(page)).to_have_text("")
+
+
+def test_people_chat_both_ways(enter: Enter) -> None:
+    """A message stands once in the sender's window and once in the other's, with the sender's name."""
+    ann, bob = enter("Ann"), enter("Bob")
+    expect(online(ann)).to_have_count(2)
+    expect(online(bob)).to_have_count(2)
+
+    say(ann, "Hello Bob")
+    expect(bodies(bob)).to_have_text(["Ann ArcherHello Bob"])
+    say(bob, "Hello Ann")
+    for page in (ann, bob):
+        expect(bodies(page)).to_have_text(["Ann ArcherHello Bob", "Bob BergerHello Ann"])
+
+
+def test_who_types_is_shown(enter: Enter) -> None:
+    """The others see that somebody is typing, until the message comes."""
+    ann, bob = enter("Ann"), enter("Bob")
+    expect(online(ann)).to_have_count(2)
+    ann.get_by_label("Message", exact=True).press_sequentially("Hel")
+    expect(bob.locator("#typing")).to_have_text("Ann Archer is typing …")
+    ann.get_by_role("button", name="Send").click()
+    expect(bodies(bob)).to_have_text(["Ann ArcherHel"])
+    expect(bob.locator("#typing")).to_have_text("")
+    expect(ann.locator("#typing")).to_have_text("")
+
+
+def test_cursors_move(enter: Enter) -> None:
+    """A pointer over the shared area, or its arrow keys, move a cursor with a name in the other window."""
+    ann, bob = enter("Ann"), enter("Bob")
+    expect(online(ann)).to_have_count(2)
+    area = board(ann).bounding_box()
+    assert area is not None
+    ann.mouse.move(area["x"] + area["width"] / 4, area["y"] + area["height"] / 2)
+    cursor = board(bob).locator(".cursor")
+    expect(cursor).to_have_text("Ann Archer")
+    expect(cursor).to_have_attribute("style", re.compile("left: 25%; top: 50%;"))
+
+    ann.mouse.move(0, 0)
+    expect(cursor).to_have_count(0)
+    board(ann).focus()
+    ann.keyboard.press("ArrowRight")
+    ann.keyboard.press("ArrowDown")
+    expect(cursor).to_have_attribute("style", re.compile("left: 27%; top: 52%;"))
+    ann.keyboard.press("Enter")
+    expect(board(bob).get_by_role("img", name="Ann Archer waves")).to_be_visible()
+    expect(board(bob).get_by_role("img")).to_have_count(0)
+
+
+def test_away(enter: Enter) -> None:
+    """Who hides the tab is shown as away, unless another window of theirs is seen."""
+    ann, bob = enter("Ann"), enter("Bob")
+    expect(online(ann)).to_have_count(2)
+    hide(bob, True)
+    expect(online(ann).nth(1)).to_contain_text("away")
+    hide(bob, False)
+    expect(online(ann).nth(1)).not_to_contain_text("away")
+
+    second = enter("Bob")
+    expect(online(second)).to_have_count(2)
+    hide(second, True)
+    expect(online(second).nth(1)).not_to_contain_text("away")
+    expect(online(ann).nth(1)).not_to_contain_text("away")
+
+
+def test_who_leaves_disappears(enter: Enter) -> None:
+    """Somebody who closes the window, or goes to another room, is gone from the list, with the cursor."""
+    ann, bob, carol = enter("Ann"), enter("Bob"), enter("Carol")
+    expect(online(ann)).to_have_count(3)
+    bob.bring_to_front()
+    board(bob).hover()
+    expect(board(ann).locator(".cursor")).to_have_text("Bob Berger")
+
+    bob.context.close()
+    expect(names(ann)).to_have_text(["Ann Archer (you)", "Carol Chen"])
+    expect(log(ann)).to_contain_text("Bob Berger has left.")
+    expect(board(ann).locator(".cursor")).to_have_count(0)
+    go(carol, "random")
+    expect(names(ann)).to_have_text(["Ann Archer (you)"])
+
+
+def test_rooms_are_apart(enter: Enter) -> None:
+    """Who is in one room neither sees nor hears those in another."""
+    ann, bob, carol = enter("Ann"), enter("Bob"), enter("Carol", "random")
+    expect(names(carol)).to_have_text(["Carol Chen (you)"])
+    expect(online(bob)).to_have_count(2)
+
+    say(ann, "Only for general")
+    expect(log(bob)).to_contain_text("Only for general")
+    say(carol, "Only for random")
+    expect(bodies(carol)).to_have_text(["Carol ChenOnly for random"])
+    expect(bodies(bob)).to_have_text(["Ann ArcherOnly for general"])
+
+
+def test_staff_room_is_for_staff(enter: Enter) -> None:
+    """Only who has the staff claim gets in; somebody else is told why, in words, and can go elsewhere."""
+    ann, bob = enter("Ann", "staff"), enter("Bob")
+    expect(names(ann)).to_have_text(["Ann Archer (you)"])
+
+    expect(names(bob)).to_have_text(["Bob Berger (you)"])
+    go(bob, "staff")
+    expect(log(bob)).to_have_text("Sorry, you cannot come in. This room is for staff only.")
+    expect(bob.get_by_role("button", name="Send")).to_be_disabled()
+    expect(online(bob)).to_have_count(0)
+    go(bob, "random")
+    expect(names(bob)).to_have_text(["Bob Berger (you)"])
+    expect(bob.get_by_role("button", name="Send")).to_be_enabled()
+
+
+def test_two_windows_of_one_user(enter: Enter) -> None:
+    """Somebody with two windows is listed once, and sees in each what was written in the other."""
+    first, second = enter("Ann"), enter("Ann")
+    expect(names(second)).to_have_text(["Ann Archer (you)"])
+
+    say(first, "From here")
+    expect(bodies(second)).to_have_text(["Ann ArcherFrom here"])
+    expect(log(second).locator(".mine")).to_have_count(1)
+    second.context.close()
+    say(first, "Still here")
+    expect(names(first)).to_have_text(["Ann Archer (you)"])
+
+
+def test_text_is_never_markup(enter: Enter) -> None:
+    """What people write is shown as they wrote it."""
+    ann, bob = enter("Ann"), enter("Bob")
+    expect(online(ann)).to_have_count(2)
+
+    say(ann, "<img src=x onerror='throw 1'>")
+    for page in (ann, bob):
+        expect(log(page)).to_contain_text("<img src=x onerror='throw 1'>")
+        expect(log(page).locator("img")).to_have_count(0)
+
+
+def test_any_json_from_others(enter: Enter) -> None:
+    """Another client may send any JSON; this page shows what it can, and goes on."""
+    ann, bob = enter("Ann"), enter("Bob")
+    expect(online(ann)).to_have_count(2)
+    for event in ("message", "typing", "cursor", "wave"):
+        for data in ("null", "5", "{x: 'NaN', y: null}", "[]"):
+            bob.evaluate(f"() => room.send('{event}', {data})")
+    say(bob, "the end")
+    expect(bodies(ann).last).to_have_text("Bob Bergerthe end")
+
+
+def test_without_a_network(enter: Enter) -> None:
+    """The page says that it tries again, keeps what was written, and is back by itself."""
+    ann, bob = enter("Ann"), enter("Bob")
+    expect(online(ann)).to_have_count(2)
+    ann.context.set_offline(True)
+    expect(state(ann)).to_have_text("Reconnecting …")
+    expect(ann.get_by_role("button", name="Send")).to_be_disabled()
+    say(bob, "Anybody?")
+    ann.context.set_offline(False)
+    expect(state(ann)).to_have_text("")
+    say(ann, "Here again")
+    expect(bodies(bob)).to_have_text(["Bob BergerAnybody?", "Ann ArcherHere again"])
+
+
+def test_server_restarts(enter: Enter, server: Server) -> None:
+    """When the server restarts everybody is back by themselves, with their messages."""
+    ann, bob = enter("Ann"), enter("Bob")
+    expect(online(ann)).to_have_count(2)
+    say(ann, "Before")
+    server.process.send_signal(signal.SIGHUP)
+    expect(state(ann)).to_have_text("The server restarts. Reconnecting …")
+    for page in (ann, bob):
+        expect(state(page)).to_have_text("")
+        expect(online(page)).to_have_count(2)
+    say(ann, "After")
+    for page in (ann, bob):
+        expect(bodies(page)).to_have_text(["Ann ArcherBefore", "Ann ArcherAfter"])
+
+
+def test_server_killed_and_started_again(enter: Enter, server: Server) -> None:
+    """A server that dies without a word is waited for."""
+    ann = enter("Ann")
+    expect(online(ann)).to_have_count(1)
+    server.kill()
+    expect(state(ann)).to_have_text("Reconnecting …")
+    server.start()
+    server.wait_until_ready()
+    expect(state(ann)).to_have_text("", timeout=20_000)
+    say(ann, "After")
+    expect(bodies(ann)).to_have_text(["Ann ArcherAfter"])
+
+
+def test_statistics_are_linked(enter: Enter) -> None:
+    """The page links to the statistics, which are open and show the room."""
+    ann = enter("Ann")
+    expect(online(ann)).to_have_count(1)
+
+    with ann.context.expect_page() as opened:
+        ann.get_by_role("link", name="Statistics").click()
+    expect(opened.value.get_by_role("row", name="presence-room-general")).to_be_visible()

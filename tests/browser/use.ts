@@ -1,0 +1,38 @@
+// What an application writes in TypeScript; `@ts-expect-error` marks what must not compile.
+import Default, {Presence, type Member, type Room} from "../../flask_presence/static/presence.js";
+
+const presence: Presence = new Default("/presence/ws", {
+  token: async () => (await fetch("/token")).text(),
+  auth: "message",
+  timeout: 5000,
+});
+presence
+  .on("state", (state, {code, delay}) => console.log(state === "waiting" ? delay?.toFixed() : code?.toFixed()))
+  .on("error", ({code, retryable}) => console.log(code.length, !retryable))
+  .on("broadcast", (frame) => console.log(frame.type));
+
+type Info = {status?: string; x: number};
+const room: Room<Info> = presence.join("presence-room", {status: "here", x: 1} as Info);
+room
+  .on("members", (members) => console.log(members.map(({name, status}) => `${name} ${status?.toUpperCase()}`)))
+  .on("joined", (member: Member<Info>) => console.log(member.joinedAt.slice(0, 10)))
+  .on("message:typing", (data, {from, timestamp}) => console.log(data.isTyping, from.userId?.length, timestamp));
+
+async function talk(): Promise<number> {
+  await room.joined;
+  const {delivered} = await room.send("typing", {isTyping: true});
+  const me: Member<Info> = await room.update({status: null});
+  await room.leave();
+  window.Presence satisfies typeof Presence;
+  return delivered + (me.x ?? 0);
+}
+
+// @ts-expect-error: no such state
+if (presence.state === "gone") void talk();
+// @ts-expect-error: the list is the client's own
+room.members.push({});
+// @ts-expect-error: x is a number
+void room.update({x: "1"});
+// @ts-expect-error: no such event
+room.on("gone", () => {});
+presence.close();
