@@ -34,7 +34,7 @@ from .grace import GraceWatch
 from .handlers import EventQueue
 from .ports import Application, Connection, Credential, Loop, Policy
 from .requests import RequestHandler
-from .session import Arrival, Session
+from .session import Session
 from .tokens import TokenWatch
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Hub:
         self._audiences: dict[str, Audience] = {}
         self._loop: Loop | None = None
         self._send_all: SendAll = _send_each
-        self._requests = RequestHandler(self)
+        self.handle = RequestHandler(self).handle
         self._events = EventQueue(self)
         self._tokens = TokenWatch(self)
         self._grace = GraceWatch(self)
@@ -101,10 +101,6 @@ class Hub:
         self._tokens.add(session)
         connection.answer(self.frame(wire.connected(session.id, session.user, self.now())))
         self.emit(session, ClientConnected(session.id, session.user))
-
-    def handle(self, session: Session, arrival: Arrival) -> None:
-        """Answer a frame, or begin to."""
-        self._requests.handle(session, arrival)
 
     def disconnected(self, session: Session, code: int, reason: Reason) -> None:
         """The session's connection is gone: out of its channels, and out of sight."""
@@ -171,9 +167,10 @@ class Hub:
     def announce(self, channel: ChannelName, change: Change, exclude: str | None, now: datetime) -> None:
         self.deliver(channel, wire.member_event(channel, change, now), exclude)
 
-    def tick(self) -> None:
-        """Do what is due; called a few times a second."""
-        now = self.now().timestamp()
+    def tick(self, now: float | None = None) -> None:
+        """Do what is due at `now`, in epoch seconds; called a few times a second."""
+        if now is None:
+            now = self.now().timestamp()
         self._tokens.look_after(now)
         self._grace.look_after(now)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,7 +37,7 @@ from ..domain.members import check_info
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
 from .ports import Credential
-from .session import Arrival, Session
+from .session import Session
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -61,13 +62,13 @@ class RequestHandler:
             wire.Auth: self._auth,
         }
 
-    def handle(self, session: Session, arrival: Arrival) -> None:
-        """Answer a frame, or mark the session busy until that is done."""
-        payload = arrival.payload
-        if not arrival.admitted:
+    def handle(self, session: Session, payload: bytes, is_text: bool, admitted: bool) -> None:
+        """Answer a frame, or mark the session busy until that is done. `is_text`: its UTF-8 has been checked;
+        `admitted`: it is within the rate limit."""
+        if not admitted:
             self._refuse(session, RateLimitExceeded(), wire.read_request_id(payload))
             return
-        if not arrival.is_text and not is_utf8(payload):
+        if not is_text and not is_utf8(payload):
             self._refuse(session, InvalidJSON(), wire.ABSENT)
             return
         request = wire.decode_request(payload)
@@ -200,7 +201,7 @@ class RequestHandler:
         return wire.Updated(channel=str(channel), member=outcome.member.json)
 
     def _ping(self, _session: Session, _request: wire.Ping) -> wire.Frame:
-        return wire.Pong(timestamp=int(self._hub.now().timestamp() * 1000))
+        return wire.Pong(timestamp=int(time.time() * 1000))
 
     def _auth(self, session: Session, request: wire.Auth) -> wire.Frame | None:
         if session.user is not None and session.credential is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ..domain.channels import ChannelName
 from ..domain.events import Event, Reason
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 MAX_WAITING_FRAMES: Final = 1024
 MAX_WAITING_BYTES: Final = 131072
 MAX_WAITING_EVENTS: Final = 1024
-
-
-class Arrival(NamedTuple):
-    """A frame in the queue. `is_text`: its UTF-8 has been checked; `admitted`: it is within the rate limit."""
-
-    payload: bytes
-    is_text: bool
-    admitted: bool
 
 
 class Session:
@@ -70,7 +62,7 @@ class Session:
         self.recheck_failures = 0
         rate = hub.policy.rate_limit
         self._limit = RateLimit(*rate, time.monotonic()) if rate else None
-        self._queue: deque[Arrival] | None = None
+        self._queue: deque[tuple[bytes, bool, bool]] | None = None  # as for `handle`
         self._queued = 0  # bytes
         self._paused = False
 
@@ -85,15 +77,15 @@ class Session:
 
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         """A message from the client: handled now, or once those before it are done."""
-        arrival = Arrival(payload, is_text, self.admit())
+        admitted = self.admit()
         if not self.is_open:
             return
         if not self._queue and not self._must_wait:
-            self.hub.handle(self, arrival)
+            self.hub.handle(self, payload, is_text, admitted)
             return
         if self._queue is None:
             self._queue = deque()
-        self._queue.append(arrival)
+        self._queue.append((payload, is_text, admitted))
         self._queued += len(payload)
         self._balance()
 
@@ -113,9 +105,9 @@ class Session:
     def proceed(self) -> None:
         """Go on with the frames that waited, as far as that is possible."""
         while self._queue and self.is_open and not self._must_wait:
-            arrival = self._queue.popleft()
-            self._queued -= len(arrival.payload)
-            self.hub.handle(self, arrival)
+            payload, is_text, admitted = self._queue.popleft()
+            self._queued -= len(payload)
+            self.hub.handle(self, payload, is_text, admitted)
         if not self._queue:
             self._queue = None
         self._balance()

@@ -106,8 +106,17 @@ class Connection:
         self._reader.start()
 
     def send(self, frame: bytes) -> None:
-        self._endpoint.settle_for(self)
-        self.send_rest((frame,), len(frame), 0)
+        endpoint = self._endpoint
+        endpoint.settle_for(self)
+        if self._state != "open":
+            return
+        self._frames.append(frame)
+        self._backlog += len(frame)
+        if not self._dirty:
+            self._dirty = True
+            endpoint.mark_dirty(self)
+        if self._backlog - self._own > endpoint.limits.max_outbox:
+            self._overflow()
 
     def send_rest(self, frames: Sequence[bytes], size: int, sent: int) -> None:
         """`send` for several at once: `size` bytes, the first `sent` of which the socket has taken already."""

@@ -135,8 +135,22 @@ class Endpoint:
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             connection._dirty = False
-            if not connection._writing:
-                connection._write()
+            if connection._writing:
+                continue
+            frames = connection._frames
+            if len(frames) == 1 and connection._state == "open":
+                # Most often one answer waits and the socket takes it: here without another call.
+                try:
+                    sent = connection._sock.send(frames[0])
+                except OSError:
+                    sent = 0  # full, or broken: the next attempt will tell
+                if sent == connection._backlog:
+                    frames.clear()
+                    connection._backlog = connection._own = 0
+                    connection._half_sent = False
+                    continue
+                connection._forget(sent)
+            connection._write()
         reports, self._reports = self._reports, []
         for connection in reports:
             connection.report()
