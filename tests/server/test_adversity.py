@@ -13,8 +13,8 @@ from websockets.exceptions import InvalidStatus
 
 from ..conftest import Connect
 from ..support.client import client
+from ..support.raw import greet, masked
 from ..support.server import Server, running, wait_until
-from .test_servers import greet, masked
 
 
 def test_lone_surrogates(connect: Connect, name: str) -> None:
@@ -88,7 +88,7 @@ def test_end_behind_waiting_frames(connect: Connect, server: Server, name: str) 
     for frames in (100, 3000):
         token = server.token("ann")
         with socket.create_connection(("127.0.0.1", server.port)) as raw:
-            greet(raw, server, f"?token={token}")
+            greet(raw, server.port, token)
             join = {"type": "join", "channel": channel, "userInfo": {"seconds": 2.5}}
             raw.sendall(masked(json.dumps(join).encode()) + masked(b"", 10) + masked(b'{"type":"ping"}') * frames)
         wait_until(lambda: server.json(f"/presence/channels/{channel}")["memberCount"] == 1)

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect as open_socket
 
 from ..support.client import Client, client
+from ..support.raw import greet, masked
 from ..support.server import COMMANDS, Server, running, wait_until
 
 GEVENT_WEBSOCKET = ("gunicorn-gevent-websocket", "pywsgi-gevent-websocket")
@@ -128,7 +129,7 @@ def test_unread_answers_stop_the_reading() -> None:
     with running(PRESENCE_RATE_LIMIT=None) as server, client(server, "ann") as ann, client(server) as other:
         with socket.create_connection(("127.0.0.1", server.port)) as raw:
             raw.settimeout(10)
-            greet(raw, server)
+            greet(raw, server.port)
             padding = "y" * 1000
             frame = masked(f'{{"type":"ping","requestId":"{padding}"}}'.encode())
             raw.settimeout(0.5)
@@ -146,23 +147,6 @@ def test_unread_answers_stop_the_reading() -> None:
                 answers += pending.count(b'"type":"pong"')
                 pending = pending[-20:] if b'"type":"pong"' not in pending[-20:] else b""
             assert answers >= sent // len(frame) - 1
-
-
-def greet(raw: socket.socket, server: Server, query: str = "") -> None:
-    raw.sendall(
-        f"GET /presence/ws{query} HTTP/1.1\r\nHost: {server.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-    )
-    head = b""
-    while b'"connected"' not in head:
-        head += raw.recv(4096)
-    assert b" 101 " in head
-
-
-def masked(payload: bytes, opcode: int = 1, *, final: bool = True) -> bytes:
-    size = len(payload)
-    length = bytes((0x80 | size,)) if size < 126 else bytes((0xFE,)) + size.to_bytes(2, "big")
-    return bytes((final << 7 | opcode,)) + length + bytes(4) + payload
 
 
 def test_no_deflate() -> None:
@@ -202,7 +186,7 @@ def test_half_open_peer(kind: str) -> None:
     """A client that answers no ping is gone within the interval and the timeout."""
     with running(kind=kind, PRESENCE_PING_INTERVAL=0.4, PRESENCE_PING_TIMEOUT=0.4) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as raw, client(server) as alive:
-            greet(raw, server)
+            greet(raw, server.port)
             began = time.monotonic()
             wait_until(lambda: server.json("/presence/stats")["connections"] == 1)
             assert time.monotonic() - began < 5
@@ -267,7 +251,7 @@ def test_many_idle_connections() -> None:
     with running(PRESENCE_STATS_PUBLIC=True) as server, client(server) as normal, ExitStack() as stack:
         for _ in range(1000):
             raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            greet(raw, server)
+            greet(raw, server.port)
         assert server.json("/presence/stats")["connections"] == 1001
         for _ in range(100):
             assert normal.request("ping")["type"] == "pong"
@@ -280,7 +264,7 @@ def test_flooding_client_delays_nobody() -> None:
 
         def flood() -> None:
             with socket.create_connection(("127.0.0.1", server.port)) as raw:
-                greet(raw, server)
+                greet(raw, server.port)
                 raw.settimeout(0.2)
                 frames = masked(b'{"type":"pong"}', 10) * 2000
                 while not stop.is_set():
@@ -293,7 +277,7 @@ def test_flooding_client_delays_nobody() -> None:
         flooder.start()
         try:
             with socket.create_connection(("127.0.0.1", server.port)) as slow:
-                greet(slow, server)
+                greet(slow, server.port)
                 for byte in masked(b'{"type":"ping"}'):
                     slow.send(bytes((byte,)))
                     assert normal.request("ping")["type"] == "pong"

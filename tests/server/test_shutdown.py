@@ -17,8 +17,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from ..support.client import Client, client
+from ..support.raw import greet
 from ..support.server import Server, running, wait_until
-from .test_servers import greet
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def test_term(arguments: tuple[str, ...], tmp_path: Path) -> None:
         for one in opened:
             one.join("public-room")
         with socket.create_connection(("127.0.0.1", server.port)) as deaf:
-            greet(deaf, server)
+            greet(deaf, server.port)
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             assert collect(opened) == [(1001, "Server shutting down")] * 20

@@ -1,0 +1,150 @@
+"""What a hostile neighbour costs the others: `python -m benchmarks.neighbours`.
+
+Two users talk in a presence channel, at a steady pace, while another client does its worst; every message is
+checked, and timed from its sending to its arrival. First without an attack, then beside each one. The attackers
+are those of the tests, with a process of their own and the lowest priority, as they share a core with those who
+measure. Exit status 1 where a message was lost, came twice, late or to the wrong one, or the server complained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from tests.support.client import Client, client
+from tests.support.hostile import ATTACKS
+from tests.support.server import ROOT, Server, running, wait_until
+
+from .report import format_text
+from .servers import CLIENT_CORE, SERVER_CORE
+
+ROOM = "presence-room"
+PACE = 80.0
+"""Messages a second, within the rate limit."""
+
+
+@dataclass
+class Result:
+    """Seconds that the messages took, what was wrong, and what became of the attacker."""
+
+    delays: list[float]
+    wrong: list[str]
+    outcome: dict[str, int]
+    growth: float
+    """MB of memory that the server did not give back."""
+
+    def row(self, kind: str, calm: Result) -> list[str]:
+        shares = quantiles(self.delays, n=1000)
+        theirs = quantiles(calm.delays, n=1000)
+        said = ", ".join(f"{count} x {what}" for what, count in self.outcome.items())
+        times = [f"{shares[at] * 1000:.2f} ({shares[at] / theirs[at]:.1f}x)" for at in (499, 989)]
+        return [kind, str(len(self.delays)), str(len(self.wrong)), *times, f"{self.growth:.1f}", said]
+
+
+def main() -> int:
+    """0 where nobody was hurt."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=15, help="of every attack")
+    parser.add_argument("--only", default="", help="attacks, by name, with commas between them")
+    arguments = parser.parse_args()
+    if not 1 <= arguments.seconds <= 50:
+        parser.error("--seconds is 1 to 50")
+    subprocess.run(["taskset", "-cp", str(CLIENT_CORE), str(_own_pid())], check=True, capture_output=True)
+    chosen = [kind for kind in ATTACKS if not arguments.only or kind in arguments.only.split(",")]
+    calm = measure(None, arguments.seconds)
+    rows = [["attack", "messages", "wrong", "p50 ms", "p99 ms", "MB kept", "the attacker"], calm.row("none", calm)]
+    wrong = list(calm.wrong)
+    for kind in chosen:
+        result = measure(kind, arguments.seconds)
+        rows.append(result.row(kind, calm))
+        wrong += [f"{kind}: {text}" for text in result.wrong]
+    print(format_text(rows))
+    for text in wrong:
+        print(f"FAILED: {text}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def measure(kind: str | None, seconds: float) -> Result:
+    """A server of its own, two users, and an attacker, if any."""
+    with running() as server, client(server, "ann") as ann, client(server, "bob") as bob:
+        pids = [server.process.pid, *_children(server.process.pid)]
+        for pid in pids:
+            subprocess.run(["taskset", "-acp", str(SERVER_CORE), str(pid)], check=True, capture_output=True)
+        bob.join(ROOM)
+        ann.join(ROOM)
+        bob.event()
+        talk(ann, bob, 1)
+        before = _memory(pids)
+        outcome: dict[str, int] = {}
+        with attacked(server, kind, outcome):
+            delays, wrong = talk(ann, bob, seconds)
+        wait_until(lambda: server.json("/presence/stats")["connections"] == 2)
+        if server.json("/presence/stats")["channels"] != 1:
+            wrong.append("channels were left behind")
+        if "Traceback" in server.log():
+            wrong.append("a traceback")
+        return Result(delays, wrong, outcome, (_memory(pids) - before) / 1024)
+
+
+def talk(ann: Client, bob: Client, seconds: float) -> tuple[list[float], list[str]]:
+    """Ann speaks and Bob listens."""
+    delays, wrong = [], []
+    begun = time.perf_counter()
+    for number in range(int(seconds * PACE)):
+        time.sleep(max(0.0, begun + number / PACE - time.perf_counter()))
+        sent = time.perf_counter()
+        ann.send({"type": "channel:message", "channel": ROOM, "data": number, "requestId": number})
+        heard = bob.event()
+        delays.append(time.perf_counter() - sent)
+        answer: dict[str, Any] = ann.event()
+        if (heard.get("data"), answer.get("requestId"), answer.get("delivered")) != (number, number, 1):
+            wrong.append(f"message {number}: {heard} {answer}")
+    return delays, wrong
+
+
+@contextmanager
+def attacked(server: Server, kind: str | None, outcome: dict[str, int]) -> Iterator[None]:
+    """The attack goes on through the block; after it, `outcome` has what came of it."""
+    if kind is None:
+        yield
+        return
+    command = ["nice", "-n", "19", sys.executable, "-m", "tests.support.hostile"]
+    command += [kind, str(server.port), server.token("mallory")]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            yield
+            process.stdin.close()
+            outcome.update(json.loads(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+def _own_pid() -> int:
+    return int(Path("/proc/self").readlink().name)
+
+
+def _children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def _memory(pids: list[int]) -> int:
+    """Resident kB."""
+    status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in pids)
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""What clients put into their frames, to pose as somebody, to forge, to leak or to fill up: it stays in its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.exceptions import InvalidStatus
+
+from flask_presence.domain.members import RESERVED_KEYS
+
+from ..conftest import Connect
+from ..support.client import client
+from ..support.raw import masked, split_frames, upgraded
+from ..support.server import Server, running, wait_until
+
+SERVER_TYPES = [
+    *("connected", "channel:joined", "channel:left", "channel:sent", "channel:updated", "channel:message", "pong"),
+    *("presence:member_joined", "presence:member_left", "presence:member_updated", "auth:ok", "auth:expiring", "error"),
+]
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("type", SERVER_TYPES)
+def test_envelope_is_the_servers(connect: Connect, name: str, type: str) -> None:
+    """Whatever a client calls its message and adds to it, the others get a message from that client, and no more."""
+    ann, bob = connect("ann"), connect("bob")
+    bob.join(name)
+    ann.join(name)
+    forged = {"member": {"id": "eve"}, "from": {"clientId": "server"}, "timestamp": "1970-01-01T00:00:00.000Z"}
+    ann.say(name, {"type": type}, event=type, clientId="server", code="X", **forged)
+    heard = bob.event()
+    assert heard.keys() == {"type", "channel", "event", "data", "from", "timestamp"}
+    assert (heard["type"], heard["event"], heard["data"]) == ("channel:message", type, {"type": type})
+    assert heard["from"] == {"clientId": ann.id, "userId": "ann"}
+    assert heard["timestamp"] > "2024"
+
+
+@given(
+    info=st.dictionaries(
+        st.sampled_from(sorted(RESERVED_KEYS)) | st.sampled_from(["name", "avatar", "constructor", "prototype"]),
+        JSON_VALUES,
+        max_size=6,
+    )
+)
+def test_nobody_poses_as_somebody(server: Server, info: dict[str, Any]) -> None:
+    """Whatever is in a `userInfo`, at a join or an update: the server's fields are the server's."""
+    with client(server, "mallory") as mallory:
+        joined = mallory.join("presence-posing", **info)["me"]
+        updated = mallory.update("presence-posing", **info)["member"]
+        listed = server.json("/presence/channels/presence-posing")["members"][0]
+        assert updated == listed
+        for member in (joined, updated):
+            assert (member["id"], member["clientId"]) == ("mallory", mallory.id)
+            assert member["joinedAt"] == joined["joinedAt"] > "2024"
+            assert "__proto__" not in member
+            assert isinstance(member["name"], str)
+            assert isinstance(member.get("avatar", ""), str)
+
+
+def test_forbidden_tells_nothing(connect: Connect, name: str) -> None:
+    """Who may not join cannot learn from the answers whether anybody is there."""
+    eve, taken = connect("eve"), f"presence-team-{name}"
+    nobody = eve.request("join", channel=f"presence-denied-{name}")
+    connect("ann", claims={"teams": [name]}).join(taken)
+    assert nobody == {"type": "error", "code": "FORBIDDEN", "message": "Access denied"}
+    assert eve.request("join", channel=taken) == nobody
+    assert eve.request("join", channel=f"presence-broken-{name}") == nobody
+    anonymous = connect()
+    assert anonymous.request("join", channel=taken) == anonymous.request("join", channel=f"presence-{name}-empty")
+
+
+def test_no_forged_log_lines(name: str) -> None:
+    """What a client sends cannot begin a line of the log, and makes no long ones."""
+    with running() as server, client(server, f"a\r\nFAKE {name}", claims={"name": "b\r\nFAKE"}) as one:
+        for channel in (f"private-broken-{'x' * 180}", "private-broken-\u2028FAKE", "private-broken-\u009bFAKE"):
+            one.request("join", channel=channel)
+        one.request("x\r\nFAKE")
+        with pytest.raises(InvalidStatus), client(server, headers={"Origin": f"http://{'FAKE' * 200}.example"}):
+            pass
+        log = server.log()
+    assert "broken-" in log
+    assert not [line for line in log.splitlines() if line.startswith("FAKE")]
+    assert "FAKE" * 80 not in log
+
+
+def test_forwarded_headers_are_not_believed(server: Server) -> None:
+    """Without the app's own ProxyFix, no header makes a foreign page the same origin."""
+    headers = {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
+    with pytest.raises(InvalidStatus) as caught, client(server, headers=headers):
+        pass
+    assert caught.value.response.status_code == 403
+
+
+def test_two_origins(server: Server) -> None:
+    """Two `Origin` headers are no origin."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+        raw.sendall(
+            f"GET /presence/ws HTTP/1.1\r\nHost: {server.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Origin: {server.origin}\r\nOrigin: http://evil.example\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        assert raw.recv(4096).split()[1] in (b"400", b"403")
+
+
+def test_asking_for_channels_without_end(name: str) -> None:
+    """Somebody who asks for ever more channels, refused or not, leaves nothing behind."""
+    with running(PRESENCE_RATE_LIMIT=None) as server:
+        status = Path(f"/proc/{worker_of(server.process.pid)}/statm")
+        before = 0
+        for turn in range(5):
+            with upgraded(server.port, server.token("mallory")) as raw:
+                for kind in ("presence", "private-denied", ""):
+                    ask(raw, [f"{kind}-{turn}-{number}-{name}" for number in range(2000)])
+            wait_until(lambda: server.json("/presence/stats")["connections"] == 0)
+            assert server.json("/presence/stats")["channels"] == 0
+            pages = int(status.read_text().split()[1])
+            before = before or pages
+        assert (pages - before) * os.sysconf("SC_PAGESIZE") < 2_000_000
+
+
+def ask(raw: socket.socket, channels: list[str]) -> None:
+    """Ask to join them all; each is answered."""
+    for start in range(0, len(channels), 500):
+        part = channels[start : start + 500]
+        raw.sendall(b"".join(masked(json.dumps({"type": "join", "channel": one}).encode()) for one in part))
+        answers, rest = 0, b""
+        while answers < len(part):
+            frames, rest = split_frames(rest + raw.recv(65536))
+            answers += len(frames)
+
+
+def worker_of(pid: int) -> int:
+    """The one child of gunicorn's arbiter."""
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])

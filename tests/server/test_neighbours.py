@@ -1,0 +1,73 @@
+"""A hostile neighbour changes nothing: whatever one client does, two others talk as if it were not there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ..support.client import client
+from ..support.hostile import ATTACKS
+from ..support.server import ROOT, Server, running, wait_until
+
+ROOM = "presence-room"
+ENDINGS = {
+    "messages": "closed with 1008",
+    "joins": "closed with 1008",
+    "pings": "closed with 1008",
+    "fragments": "closed with 1008",
+    "garbage": "closed with 1002",
+    "giants": "closed with 1009",
+}
+"""How the server gets rid of who does this; it bears with the others, and they with it."""
+
+
+@contextmanager
+def attacked(server: Server, kind: str) -> Iterator[dict[str, int]]:
+    """An attack that has begun, and goes on through the block; after it, what came of it."""
+    outcome: dict[str, int] = {}
+    command = [sys.executable, "-m", "tests.support.hostile", kind, str(server.port), server.token("mallory")]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "begun\n"
+            yield outcome
+            process.stdin.close()
+            outcome.update(json.loads(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_nobody_else_notices(kind: str) -> None:
+    """Every message arrives, once, in order, to the right people; then the attacker is gone without a trace."""
+    with (
+        running(PRESENCE_MAX_OUTBOX=131072, PRESENCE_RATE_LIMIT=[100, 300]) as server,
+        client(server, "ann") as ann,
+        client(server, "bob") as bob,
+    ):
+        bob.join(ROOM)
+        ann.join(ROOM, name="Ann")
+        assert bob.event()["type"] == "presence:member_joined"
+        with attacked(server, kind) as outcome:
+            for number in range(100):
+                assert ann.say(ROOM, number)["delivered"] == 1
+                heard = bob.event()
+                assert (heard["type"], heard["data"], heard["from"]["userId"]) == ("channel:message", number, "ann")
+            ann.update(ROOM, status="unimpressed")
+            assert bob.event()["member"]["status"] == "unimpressed"
+            assert [member["id"] for member in ann.join(ROOM)["members"]] == ["bob", "ann"]
+            assert ann.silent()
+            assert bob.silent()
+        if kind in ENDINGS:
+            assert ENDINGS[kind] in outcome
+        wait_until(lambda: server.json("/presence/stats")["connections"] == 2)
+        assert [channel["name"] for channel in server.json("/presence/channels")["channels"]] == [ROOM]
+        assert "Traceback" not in server.log()

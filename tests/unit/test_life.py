@@ -1,0 +1,213 @@
+"""The life of connections, as clients see it: a state machine over a real app, hub and backend, beside a model."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Flask
+from flask_jwt_extended import JWTManager
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from flask_presence import Presence, User
+from flask_presence.service import Service
+from flask_presence.testing import TestClient
+
+USERS = st.sampled_from([None, "ann", "bob"])
+CHANNELS = st.sampled_from(["lobby", "private-a", "presence-a", "presence-b", "presence-staff", "private-staff"])
+INFO = st.none() | st.dictionaries(st.sampled_from(["name", "x"]), st.none() | st.text("ab", max_size=40), max_size=2)
+MAX_CHANNELS, MAX_INFO = 4, 60
+
+
+@dataclass(eq=False)
+class Peer:
+    """A connection, and what it believes from its snapshots and events alone."""
+
+    client: TestClient
+    user: str | None
+    stack: ExitStack = field(default_factory=ExitStack)
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def answer(self, type: str, **fields: Any) -> tuple[str, Any]:
+        """Type, or error code, of the answer to a request; and the answer, after all that came before it."""
+        answer = self.client.request({"type": type, **fields})
+        return answer.get("code", answer["type"]), answer
+
+    def listen(self) -> list[dict[str, Any]]:
+        """Take in what has come of members; the rest of what has come."""
+        messages = []
+        while self.client.received:
+            event = self.client.receive()
+            kind = event["type"]
+            if not kind.startswith("presence:"):
+                messages.append(event)
+                continue
+            view, member = self.views[event["channel"]], event["member"]
+            assert (member["id"] in view) == (kind != "presence:member_joined"), event
+            if kind == "presence:member_left":
+                assert view.pop(member["id"]) == member
+            else:
+                view[member["id"]] = member
+        return messages
+
+
+class Life(RuleBasedStateMachine):
+    """Connections come, join, talk, leave and end in every way; everybody's view stays the truth."""
+
+    peers = Bundle("peers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        app = Flask("life")
+        app.config.update(
+            JWT_SECRET_KEY="a secret of thirty-two characters",
+            PRESENCE_MAX_CHANNELS=MAX_CHANNELS,
+            PRESENCE_MAX_USER_INFO=MAX_INFO,
+            PRESENCE_RATE_LIMIT=None,
+        )
+        JWTManager(app)
+        self.presence = Presence(app)
+        self.presence.guard("staff")(lambda user: user.id == "ann")
+        self.app = app
+        self.alive: list[Peer] = []
+
+    @property
+    def service(self) -> Service:
+        service: Service = self.app.extensions["presence.service"]
+        return service
+
+    @rule(target=peers, user=USERS)
+    def connect(self, user: str | None) -> Peer:
+        client = self.presence.test_client(user=User(user, name=user.title()) if user else None, app=self.app)
+        peer = Peer(client, user)
+        peer.stack.enter_context(client)
+        self.alive.append(peer)
+        return peer
+
+    @rule(peer=peers, channel=CHANNELS, info=INFO)
+    def join(self, peer: Peer, channel: str, info: dict[str, Any] | None) -> None:
+        if peer not in self.alive:
+            return
+        peer.listen()
+        fields = {} if info is None else {"userInfo": info}
+        code, answer = peer.answer("join", channel=channel, **fields)
+        peer.listen()
+        if code != "channel:joined":
+            assert channel not in peer.views or code == "JOIN_FAILED"
+            public = channel == "lobby"
+            staff = channel.endswith("staff") and peer.user == "bob"
+            if not public and (peer.user is None or staff):
+                assert code == "FORBIDDEN"
+            else:
+                assert code == "JOIN_FAILED"
+                assert len(peer.views) == MAX_CHANNELS or info
+            return
+        assert peer.user is not None or channel == "lobby"
+        assert len(peer.views) < MAX_CHANNELS or channel in peer.views
+        peer.views[channel] = {member["id"]: member for member in answer.get("members", [])}
+        if channel.startswith("presence-"):
+            assert peer.views[channel][str(peer.user)] == answer["me"]
+
+    @rule(peer=peers, channel=CHANNELS)
+    def leave(self, peer: Peer, channel: str) -> None:
+        if peer not in self.alive:
+            return
+        inside = any(channel in other.views for other in self.alive)
+        code, _ = peer.answer("leave", channel=channel)
+        peer.listen()
+        assert code == ("channel:left" if channel in peer.views else "NOT_MEMBER" if inside else "NOT_FOUND")
+        peer.views.pop(channel, None)
+
+    @rule(peer=peers, channel=CHANNELS, info=INFO.filter(lambda info: info is not None))
+    def update(self, peer: Peer, channel: str, info: dict[str, Any]) -> None:
+        if peer not in self.alive:
+            return
+        code, answer = peer.answer("channel:update", channel=channel, userInfo=info)
+        peer.listen()
+        if channel in peer.views and channel.startswith("presence-"):
+            assert code in ("channel:updated", "UPDATE_FAILED")
+            if code == "channel:updated":
+                assert peer.views[channel][str(peer.user)] == answer["member"]
+        else:
+            assert code == "UPDATE_FAILED"
+
+    @rule(peer=peers, channel=CHANNELS, number=st.integers())
+    def send(self, peer: Peer, channel: str, number: int) -> None:
+        if peer not in self.alive:
+            return
+        for other in self.alive:
+            other.listen()
+        code, answer = peer.answer("channel:message", channel=channel, data=number)
+        inside = [other for other in self.alive if channel in other.views and other is not peer]
+        assert code == ("channel:sent" if channel in peer.views else "NOT_IN_CHANNEL")
+        sent = code == "channel:sent"
+        assert not sent or answer["delivered"] == len(inside)
+        for other in self.alive:
+            heard = [(event["channel"], event["data"], event["from"]["clientId"]) for event in other.listen()]
+            assert heard == ([(channel, number, peer.client.client_id)] if sent and other in inside else [])
+
+    @rule(channel=CHANNELS, number=st.integers(), peer=peers)
+    def broadcast(self, channel: str, number: int, peer: Peer) -> None:
+        with self.app.app_context():
+            inside = [other for other in self.alive if channel in other.views and other is not peer]
+            message = {"type": "news", "number": number}
+            assert self.presence.broadcast_to_channel(channel, message, exclude=peer.client.client_id) == len(inside)
+        for other in self.alive:
+            assert other.listen() == ([message] if other in inside else [])
+
+    @rule(peer=consumes(peers))
+    def disconnect(self, peer: Peer) -> None:
+        peer.stack.close()
+        if peer in self.alive:
+            self.alive.remove(peer)
+
+    @rule(user=st.sampled_from(["ann", "bob"]))
+    def disconnect_user(self, user: str) -> None:
+        with self.app.app_context():
+            assert self.presence.disconnect(user_id=user) == sum(peer.user == user for peer in self.alive)
+        self.alive = [peer for peer in self.alive if peer.user != user]
+
+    @rule()
+    def expire(self) -> None:
+        """A day later: every token has ended, and with it the connections that rest on one."""
+        if self.service.hub.current_loop is not None:
+            self.service.hub.tick(time.time() + 86400)
+        self.alive = [peer for peer in self.alive if peer.user is None]
+
+    @invariant()
+    def every_view_is_the_truth(self) -> None:
+        with self.app.app_context():
+            for peer in self.alive:
+                peer.listen()
+                for channel, view in peer.views.items():
+                    assert view == {
+                        member.id: member.to_dict() for member in self.presence.get_channel_members(channel)
+                    }
+
+    @invariant()
+    def channels_are_those_of_the_living(self) -> None:
+        inside = {channel for peer in self.alive for channel in peer.views}
+        with self.app.app_context():
+            assert {channel.name for channel in self.presence.list_channels()} == inside
+            assert self.presence.get_channel_stats().connections == len(self.alive)
+            for channel in inside:
+                present = [peer for peer in self.alive if channel in peer.views]
+                found = self.presence.get_channel(channel)
+                assert found is not None
+                counted = {peer.user for peer in present} if channel.startswith("presence-") else present
+                assert found.member_count == len(counted)
+
+    def teardown(self) -> None:
+        for peer in self.alive:
+            peer.stack.close()
+        with self.app.app_context():
+            assert self.presence.list_channels() == []
+            assert self.presence.get_channel_stats().connections == 0
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
