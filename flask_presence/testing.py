@@ -38,6 +38,9 @@ class InlineLoop:
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         self._waiting.append(lambda: function(*arguments))
 
+    def sleep(self, seconds: float) -> None:
+        """There is nobody to wait for."""
+
     def settle(self) -> None:
         """Run what has been spawned, and what that spawns, until nothing is left."""
         while self._waiting:

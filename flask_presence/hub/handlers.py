@@ -35,9 +35,10 @@ class EventQueue:
             session.events.append(event)
 
     def _work_off(self, session: Session) -> None:
-        run = self._hub.loop.run
-        while (event := run(lambda: self._next(session))) is not None:
+        loop = self._hub.loop
+        while (event := loop.run(lambda: self._next(session))) is not None:
             self._hub.application.notify(event, session.token)
+            loop.sleep(0)  # a thousand handlers that never wait would be one long one to everybody else
 
     def _next(self, session: Session) -> Event | None:
         if session.events:

@@ -67,6 +67,9 @@ class Loop(Protocol):
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call `function`, which may block, beside the loop."""
 
+    def sleep(self, seconds: float) -> None:
+        """Wait, beside the loop; `0` lets everybody else have a turn."""
+
 
 class Application(Protocol):
     """The application's own code. Every method may block; each runs it in a fresh app context."""

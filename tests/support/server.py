@@ -123,8 +123,7 @@ class Server:
             try:
                 self.process.wait(DEADLINE)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(DEADLINE)
+                self.kill()
 
     def close(self) -> None:
         self.stop()
