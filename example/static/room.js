@@ -117,6 +117,7 @@ $('composer').onsubmit = async (event) => {
   event.preventDefault();
   const text = $('text').value;
   $('text').value = '';
+  typedAt = 0;
   try {
     await room.send('message', { text });
     say(me, text); // the server sends a message to everybody else
@@ -240,9 +241,9 @@ function dropCursor(id) {
 }
 
 function wave(id, place) {
-  const hand = put(paint(element('span', '👋', 'wave'), id), place);
-  hand.role = 'img';
-  hand.ariaLabel = `${nameOf(id)} waves`;
-  $('board').append(hand);
-  setTimeout(() => hand.remove(), 1500);
+  const ring = put(paint(element('span', '', 'wave'), id), place);
+  ring.role = 'img';
+  ring.ariaLabel = `${nameOf(id)} waves`;
+  $('board').append(ring);
+  setTimeout(() => ring.remove(), 1500);
 }
