@@ -12,7 +12,7 @@ var Presence = (() => {
 
   const TIMEOUT = 10_000;
   const SILENCE = 30_000; // after so long without a frame, ask whether the server is still there
-  const PROBE_PATIENCE = 3_000; // when the browser says that the network has changed
+  const PROBE_PATIENCE = 5_000; // when the browser says that the network has changed
   const STABLE = 5_000; // a connection that lived so long has not failed
   const MIN_DELAY = 500;
   const MAX_DELAY = 30_000;
@@ -395,7 +395,7 @@ var Presence = (() => {
         } catch (problem) {
           if (this.#socket === socket) {
             this._emit("error", problem);
-            this.#lost(TOKEN_ENDED, problem.message);
+            this.#lost(passes(problem) ? LOST : TOKEN_ENDED, problem.message);
           }
           return;
         }
