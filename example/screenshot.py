@@ -75,8 +75,7 @@ def hide(page: Page) -> None:
 
 def point(page: Page, x: float, y: float) -> None:
     """Move the pointer to a place in the shared area."""
-    area = page.get_by_role("application").bounding_box()
-    assert area is not None
+    area = page.evaluate("() => document.getElementById('board').getBoundingClientRect().toJSON()")
     page.mouse.move(area["x"] + area["width"] * x, area["y"] + area["height"] * y)
     page.wait_for_timeout(200)
 
