@@ -116,6 +116,21 @@ def test_overflow(pair: Pair) -> None:
     assert pair.endpoint.overflowed == 1
 
 
+def test_outbox_at_its_limit(pair: Pair) -> None:
+    """As much as the limit may wait for a socket that takes nothing; one byte more ends it."""
+
+    def fill() -> None:
+        while not pair.connection._writing:
+            pair.connection.send(b"x" * 1000)
+            pair.endpoint._flush()
+        pair.connection.send(b"x" * (LIMIT - pair.connection._backlog))
+
+    pair.run(fill)
+    assert pair.handler.endings == []
+    pair.run(lambda: pair.connection.send(b"x"))
+    assert pair.handler.endings == [(1013, "slow")]
+
+
 def test_large_answers_do_not_count(pair: Pair) -> None:
     """What a connection asked for may be larger than its outbox."""
     pair.run(lambda: pair.connection.answer(encode_frame(b"x" * 60000)))
