@@ -401,10 +401,9 @@ var Presence = (() => {
         }
       }
       if (this.#socket === socket) {
+        const rooms = [...this.#rooms.values()]; // those that a handler adds now enter by themselves
         this.#enter("connected");
-        for (const room of this.#rooms.values()) {
-          room._enter();
-        }
+        rooms.forEach((room) => room._enter());
       }
     }
 
