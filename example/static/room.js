@@ -20,6 +20,7 @@ $('login').onsubmit = (event) => {
     }
   });
   presence.on('state', showState);
+  showState(presence.state);
   $('login').hidden = true;
   $('room').hidden = $('quit').hidden = false;
   enter('general');
@@ -47,27 +48,32 @@ function enter(name) {
     .on('updated', keepAwake)
     .on('message:message', (data, { from }) => {
       stopTyping(from.userId);
-      say(from.userId, data?.text);
+      if (isText(data?.text)) say(from.userId, data.text);
     })
-    .on('message:greeting', ({ text }) => note(text)) // the server says it, in app.py
+    .on('message:greeting', (data, { from }) => {
+      if (from.clientId === 'server') note(data.text); // app.py says it; anybody else could only pretend to
+    })
     .on('message:typing', (_, { from }) => startTyping(from.userId))
     .on('message:cursor', (place, { from }) => (isPlace(place) ? moveCursor : dropCursor)(from.userId, place))
     .on('message:wave', (place, { from }) => isPlace(place) && wave(from.userId, place))
     .on('error', ({ code, message }) => {
       note(code === 'FORBIDDEN' ? `Sorry, you cannot come in. ${message}` : `Sorry, that failed. ${message}`);
     });
-  room.joined.then(() => $('text').focus(), () => {});
+  room.joined.then(() => document.activeElement.closest('#login, #rooms') && $('text').focus(), () => {});
 }
 
 $('rooms').onclick = ({ target }) => target.value && enter(target.value);
 
+// Another client may send any JSON.
+const isText = (text) => typeof text === 'string';
+
 /* Connection */
 
-function showState(state, { code }) {
+function showState(state, { code } = {}) {
   $('again').hidden = state !== 'closed';
   $('send').disabled = true;
   $('state').textContent = {
-    connecting: 'Connecting …',
+    connecting: $('state').textContent || 'Connecting …', // said once, not at every attempt
     connected: '',
     waiting: code === 1001 ? 'The server restarts. Reconnecting …' : 'Reconnecting …',
     closed: `You are not connected. ${CLOSED[code] ?? ''}`
@@ -116,11 +122,12 @@ const send = (event, data) => room?.send(event, data).catch(() => {}); // of the
 $('composer').onsubmit = async (event) => {
   event.preventDefault();
   const text = $('text').value;
+  const here = room;
   $('text').value = '';
   typedAt = 0;
   try {
     await room.send('message', { text });
-    say(me, text); // the server sends a message to everybody else
+    if (room === here) say(me, text); // the server sends a message to everybody else
   } catch ({ message }) {
     note(`That was not sent. ${message}`);
     $('text').value ||= text;
@@ -131,7 +138,7 @@ function say(id, text) {
   const line = element('p', '', id === me ? 'message mine' : 'message');
   const name = nameOf(id);
   const body = element('span', '', 'body');
-  body.append(element('b', name), element('span', String(text))); // a client may send any JSON; this is text
+  body.append(element('b', name), element('span', text));
   line.append(avatar(id, name), body);
   show(line);
 }
@@ -139,8 +146,10 @@ function say(id, text) {
 const note = (text) => show(element('p', text, 'note'));
 
 function show(line) {
-  $('log').append(line);
-  $('log').scrollTop = $('log').scrollHeight;
+  const log = $('log');
+  const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60; // who reads further up is left there
+  log.append(line);
+  if (isAtEnd) log.scrollTop = log.scrollHeight;
 }
 
 /* Who is typing */
@@ -214,7 +223,6 @@ function tellWave() {
   wave(me, here);
 }
 
-// Another client may send any JSON.
 const isPlace = (place) => Number.isFinite(place?.x) && Number.isFinite(place?.y);
 
 function put(node, { x, y }) {
@@ -241,9 +249,8 @@ function dropCursor(id) {
 }
 
 function wave(id, place) {
+  $('waved').textContent = id === me ? '' : `${nameOf(id)} waves`;
   const ring = put(paint(element('span', '', 'wave'), id), place);
-  ring.role = 'img';
-  ring.ariaLabel = `${nameOf(id)} waves`;
   $('board').append(ring);
   setTimeout(() => ring.remove(), 1500);
 }

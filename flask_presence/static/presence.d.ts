@@ -27,7 +27,9 @@ export interface MessageDetails {
   readonly timestamp: string;
 }
 
-/** An error of the server's, by its code, or one of `DISCONNECTED`, `TIMEOUT`, `LEFT`, `TOKEN_FAILED`, `REFUSED`. */
+/**
+ * An error of the server's, by its code, or one of `DISCONNECTED`, `TIMEOUT`, `LEFT`, `TOKEN_FAILED`, `REFUSED`.
+ */
 export interface PresenceError extends Error {
   readonly code: string;
   /** Whether the same may succeed a little later. */
@@ -51,17 +53,21 @@ export interface StateDetails {
 export interface Options {
   /** Asked for every connection, and again before the token ends. Without it, the page's cookies speak. */
   token?: string | null | (() => string | null | undefined | Promise<string | null | undefined>);
-  /** `"query"` (default): as `?token=`; `"message"`: as the first request, so that it stands in no URL. */
+  /**
+   * `"query"` (default): as `?token=`; `"message"`: as the first request, so that it stands in no URL, where the
+   * server lets anonymous connections in to say it (`PRESENCE_AUTH_REQUIRED = False`).
+   */
   auth?: "query" | "message";
-  /** Milliseconds for a connection or an answer; 10000 by default. */
+  /** Milliseconds for a connection, the token included, or for an answer; 10000 by default. */
   timeout?: number;
 }
 
 /** A channel, from `Presence.join`. */
 export interface Room<I extends object = Info> {
   readonly name: string;
+  /** `joined` also while the connection is away, and the members are the last known ones. */
   readonly state: "joining" | "joined" | "refused" | "left";
-  /** Settles when the server has let us in, or refuses; a lost connection only delays it. */
+  /** Settles when the server has let us in, or refuses; a lost connection only delays it, a closed one rejects it. */
   readonly joined: Promise<Room<I>>;
   /** In order of joining; a new array at every change. Empty unless it is a presence channel. */
   readonly members: readonly Member<I>[];
@@ -86,7 +92,7 @@ export class Presence {
   /** Connects at once. `url` may be relative to the page. Throws `TypeError` for what is no URL. */
   constructor(url: string | URL, options?: Options);
 
-  static readonly Error: new (code: string, message: string, options?: {retryable?: boolean}) => PresenceError;
+  static readonly Error: new (code: string, message: string, options?: {retryable?: boolean; cause?: unknown}) => PresenceError;
 
   readonly state: State;
   /** `undefined` while there is no connection. */
@@ -101,7 +107,7 @@ export class Presence {
   close(): void;
 
   on(event: "state", handler: (state: State, details: StateDetails) => void): this;
-  /** A token that could not be had, or a connection that the browser forbids. */
+  /** A token that could not be had or that the server refused, or a connection that the browser forbids. */
   on(event: "error", handler: (error: PresenceError) => void): this;
   /** A frame of the server's own, as `broadcast_to_channel` sends it. */
   on(event: "broadcast", handler: (frame: any) => void): this;

@@ -22,6 +22,7 @@ var Presence = (() => {
   const GOING_AWAY = 1001;
   const LOST = 1006;
   const POLICY = 1008;
+  const TOO_LARGE = 1009;
   const TOKEN_ENDED = 4401;
   const DISCONNECTED = 4403;
 
@@ -37,8 +38,9 @@ var Presence = (() => {
 
   const ANSWERS = new Set(
     ["channel:joined", "channel:left", "channel:sent", "channel:updated", "pong", "auth:ok", "error"]);
-  const ROOM_FRAMES = new Set(["channel:joined", "channel:updated", "channel:message", "presence:member_joined",
-    "presence:member_left", "presence:member_updated"]);
+  const ROOM_FRAMES = new Set(["channel:updated", "channel:message", "presence:member_joined", "presence:member_left",
+    "presence:member_updated"]);
+  const GONE = new Set(["DISCONNECTED", "NOT_MEMBER", "NOT_FOUND"]);
   const NETWORK_EVENTS = ["online", "offline", "pageshow", "visibilitychange"];
 
   const passes = ({code, retryable}) => retryable || code === "TIMEOUT" || code === "RATE_LIMIT_EXCEEDED";
@@ -75,11 +77,14 @@ var Presence = (() => {
 
   class Room extends Emitter {
     #presence;
-    #info;
+    #info; // what the next join brings
+    #accepted; // the last of it that the server took
     #id; // of the own entry among the members
     #settle;
     #retry;
     #attempt = 0;
+    #asked = false; // a join is on its way, or was answered, on this connection
+    #inside = false; // it was answered well
 
     constructor(presence, name, info) {
       super();
@@ -101,16 +106,17 @@ var Presence = (() => {
     async update(info) {
       const before = this.#info;
       this.#info = {...before, ...info};
-      if (this.state === "joining") {
-        // The join that is under way may have left without it.
-        await this.joined;
-      }
       try {
-        return (await this.#ask("channel:update", {userInfo: info})).member;
+        if (this.state === "joining") {
+          await this.joined; // the join that is under way may have left without it
+        }
+        const {member} = await this.#ask("channel:update", {userInfo: info});
+        this.#accept();
+        return member;
       } catch (problem) {
         if (!passes(problem)) {
           for (const key of Object.keys(info)) {
-            if (this.#info[key] === info[key]) {
+            if (this.#info?.[key] === info[key]) {
               this.#info = {...this.#info, [key]: before?.[key] ?? null};
             }
           }
@@ -123,22 +129,16 @@ var Presence = (() => {
       if (this.state === "left") {
         return;
       }
-      const inside = this.state !== "refused";
       this.state = "left";
       clearTimeout(this.#retry);
       this.#presence._forget(this);
+      const leaving = this.#presence._leave(this.name);
       this.#settle.reject(new PresenceError("LEFT", `${this.name} was left`));
       this.#clear();
-      if (inside) {
-        await this.#presence._request("leave", {channel: this.name}).catch((problem) => {
-          // Gone is gone: a connection that was lost has left, and so has one that had not joined yet.
-          if (!["DISCONNECTED", "NOT_MEMBER", "NOT_FOUND"].includes(problem.code)) {
-            throw problem;
-          }
-        });
-      }
+      await leaving;
     }
 
+    /* A promise that was kept, or broken, is not the one to wait for now. */
     _hope() {
       this.state = "joining";
       this.joined = new Promise((resolve, reject) => (this.#settle = {resolve, reject}));
@@ -154,15 +154,26 @@ var Presence = (() => {
       }
     }
 
+    _lost() {
+      this.#asked = this.#inside = false;
+    }
+
+    _giveUp(problem) {
+      if (this.state === "joining") {
+        this.#settle.reject(problem);
+      }
+    }
+
     async _enter() {
       clearTimeout(this.#retry);
       if (this.state === "refused" || this.state === "left") {
         return;
       }
+      this.#asked = true;
       const fields = this.#info ? {channel: this.name, userInfo: this.#info} : {channel: this.name};
       try {
         // The answer is taken in by `_hear`, in its place among the events.
-        await this.#presence._request("join", fields);
+        await this.#presence._request("join", fields, this);
         this.#attempt = 0;
       } catch (problem) {
         this.#failed(problem);
@@ -170,33 +181,48 @@ var Presence = (() => {
     }
 
     #failed(problem) {
-      if (this.state === "left" || problem.code === "DISCONNECTED") {
+      const {code, retryable} = problem;
+      if (this.state === "left" || (code === "DISCONNECTED" && retryable)) {
         return;
       }
       if (passes(problem)) {
+        this.#asked = this.#inside;
         this.#retry = setTimeout(() => this._enter(), 1000 + backoff(this.#attempt++));
         return;
       }
+      this.#info = this.#accepted; // not to be refused for the same again
+      if (this.#inside && code !== "FORBIDDEN") {
+        this._emit("error", problem); // we are in as before: only what this join brought was refused
+        return;
+      }
+      this.#asked = this.#inside = false;
       if (this.state === "joined") {
-        this._hope(); // a promise that was kept cannot be broken: this is another one
+        this._hope();
       }
       this.state = "refused";
-      this.#clear();
       this.#settle.reject(problem);
+      this.#clear();
       this._emit("error", problem);
     }
 
     _hear(frame) {
       const {type, member} = frame;
-      if (type === "channel:message") {
-        const about = {event: frame.event, from: frame.from, timestamp: frame.timestamp};
-        this._emit("message", frame.data, about);
-        this._emit(`message:${frame.event}`, frame.data, about);
-      } else if (type === "channel:joined") {
+      if (type === "channel:joined") {
         this.#id = frame.me?.id;
+        this.#inside = true;
+        this.#accept();
+        if (this.state === "refused") {
+          this._hope();
+        }
         this.state = "joined";
         this.#settle.resolve(this);
         this.#replace(frame.members ?? []);
+      } else if (!this.#inside) {
+        return; // said to a room of this name that was left
+      } else if (type === "channel:message") {
+        const about = {event: frame.event, from: frame.from, timestamp: frame.timestamp};
+        this._emit("message", frame.data, about);
+        this._emit(`message:${frame.event}`, frame.data, about);
       } else if (type === "presence:member_joined") {
         this.#change([...this.members.filter(({id}) => id !== member.id), member], "joined", member);
       } else if (type === "presence:member_left") {
@@ -210,10 +236,10 @@ var Presence = (() => {
       }
     }
 
-    #change(members, event, member) {
-      this.members = members;
-      this._emit(event, member);
-      this._emit("members", members);
+    /* The server has what we asked for; keys that are gone need not be taken away again. */
+    #accept() {
+      const kept = Object.entries(this.#info ?? {}).filter(([, value]) => value !== null);
+      this.#accepted = this.#info = this.#info && Object.fromEntries(kept);
     }
 
     #clear() {
@@ -223,24 +249,35 @@ var Presence = (() => {
       }
     }
 
+    #change(members, event, member) {
+      this.members = members;
+      this.#tell([[event, member]]);
+    }
+
     #replace(members) {
       const before = new Map(this.members.map((member) => [member.id, member]));
       const after = new Map(members.map((member) => [member.id, member]));
-      const first = !before.size;
-      this.members = members;
-      for (const [id, member] of before) {
-        if (!after.has(id)) {
-          this._emit("left", member);
+      const news = [];
+      if (before.size) { // a first list is no news of anybody
+        news.push(...[...before.values()].filter(({id}) => !after.has(id)).map((member) => ["left", member]));
+        for (const [id, member] of after) {
+          if (!before.has(id)) {
+            news.push(["joined", member]);
+          } else if (face(before.get(id)) !== face(member)) {
+            news.push(["updated", member]);
+          }
         }
       }
-      for (const [id, member] of after) {
-        if (first) {
-          break; // a first list is no news of anybody
-        }
-        if (!before.has(id)) {
-          this._emit("joined", member);
-        } else if (face(before.get(id)) !== face(member)) {
-          this._emit("updated", member);
+      this.members = members;
+      this.#tell(news);
+    }
+
+    #tell(news) {
+      const {members} = this;
+      for (const [event, member] of news) {
+        this._emit(event, member);
+        if (this.members !== members) {
+          return; // the handler has left the room
         }
       }
       if (members.length) {
@@ -251,6 +288,9 @@ var Presence = (() => {
     #ask(type, fields) {
       if (this.state === "left" || this.state === "refused") {
         return Promise.reject(new PresenceError("NOT_IN_CHANNEL", "You must join the channel first"));
+      }
+      if (!this.#asked) {
+        return Promise.reject(new PresenceError("DISCONNECTED", "The channel is not joined yet", {retryable: true}));
       }
       return this.#presence._request(type, {channel: this.name, ...fields});
     }
@@ -269,13 +309,14 @@ var Presence = (() => {
     #since = 0; // when the server greeted
     #timer; // of the next connection, or of the patience with this one
     #silence;
+    #heardAt = 0;
     #why; // the close code of the last connection, while there is none
 
     constructor(url, options = {}) {
       super();
       this.#url = new URL(url, globalThis.location?.href);
       this.#url.protocol = this.#url.protocol.replace("http", "ws");
-      this.#options = {timeout: TIMEOUT, ...options};
+      this.#options = {...options, timeout: options.timeout ?? TIMEOUT};
       this.connect();
     }
 
@@ -299,6 +340,9 @@ var Presence = (() => {
     connect() {
       if (this.state !== "connecting" && this.state !== "connected") {
         clearTimeout(this.#timer);
+        if (this.state === "closed") {
+          this.#rooms.forEach((room) => room.state === "joining" && room._hope());
+        }
         this.#open();
       }
       return this;
@@ -310,16 +354,17 @@ var Presence = (() => {
     }
 
     async #open() {
-      this.#enter("connecting");
       const attempt = (this.#socket = {close: ignore}); // stands for the socket until there is one
+      this.#timer = setTimeout(() => this.#lost(LOST), this.#options.timeout);
+      this.#enter("connecting");
       const url = new URL(this.#url);
       let token;
       try {
         token = await this.#token();
       } catch (cause) {
         if (this.#socket === attempt) {
-          this._emit("error", new PresenceError("TOKEN_FAILED", "The token function failed", {cause}));
           this.#lost(LOST);
+          this._emit("error", new PresenceError("TOKEN_FAILED", "The token function failed", {cause}));
         }
         return;
       }
@@ -334,11 +379,10 @@ var Presence = (() => {
         socket = this.#socket = new WebSocket(url);
       } catch (cause) {
         this.#end(LOST);
-        this._emit("error", new PresenceError("REFUSED", "The browser does not allow this connection", {cause}));
         this.#enter("closed", {code: LOST, reason: ""});
+        this._emit("error", new PresenceError("REFUSED", "The browser does not allow this connection", {cause}));
         return;
       }
-      this.#timer = setTimeout(() => this.#lost(LOST), this.#options.timeout);
       socket.onmessage = ({data}) => this.#receive(socket, JSON.parse(data), token);
       socket.onclose = ({code, reason}) => this.#lost(code, reason);
     }
@@ -359,7 +403,12 @@ var Presence = (() => {
         this.#greeted(socket, token);
         return;
       }
-      if (ROOM_FRAMES.has(type)) {
+      if (type === "channel:joined") {
+        const room = this.#requests.get(requestId)?.room;
+        if (room && room === this.#rooms.get(channel)) {
+          room._hear(frame);
+        }
+      } else if (ROOM_FRAMES.has(type)) {
         this.#rooms.get(channel)?._hear(frame);
       } else if (type === "auth:expiring") {
         this.#refresh();
@@ -377,7 +426,7 @@ var Presence = (() => {
       }
       const request = this.#requests.get(id);
       if (!request) {
-        return; // it came too late
+        return; // not ours
       }
       this.#requests.delete(id);
       clearTimeout(request.timer);
@@ -394,16 +443,15 @@ var Presence = (() => {
           await this.#authenticate(token);
         } catch (problem) {
           if (this.#socket === socket) {
+            this.#lost(problem.code === "UNAUTHORIZED" ? TOKEN_ENDED : LOST, problem.message);
             this._emit("error", problem);
-            this.#lost(passes(problem) ? LOST : TOKEN_ENDED, problem.message);
           }
           return;
         }
       }
       if (this.#socket === socket) {
-        const rooms = [...this.#rooms.values()]; // those that a handler adds now enter by themselves
+        this.#rooms.forEach((room) => room._enter()); // before anything that a handler may ask of them
         this.#enter("connected");
-        rooms.forEach((room) => room._enter());
       }
     }
 
@@ -422,7 +470,9 @@ var Presence = (() => {
           await this.#authenticate(token);
         }
       } catch (cause) {
-        this._emit("error", new PresenceError("TOKEN_FAILED", "The token could not be renewed", {cause}));
+        if (this.#socket === socket) {
+          this._emit("error", new PresenceError("TOKEN_FAILED", "The token could not be renewed", {cause}));
+        }
       }
     }
 
@@ -463,8 +513,10 @@ var Presence = (() => {
       this.#requests.clear();
       for (const {reject, timer} of requests) {
         clearTimeout(timer);
-        reject(new PresenceError("DISCONNECTED", `The connection was lost (${code} ${reason || "no reason"})`, {retryable: true}));
+        const text = `The connection was lost (${code} ${reason || "no reason"})`;
+        reject(new PresenceError("DISCONNECTED", text, {retryable: code !== TOO_LARGE}));
       }
+      this.#rooms.forEach((room) => room._lost());
     }
 
     #enter(state, details = {}) {
@@ -472,6 +524,10 @@ var Presence = (() => {
         this.state = state;
         this.#why = details.code;
         this.#watch(state === "closed" ? "removeEventListener" : "addEventListener");
+        if (state === "closed") {
+          const problem = new PresenceError("DISCONNECTED", `The connection is closed (${details.code})`);
+          this.#rooms.forEach((room) => room._giveUp(problem));
+        }
         this._emit("state", state, details);
       }
     }
@@ -495,20 +551,23 @@ var Presence = (() => {
     }
 
     #listen() {
+      this.#heardAt = Date.now();
       clearTimeout(this.#silence);
       this.#silence = setTimeout(() => this.#probe(this.#options.timeout), SILENCE);
     }
 
     #probe(patience) {
       const socket = this.#socket;
-      this._request("ping", {}, patience).catch(({code}) => {
-        if (code === "TIMEOUT" && this.#socket === socket) {
+      const asked = Date.now();
+      // Answers come in order: behind a slow one, silence means nothing.
+      this._request("ping", {}, undefined, this.#requests.size ? this.#options.timeout : patience).catch(({code}) => {
+        if (code === "TIMEOUT" && this.#socket === socket && this.#heardAt < asked) {
           this.#lost(LOST);
         }
       });
     }
 
-    _request(type, fields, timeout = this.#options.timeout) {
+    _request(type, fields, room, timeout = this.#options.timeout) {
       return new Promise((resolve, reject) => {
         if (!this.#since) {
           reject(new PresenceError("DISCONNECTED", "There is no connection", {retryable: true}));
@@ -517,11 +576,32 @@ var Presence = (() => {
         const requestId = ++this.#lastId;
         this.#socket.send(JSON.stringify({type, ...fields, requestId}));
         const timer = setTimeout(() => {
-          this.#requests.delete(requestId);
+          // The entry stays, as its answer may still come, and answers are counted by their order.
+          this.#requests.set(requestId, {resolve: ignore, reject: ignore});
           reject(new PresenceError("TIMEOUT", `The server has not answered within ${timeout} ms`, {retryable: true}));
         }, timeout);
-        this.#requests.set(requestId, {resolve, reject, timer});
+        this.#requests.set(requestId, {resolve, reject, timer, room});
       });
+    }
+
+    async _leave(channel) {
+      for (let attempt = 0; ; attempt++) {
+        try {
+          await this._request("leave", {channel});
+          return;
+        } catch (problem) {
+          if (GONE.has(problem.code)) {
+            return; // a connection that was lost has left, and so has one that was never in
+          }
+          if (!passes(problem)) {
+            throw problem;
+          }
+        }
+        await new Promise((resolve) => setTimeout(resolve, 1000 + backoff(attempt)));
+        if (this.#rooms.has(channel)) {
+          return; // joined again meanwhile
+        }
+      }
     }
 
     _forget(room) {

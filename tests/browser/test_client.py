@@ -285,12 +285,79 @@ def test_network_cut(open_tab: OpenTab, server: Server) -> None:
             dan.join(channel)
             ann.page.context.set_offline(False)
             ann.wait("presence.state === 'connected' && room.members.length === 4 && room.members[3].id === 'ann'")
-            assert ann.heard == [
+            assert [event for event in ann.heard if event != ["error", "TOKEN_FAILED"]] == [
                 ["left", "bob"],
                 ["updated", "carol"],
                 ["joined", "dan"],
                 ["members", ["carol", "eve", "dan", "ann"]],
             ]
+
+
+def test_too_large(open_tab: OpenTab) -> None:
+    """What the server cannot take is refused once, and not sent again at every join."""
+    ann = open_tab("ann")
+    ann.join("presence-large", info="{x: 1}")
+    answer = ann.do("attempt(room.update({photo: 'x'.repeat(70000)}))")
+    assert (answer["code"], answer["retryable"]) == ("DISCONNECTED", False)
+    ann.wait("presence.state === 'connected' && states.length > 2")
+    assert ann.do("room.update({y: 2}).then(() => [room.me.x, room.me.y, room.me.photo ?? null])") == [1, 2, None]
+    assert ann.do("attempt(room.update({photo: 'x'.repeat(5000)}))")["code"] == "INVALID_REQUEST"
+
+    ann.do("presence.join(room.name, {photo: 'x'.repeat(5000)})")
+    ann.wait("heard.some(([event]) => event === 'error')")
+    assert ann.do("[room.state, room.me.y]") == ["joined", 2]
+    assert ann.do("room.send('message')") == {"delivered": 0}
+
+    first = "attempt(presence.join('presence-first', {photo: 'x'.repeat(70000)}).joined)"
+    assert ann.do(first)["code"] == "DISCONNECTED"
+    ann.wait("presence.state === 'connected' && states.length > 5")
+    assert ann.do("presence.join('presence-first').joined.then(({me}) => me.id)") == "ann"
+
+
+def test_closing_from_a_handler(open_tab: OpenTab) -> None:
+    """An application that closes the client in the middle of anything has closed it."""
+    for script in (
+        "new Presence('/presence/ws', {token: () => { throw 1; }}).on('error', function () { other.close(); })",
+        "new Presence('/presence/ws', {token, auth: 'message'}).on('state', (s) => s === 'connected' && other.close())",
+        "new Presence('/presence/ws', {token: 'x', auth: 'message'}).on('error', () => other.close())",
+    ):
+        ann = open_tab("ann")
+        ann.do(f"void (window.other = {script})")
+        ann.wait("other.state === 'closed'")
+        assert ann.do("attempt(other.join('late').leave())") is None
+        joined = "(other.join('x'), other.connect(), other.close(), other.join('x').joined)"
+        assert ann.do(f"attempt({joined})")["code"] == "DISCONNECTED"
+        assert ann.do("other.state") == "closed"
+
+
+def test_left_and_joined_again(open_tab: OpenTab, server: Server) -> None:
+    """A room that was left hears nothing more, and the next one of its name begins anew."""
+    with client(server, "bob") as bob:
+        bob.join("presence-again")
+        ann = open_tab("ann")
+        ann.join("presence-again")
+        ann.do("heard.splice(0)")
+        ann.do("(room.leave(), watch(window.second = presence.join(room.name)), second.joined.then(() => 1))")
+        assert ann.heard == [["members", []], ["members", ["bob", "ann"]]]
+        assert ann.do("[room.state, second.state]") == ["left", "joined"]
+        ann.do("second.on('members', () => second.leave())")
+        bob.update("presence-again", x=1)
+        ann.wait("second.state === 'left'")
+        assert ann.heard == [["updated", "bob"], ["members", ["bob", "ann"]], ["members", []]]
+        assert ann.do("attempt(second.leave())") is None
+
+
+def test_talking_at_once(open_tab: OpenTab) -> None:
+    """What is asked of a room when the connection is there, or while the join is under way, comes after the join."""
+    ann = open_tab("ann", options="token, auth: 'message'")
+    ann.do("void watch(window.room = presence.join('presence-once', {away: true}))")
+    ann.do(
+        "new Promise((done) => presence.on('state', (state) => state === 'connected' &&"
+        " done(Promise.all([room.update({away: false}), room.send('message')]))))"
+        " && (presence.state === 'connected' ? 1 : 1)"
+    )
+    ann.wait("presence.state === 'connected' && room.me?.away === false")
+    assert ann.do("presence.join('presence-twice').send('message')") == {"delivered": 0}
 
 
 def test_token_is_renewed(open_tab: OpenTab, server: Server) -> None:
