@@ -14,6 +14,7 @@ from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.errors import ConfigurationError
 from ..domain.members import Member, User
 from ..domain.roster import Change, Joined, Updated
+from .pending import Pending
 
 
 class Listener(Protocol):
@@ -29,10 +30,11 @@ class Listener(Protocol):
 class Backend(Protocol):
     """Who is in which channel, over the whole service.
 
-    Every method is atomic: it happens as a whole, and the others hear of it in the order in which things
-    happened. Where `blocking`, methods may wait for a server, and must be called beside the event loop;
-    else they return at once and must be called in it. A state store that is away raises
-    `BackendUnavailable`.
+    Every change is atomic: it happens as a whole, and the others hear of it in the order in which things
+    happened. Changes are made in the event loop and never hold it up: what must wait for a server is
+    `Pending`, and settled at the change's own place among what this process hears of the channel. Questions
+    may wait where the backend is `blocking`, and are then asked beside the loop, else in it. A state store
+    that is away raises `BackendUnavailable`.
     """
 
     blocking: bool
@@ -42,20 +44,27 @@ class Backend(Protocol):
 
     def join(
         self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
-    ) -> Joined:
+    ) -> Joined | Pending[Joined]:
         """As `Roster.join`; the change has been announced to all but `client_id`."""
 
-    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: bool = False) -> Change | None:
+    def leave(
+        self, channel: ChannelName, client_id: str, now: datetime, *, hold: bool = False
+    ) -> Change | Pending[Change | None] | None:
         """As `Roster.leave`; the change has been announced."""
 
-    def release(self, channel: ChannelName, user_id: str, now: datetime) -> Change | None:
+    def release(self, channel: ChannelName, user_id: str, now: datetime) -> Change | Pending[Change | None] | None:
         """As `Roster.release`; the change has been announced."""
 
-    def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Updated:
+    def update(
+        self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime
+    ) -> Updated | Pending[Updated]:
         """As `Roster.update`; the change has been announced to all but `client_id`."""
 
-    def publish(self, channel: str, payload: bytes, exclude: str | None) -> int:
+    def publish(self, channel: str, payload: bytes, exclude: str | None) -> int | Pending[int]:
         """Send a frame's JSON to all connections in `channel` but `exclude`; how many they are."""
+
+    def broadcast(self, channel: str, payload: bytes, exclude: str | None) -> int:
+        """As `publish`, for the server's own code; may wait, like a question."""
 
     def get(self, name: str) -> Channel | None:
         """The channel with its members, or `None`."""

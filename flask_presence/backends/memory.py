@@ -52,6 +52,8 @@ class MemoryBackend:
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> int:
         return self._listener.deliver(channel, payload, exclude)
 
+    broadcast = publish
+
     def get(self, name: str) -> Channel | None:
         return self._roster.get(name)
 

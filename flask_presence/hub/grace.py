@@ -7,8 +7,10 @@ Law: who is held is listed and counted until the end of the grace; it ends once,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ..backends.pending import then
 from ..domain.channels import ChannelName
 
 if TYPE_CHECKING:
@@ -42,4 +44,4 @@ class GraceWatch:
         over = [(place, session) for place, (until, session) in self._lost.items() if is_over(until, session)]
         for (channel, user_id), session in over:
             del self._lost[channel, user_id]
-            hub.emit_change(session, channel, hub.backend.release(channel, user_id, hub.now()))
+            then(hub.backend.release(channel, user_id, hub.now()), partial(hub.emit_outcome, session, channel))

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..backends import Backend
+from ..backends.pending import Outcome, Pending, then, when_all
 from ..domain import wire
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
 from ..domain.errors import BackendUnavailable
@@ -106,14 +107,29 @@ class Hub:
         """The session's connection is gone: out of its channels, and out of sight."""
         del self.sessions[session.id]
         self._tokens.discard(session)
+        leaving = []
         for channel in list(session.channels.values()):
             try:
-                self.leave(session, channel, reason)
+                left = self.leave(session, channel, reason)
             except Exception as problem:
-                text = "client %s is gone, and could not be taken out of %.200r"
-                self.loop.spawn(partial(log.error, text, session.id, str(channel), exc_info=problem))
-                self._detach(session, channel)
-        self.emit(session, ClientDisconnected(session.id, session.user, code, reason))
+                self._gone_anyway(session, channel, problem)
+            else:
+                leaving.append(left)
+                if isinstance(left, Pending):
+                    left.when(partial(self._check_left, session, channel))
+        when_all(leaving, lambda: self.emit(session, ClientDisconnected(session.id, session.user, code, reason)))
+
+    def _check_left(self, session: Session, channel: ChannelName, outcome: Outcome[None]) -> None:
+        try:
+            outcome()
+        except Exception as problem:
+            self._gone_anyway(session, channel, problem)
+
+    def _gone_anyway(self, session: Session, channel: ChannelName, problem: Exception) -> None:
+        text = "client %s is gone, and could not be taken out of %.200r"
+        self.loop.spawn(partial(log.error, text, session.id, str(channel), exc_info=problem))
+        if channel in session.channels:
+            self._detach(session, channel)
 
     def attach(self, session: Session, channel: ChannelName) -> None:
         """From now on the session hears `channel`."""
@@ -123,22 +139,32 @@ class Hub:
             audience = self._audiences[channel] = Audience()
         audience.add(session.id, session.connection)
 
-    def leave(self, session: Session, channel: ChannelName, reason: Reason) -> None:
+    def leave(self, session: Session, channel: ChannelName, reason: Reason) -> Pending[None] | None:
         """Take the session out of a channel that it is in.
 
         What raises has changed nothing. With the state store away it is out all the same: the sockets are the
         truth, and the store an index that is rebuilt from them.
         """
         hold = reason == "lost" and self.policy.grace_abrupt > 0 and channel.type == "presence"
+
+        def finish(outcome: Outcome[Change | None]) -> None:
+            try:
+                change = outcome()
+            except BackendUnavailable:
+                change = None
+            if channel not in session.channels:
+                return  # its connection ended while it was leaving
+            if hold:
+                self._grace.hold(session, channel)
+            self._detach(session, channel)
+            self.emit(session, ChannelLeft(session.id, session.user, channel, channel.type, reason))
+            self.emit_change(session, channel, change)
+
         try:
             change = self.backend.leave(channel, session.id, self.now(), hold=hold)
         except BackendUnavailable:
             change = None
-        if hold:
-            self._grace.hold(session, channel)
-        self._detach(session, channel)
-        self.emit(session, ChannelLeft(session.id, session.user, channel, channel.type, reason))
-        self.emit_change(session, channel, change)
+        return then(change, finish)
 
     def adopt(self, session: Session, credential: Credential) -> None:
         """The session has a new token."""
@@ -151,6 +177,9 @@ class Hub:
     def emit_change(self, session: Session, channel: ChannelName, change: Change | None) -> None:
         if change is not None:
             self.emit(session, MEMBER_EVENTS[change.kind](session.id, session.user, channel, change.member))
+
+    def emit_outcome(self, session: Session, channel: ChannelName, outcome: Outcome[Change | None]) -> None:
+        self.emit_change(session, channel, outcome())
 
     def emit(self, session: Session, event: Event) -> None:
         """Have the application's handlers hear of `event`, after those before it."""
@@ -178,7 +207,7 @@ class Hub:
 
     def publish(self, channel: str, payload: bytes, exclude: str | None = None) -> int:
         """Send a frame's JSON to every connection in `channel` but `exclude`; how many."""
-        return self._ask(lambda: self.backend.publish(channel, payload, exclude))
+        return self._ask(lambda: self.backend.broadcast(channel, payload, exclude))
 
     def channel(self, name: str) -> Channel | None:
         return self._ask(lambda: self.backend.get(name))

@@ -28,7 +28,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The limits and switches that the hub keeps; API.md describes each as a setting."""
+    """The limits and switches that the hub keeps, each of them a setting."""
 
     enabled: bool = True
     max_channels: int = 100

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..backends.pending import Outcome, Pending, then
 from ..domain import wire
-from ..domain.channels import ChannelName
+from ..domain.channels import Channel, ChannelName
 from ..domain.errors import (
     BackendUnavailable,
     ChannelsDisabled,
@@ -34,6 +35,7 @@ from ..domain.errors import (
 from ..domain.events import MessageSent
 from ..domain.guards import Verdict
 from ..domain.members import check_info
+from ..domain.roster import Joined, Updated
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
 from .ports import Credential
@@ -43,7 +45,8 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 T = TypeVar("T")
-Step = Callable[[], wire.Frame | None]
+Answer = wire.Frame | None | Pending[wire.Frame | None]
+Step = Callable[[], Answer]
 
 log = logging.getLogger("flask_presence")
 
@@ -53,7 +56,7 @@ class RequestHandler:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._steps: dict[type[wire.Request], Callable[[Session, Any], wire.Frame | None]] = {
+        self._steps: dict[type[wire.Request], Callable[[Session, Any], Answer]] = {
             wire.Join: self._join,
             wire.Leave: self._leave,
             wire.Message: self._message,
@@ -91,8 +94,16 @@ class RequestHandler:
             self._log_fault(session, request, problem)
             self._refuse(session, request.fault("Internal error"), request.requestId)
         else:
-            if frame is not None:
+            if isinstance(frame, Pending):
+                session.busy = True
+                frame.when(partial(self._resume, session, request))
+            elif frame is not None:
                 session.connection.answer(self._hub.frame(wire.answer(frame, request.requestId)))
+
+    def _resume(self, session: Session, request: wire.Request, step: Outcome[wire.Frame | None]) -> None:
+        if session.is_open:
+            self._answer(session, request, step)
+        session.finish()
 
     def _refuse(self, session: Session, problem: RequestError, request_id: Any) -> None:
         session.connection.answer(self._hub.frame(wire.answer(wire.error(problem), request_id)))
@@ -101,33 +112,26 @@ class RequestHandler:
         kind = type(request).__struct_config__.tag
         self._hub.loop.spawn(partial(log.error, "%s of client %s failed", kind, session.id, exc_info=problem))
 
-    def _aside(
-        self, session: Session, request: wire.Request, question: Callable[[], T], then: Callable[[T], wire.Frame | None]
-    ) -> None:
-        """Ask the application; with its answer go on in the loop, if the connection is still there."""
-        session.busy = True
-        self._hub.loop.spawn(self._ask, session, request, question, then)
+    def _aside(self, question: Callable[[], T]) -> Pending[T]:
+        """Ask the application, beside the loop."""
+        answer: Pending[T] = Pending()
+        self._hub.loop.spawn(self._ask, answer, question)
+        return answer
 
-    def _ask(
-        self, session: Session, request: wire.Request, question: Callable[[], T], then: Callable[[T], wire.Frame | None]
-    ) -> None:
-        step: Step
+    def _ask(self, answer: Pending[T], question: Callable[[], T]) -> None:
+        outcome: Outcome[T]
         try:
-            step = partial(then, question())
+            value = question()
+            outcome = lambda: value  # noqa: E731
         except Exception as problem:
-            step = partial(_throw, problem)
+            outcome = partial(_throw, problem)
         except BaseException as problem:  # such as gevent.Timeout: the client must be answered all the same
             fault = RuntimeError(f"the application raised {problem!r}")
             fault.__cause__ = problem
-            step = partial(_throw, fault)
-        self._hub.loop.run(partial(self._resume, session, request, step))
+            outcome = partial(_throw, fault)
+        self._hub.loop.run(partial(answer.settle, outcome))
 
-    def _resume(self, session: Session, request: wire.Request, step: Step) -> None:
-        if session.is_open:
-            self._answer(session, request, step)
-        session.finish()
-
-    def _join(self, session: Session, request: wire.Join) -> wire.Frame | None:
+    def _join(self, session: Session, request: wire.Join) -> Answer:
         policy = self._hub.policy
         channel = ChannelName.parse(request.channel or "")
         info = None if request.userInfo is None else check_info(request.userInfo, policy.max_user_info)
@@ -137,13 +141,9 @@ class RequestHandler:
             raise JoinFailed(f"A connection may be in at most {policy.max_channels} channels")
         if channel.type == "public" and session.credential is None:
             return self._enter(session, channel, info)
-        self._aside(
-            session,
-            request,
-            lambda: self._authorize(session, channel, info),
-            lambda verdict: self._enter_if(verdict, session, channel, info),
+        return self._aside(lambda: self._authorize(session, channel, info)).then(
+            lambda verdict: self._enter_if(verdict(), session, channel, info)
         )
-        return None
 
     def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
         """The application's verdict, or `None` where the token has ended meanwhile."""
@@ -154,33 +154,49 @@ class RequestHandler:
 
     def _enter_if(
         self, verdict: Verdict | None, session: Session, channel: ChannelName, info: dict[str, Any] | None
-    ) -> wire.Frame | None:
+    ) -> Answer:
+        if not session.is_open:
+            return None
         if verdict is None:
             session.connection.close(4401, "Token expired or revoked", "expired")
             return None
         if verdict.allowed:
             return self._enter(session, channel, info)
-        if channel in session.channels:
-            self._hub.leave(session, channel, "denied")
-        raise Forbidden(verdict.reason)
+        if channel not in session.channels:
+            raise Forbidden(verdict.reason)
+        return then(self._hub.leave(session, channel, "denied"), lambda _: _throw(Forbidden(verdict.reason)))
 
-    def _enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> wire.Frame:
+    def _enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Answer:
+        joining = self._hub.backend.join(channel, session.id, session.user, info, self._hub.now())
+        return then(joining, lambda outcome: self._entered(outcome(), session, channel))
+
+    def _entered(self, outcome: Joined, session: Session, channel: ChannelName) -> Answer:
         hub = self._hub
-        outcome = hub.backend.join(channel, session.id, session.user, info, hub.now())
+        if not session.is_open:
+            # It went away while it was let in, so nobody else will take it out.
+            return then(hub.backend.leave(channel, session.id, hub.now()), lambda _: None)
         if outcome.fresh:
             hub.attach(session, channel)
             hub.emit_joined(session, channel)
         hub.emit_change(session, channel, outcome.change)
         return wire.joined(channel, outcome.members, outcome.me)
 
-    def _leave(self, session: Session, request: wire.Leave) -> wire.Frame:
+    def _leave(self, session: Session, request: wire.Leave) -> Answer:
         channel = ChannelName.parse(request.channel or "")
         if channel not in session.channels:
-            raise NotFound() if self._hub.backend.get(channel) is None else NotMember()
-        self._hub.leave(session, channel, "left")
-        return wire.Left(channel=str(channel))
+            return then(self._look_up(channel), lambda found: _throw(NotMember() if found() else NotFound()))
 
-    def _message(self, session: Session, request: wire.Message) -> wire.Frame:
+        def left(outcome: Outcome[None]) -> wire.Frame:
+            outcome()
+            return wire.Left(channel=str(channel))
+
+        return then(self._hub.leave(session, channel, "left"), left)
+
+    def _look_up(self, channel: ChannelName) -> Channel | Pending[Channel | None] | None:
+        backend = self._hub.backend
+        return self._aside(lambda: backend.get(channel)) if backend.blocking else backend.get(channel)
+
+    def _message(self, session: Session, request: wire.Message) -> Answer:
         hub, name = self._hub, request.channel or ""
         channel = session.channels.get(name)
         if channel is None:
@@ -188,27 +204,35 @@ class RequestHandler:
             raise NotInChannel
         payload = wire.channel_message(name, request.event, request.data, session.id, session.user, hub.now())
         delivered = hub.backend.publish(name, payload, session.id)
+        if isinstance(delivered, Pending):
+            return delivered.then(lambda outcome: self._sent(session, channel, request, outcome()))
+        return self._sent(session, channel, request, delivered)
+
+    def _sent(self, session: Session, channel: ChannelName, request: wire.Message, delivered: int) -> wire.Frame:
+        hub = self._hub
         if hub.application.listens(MessageSent.name):
             hub.emit(session, MessageSent(session.id, session.user, channel, request.event, bytes(request.data)))
-        return wire.Sent(channel=name, delivered=delivered)
+        return wire.Sent(channel=str(channel), delivered=delivered)
 
-    def _update(self, session: Session, request: wire.Update) -> wire.Frame:
+    def _update(self, session: Session, request: wire.Update) -> Answer:
         hub = self._hub
         channel = ChannelName.parse(request.channel or "")
         info = check_info(request.userInfo or {}, hub.policy.max_user_info)
-        outcome = hub.backend.update(channel, session.id, info, hub.now())
-        hub.emit_change(session, channel, outcome.change)
+        updating = hub.backend.update(channel, session.id, info, hub.now())
+        return then(updating, lambda outcome: self._updated(outcome(), session, channel))
+
+    def _updated(self, outcome: Updated, session: Session, channel: ChannelName) -> wire.Frame:
+        self._hub.emit_change(session, channel, outcome.change)
         return wire.Updated(channel=str(channel), member=outcome.member.json)
 
     def _ping(self, _session: Session, _request: wire.Ping) -> wire.Frame:
         return wire.Pong(timestamp=int(time.time() * 1000))
 
-    def _auth(self, session: Session, request: wire.Auth) -> wire.Frame | None:
+    def _auth(self, session: Session, request: wire.Auth) -> Answer:
         if session.user is not None and session.credential is None:
             raise Unauthorized
         token = request.token or ""
-        self._aside(session, request, lambda: self._identify(token), lambda new: self._accept(session, new))
-        return None
+        return self._aside(lambda: self._identify(token)).then(lambda new: self._accept(session, new()))
 
     def _identify(self, token: str) -> Credential:
         try:
@@ -216,7 +240,9 @@ class RequestHandler:
         except CredentialRejected:
             raise Unauthorized from None
 
-    def _accept(self, session: Session, credential: Credential) -> wire.Frame:
+    def _accept(self, session: Session, credential: Credential) -> wire.Frame | None:
+        if not session.is_open:
+            return None
         if session.user is not None and session.user.id != credential.user.id:
             raise Unauthorized("Different user")
         answer = wire.AuthOk(user=wire.identity(credential.user))
@@ -227,5 +253,5 @@ class RequestHandler:
         return answer
 
 
-def _throw(problem: Exception) -> wire.Frame | None:
+def _throw(problem: Exception) -> Any:
     raise problem

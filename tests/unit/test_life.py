@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from flask import Flask
 from flask_jwt_extended import JWTManager
@@ -14,8 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from flask_presence import Presence, User
+from flask_presence.backends.memory import MemoryBackend
+from flask_presence.backends.pending import Pending
+from flask_presence.domain.errors import RequestError
 from flask_presence.service import Service
-from flask_presence.testing import TestClient
+from flask_presence.testing import InlineLoop, TestClient
+
+T = TypeVar("T")
 
 USERS = st.sampled_from([None, "ann", "bob"])
 CHANNELS = st.sampled_from(["lobby", "private-a", "presence-a", "presence-b", "presence-staff", "private-staff"])
@@ -53,6 +60,46 @@ class Peer:
             else:
                 view[member["id"]] = member
         return messages
+
+
+class LateBackend(MemoryBackend):
+    """The memory backend with the manners of one that has a server to ask: every change comes later."""
+
+    blocking = True
+
+    def __init__(self, max_info: int, spawn: Callable[[Callable[[], object]], object]) -> None:
+        super().__init__(max_info)
+        self._spawn = spawn
+
+    def _later(self, change: Callable[[], T]) -> Any:
+        pending: Pending[T] = Pending()
+
+        def happen() -> None:
+            try:
+                value = change()
+            except RequestError as problem:
+                pending.settle(partial(_throw, problem))
+            else:
+                pending.settle(lambda: value)
+
+        self._spawn(happen)
+        return pending
+
+    def join(self, *arguments: Any) -> Any:
+        return self._later(partial(super().join, *arguments))
+
+    def leave(self, *arguments: Any, **options: Any) -> Any:
+        return self._later(partial(super().leave, *arguments, **options))
+
+    def update(self, *arguments: Any) -> Any:
+        return self._later(partial(super().update, *arguments))
+
+    def publish(self, *arguments: Any) -> Any:
+        return self._later(partial(super().publish, *arguments))
+
+
+def _throw(problem: Exception) -> Any:
+    raise problem
 
 
 class Life(RuleBasedStateMachine):
@@ -169,6 +216,7 @@ class Life(RuleBasedStateMachine):
     def disconnect_user(self, user: str) -> None:
         with self.app.app_context():
             assert self.presence.disconnect(user_id=user) == sum(peer.user == user for peer in self.alive)
+        self.settle()
         self.alive = [peer for peer in self.alive if peer.user != user]
 
     @rule()
@@ -176,7 +224,14 @@ class Life(RuleBasedStateMachine):
         """A day later: every token has ended, and with it the connections that rest on one."""
         if self.service.hub.current_loop is not None:
             self.service.hub.tick(time.time() + 86400)
+        self.settle()
         self.alive = [peer for peer in self.alive if peer.user is None]
+
+    def settle(self) -> None:
+        """Let what these ends have set off happen."""
+        loop = self.service.hub.current_loop
+        if isinstance(loop, InlineLoop):
+            loop.settle()
 
     @invariant()
     def every_view_is_the_truth(self) -> None:
@@ -209,5 +264,17 @@ class Life(RuleBasedStateMachine):
             assert self.presence.get_channel_stats().connections == 0
 
 
+class LateLife(Life):
+    """The same with a backend whose changes come later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        hub = self.service.hub
+        hub.backend = LateBackend(MAX_INFO, lambda happen: hub.loop.spawn(happen))
+        hub.backend.bind(hub)
+
+
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestLateLife = LateLife.TestCase
+TestLateLife.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
