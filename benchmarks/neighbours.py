@@ -9,20 +9,19 @@ measure. Exit status 1 where a message was lost, came twice, late or to the wron
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
 from tests.support.client import Client, client
-from tests.support.hostile import ATTACKS
-from tests.support.server import ROOT, Server, running, wait_until
+from tests.support.hostile import ATTACKS, attacked
+from tests.support.server import running, wait_until
 
 from .report import format_text
 from .servers import CLIENT_CORE, SERVER_CORE
@@ -38,7 +37,7 @@ class Result:
 
     delays: list[float]
     wrong: list[str]
-    outcome: dict[str, int]
+    outcome: Counter[str]
     growth: float
     """MB of memory that the server did not give back."""
 
@@ -84,8 +83,10 @@ def measure(kind: str | None, seconds: float) -> Result:
         bob.event()
         talk(ann, bob, 1)
         before = _memory(pids)
-        outcome: dict[str, int] = {}
-        with attacked(server, kind, outcome):
+        outcome: Counter[str] = Counter()
+        with ExitStack() as stack:
+            if kind is not None:
+                outcome = stack.enter_context(attacked(server, kind, niceness=19))
             delays, wrong = talk(ann, bob, seconds)
         wait_until(lambda: server.json("/presence/stats")["connections"] == 2)
         if server.json("/presence/stats")["channels"] != 1:
@@ -109,27 +110,6 @@ def talk(ann: Client, bob: Client, seconds: float) -> tuple[list[float], list[st
         if (heard.get("data"), answer.get("requestId"), answer.get("delivered")) != (number, number, 1):
             wrong.append(f"message {number}: {heard} {answer}")
     return delays, wrong
-
-
-@contextmanager
-def attacked(server: Server, kind: str | None, outcome: dict[str, int]) -> Iterator[None]:
-    """The attack goes on through the block; after it, `outcome` has what came of it."""
-    if kind is None:
-        yield
-        return
-    command = ["nice", "-n", "19", sys.executable, "-m", "tests.support.hostile"]
-    command += [kind, str(server.port), server.token("mallory")]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdout.readline()
-            yield
-            process.stdin.close()
-            outcome.update(json.loads(process.stdout.readline()))
-        finally:
-            process.kill()
 
 
 def _own_pid() -> int:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
 
 from ..support.client import client
-from ..support.hostile import ATTACKS
-from ..support.server import ROOT, Server, running, wait_until
+from ..support.hostile import ATTACKS, attacked
+from ..support.server import running, wait_until
 
 ROOM = "presence-room"
 ENDINGS = {
@@ -25,24 +18,6 @@ ENDINGS = {
     "giants": "closed with 1009",
 }
 """How the server gets rid of who does this; it bears with the others, and they with it."""
-
-
-@contextmanager
-def attacked(server: Server, kind: str) -> Iterator[dict[str, int]]:
-    """An attack that has begun, and goes on through the block; after it, what came of it."""
-    outcome: dict[str, int] = {}
-    command = [sys.executable, "-m", "tests.support.hostile", kind, str(server.port), server.token("mallory")]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == "begun\n"
-            yield outcome
-            process.stdin.close()
-            outcome.update(json.loads(process.stdout.readline()))
-        finally:
-            process.kill()
 
 
 @pytest.mark.parametrize("kind", ATTACKS)

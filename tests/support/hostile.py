@@ -12,13 +12,15 @@ import random
 import select
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from .raw import masked, split_frames, upgrade_request, upgraded
+from .server import ROOT, Server
 
 LIFETIME = 60.0
 MANY = 100
@@ -147,6 +149,24 @@ ATTACKS: dict[str, Attack] = {
     attack.__name__: attack
     for attack in (messages, joins, pings, fragments, garbage, giants, handshakes, halves, drips, deaf)
 }
+
+
+@contextmanager
+def attacked(server: Server, kind: str, *, niceness: int = 0) -> Iterator[Counter[str]]:
+    """An attack on `server` that has begun, and goes on through the block; after it, what came of it."""
+    outcome: Counter[str] = Counter()
+    command = ["nice", "-n", str(niceness), sys.executable, "-m", __name__]
+    command += [kind, str(server.port), server.token("mallory")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "begun\n"
+            yield outcome
+            process.stdin.close()
+            outcome.update(json.loads(process.stdout.readline()))
+        finally:
+            process.kill()
 
 
 def main(kind: str, port: str, token: str) -> None:
