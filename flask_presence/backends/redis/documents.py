@@ -1,0 +1,75 @@
+"""A member as it is kept in Redis: JSON from which the wire shape, and any later merge, can be made.
+
+Law: merging is the domain's, here as everywhere; the scripts see bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ...domain.errors import RequestError
+from ...domain.members import Member, User, info_size, make_member, merge_info
+
+
+class Document(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A user in a presence channel: who, with which connection and when they came, and what is said of them."""
+
+    id: str
+    client_id: str
+    joined_at: datetime
+    info: dict[str, Any]
+    name: str | None = None
+    email: str | None = None
+    avatar: str | None = None
+    updated_at: datetime | None = None
+
+    def member(self) -> Member:
+        user = User(self.id, name=self.name, email=self.email, avatar=self.avatar)
+        return make_member(user, self.client_id, self.joined_at, self.info, self.updated_at)
+
+
+class Entry(NamedTuple):
+    """A document with the numbers of its last change and of its user's coming."""
+
+    version: int
+    place: int
+    document: Document
+
+    @property
+    def member(self) -> Member:
+        return self.document.member()
+
+
+_decode = msgspec.json.Decoder(Document).decode
+
+
+def parse_entry(value: bytes) -> Entry:
+    version, place, document = value.split(b"\0", 2)
+    return Entry(int(version), int(place), _decode(document))
+
+
+def new_document(user: User, client_id: str, info: Mapping[str, Any], now: datetime) -> Document:
+    """Of a user who comes."""
+    merged, _ = merge_info({}, info)
+    return Document(user.id, client_id, now, merged, user.name, user.email, user.avatar)
+
+
+def merged_document(
+    old: Document, info: Mapping[str, Any], now: datetime, max_info: int, error: type[RequestError]
+) -> Document | None:
+    """`old` with `info` merged, or `None` where that changes nothing; `error` where it would be too large."""
+    merged, changed = merge_info(old.info, info)
+    if not changed:
+        return None
+    if info_size(merged) > max_info:
+        raise error(f"The member's merged userInfo would be more than {max_info} bytes of JSON")
+    return msgspec.structs.replace(old, info=merged, updated_at=now)
+
+
+def encode(document: Document | None) -> bytes:
+    """For a script; empty for none."""
+    return msgspec.json.encode(document) if document is not None else b""

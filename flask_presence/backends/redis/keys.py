@@ -1,0 +1,55 @@
+"""The names of everything in Redis.
+
+Law: all begin with the prefix, and two channels, two nodes or two prefixes never share one. A channel's keys have
+its name as their hash tag, so that they stay together in a cluster.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+_ESCAPES: Final = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", "\0": "%00", "\1": "%01"})
+
+
+def escape(name: str) -> str:
+    """`name` without what has a meaning in keys and entries; no two names become the same."""
+    return name.translate(_ESCAPES)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names under one prefix; `ValueError` for one that could be mistaken for something else."""
+
+    prefix: str
+
+    def __post_init__(self) -> None:
+        if not PREFIX.fullmatch(self.prefix):
+            raise ValueError(f"a prefix is 1 to 32 letters, digits, '_', '.' or '-', not {self.prefix!r}")
+
+    def channel(self, name: str) -> tuple[str, ...]:
+        """State, members, connections, sessions and held users, in the order in which scripts take them."""
+        tag = self._tag(name)
+        return tuple(f"{tag}:{kind}" for kind in ("state", "members", "connections", "sessions", "held"))
+
+    def own(self, name: str, node: str) -> str:
+        """The connections of one node in a channel."""
+        return f"{self._tag(name)}:own:{node}"
+
+    def topic(self, name: str) -> str:
+        """Where the channel's events are published."""
+        return f"{self._tag(name)}:events"
+
+    @property
+    def nodes(self) -> str:
+        """All nodes that may have connections."""
+        return f"{self.prefix}:nodes"
+
+    def index(self, node: str) -> str:
+        """The channels in which a node may have connections: never too few."""
+        return f"{self.prefix}:node:{node}:channels"
+
+    def _tag(self, name: str) -> str:
+        return f"{self.prefix}:channel:{{{escape(name)}}}"

@@ -1,0 +1,59 @@
+-- What the scripts share. All that a client has said is in ARGV, never in a script's text; JSON is bytes here.
+--
+-- A channel is
+--   state        hash: e epoch, q last number given out, c when the channel came to be (text of the caller)
+--   members      hash: user -> version NUL place NUL document; both numbers are the channel's
+--   connections  hash: client -> user NUL node
+--   sessions     zset, all scores 0: user NUL client, of presence channels, so that a user's are counted in O(log n)
+--   held         hash: user -> until when, of users who stay listed without a connection
+-- Its numbers begin anew, with a larger epoch, when Redis has lost them.
+
+local state, members, connections, sessions, held = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+
+local function split(value)
+  local at = string.find(value, '\0', 1, true)
+  return string.sub(value, 1, at - 1), string.sub(value, at + 1)
+end
+
+-- The channel's epoch. `known` is the newest that the caller has seen.
+local function epoch(known)
+  local current = redis.call('HGET', state, 'e')
+  if current then return current end
+  local time = redis.call('TIME')
+  local new = time[1] * 1000 + math.floor(time[2] / 1000)
+  if new <= tonumber(known) then new = tonumber(known) + 1 end
+  current = string.format('%.0f', new)
+  redis.call('DEL', members, connections, sessions, held)
+  redis.call('HSET', state, 'e', current, 'q', 0)
+  return current
+end
+
+-- Number an event and publish it: kind, epoch, number, client that must not hear it, user, body.
+local function announce(topic, kind, at, client, user, body)
+  local number = redis.call('HINCRBY', state, 'q', 1)
+  redis.call('PUBLISH', topic, table.concat({kind, at, number, client, user, body}, '\0'))
+  return number
+end
+
+local function is_empty()
+  return redis.call('HLEN', connections) == 0 and redis.call('HLEN', members) == 0
+end
+
+-- Nobody is here any more: only the numbering stays for a while, for copies that are behind.
+local function close_if_empty()
+  if is_empty() then
+    redis.call('HDEL', state, 'c')
+    redis.call('EXPIRE', state, 3600)
+  end
+end
+
+-- Take a user off the list who has neither a connection nor a hold; their entry, if that is so.
+local function drop(topic, at, client, user)
+  if redis.call('ZLEXCOUNT', sessions, '[' .. user .. '\0', '(' .. user .. '\1') > 0 then return '' end
+  if redis.call('HEXISTS', held, user) == 1 then return '' end
+  local entry = redis.call('HGET', members, user)
+  if not entry then return '' end
+  redis.call('HDEL', members, user)
+  announce(topic, 'left', at, client, user, entry)
+  return entry
+end

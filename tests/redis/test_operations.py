@@ -1,0 +1,313 @@
+"""The operations on a real Redis do what the roster does, and publish it, in order, once."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import invariant, run_state_machine_as_test
+
+from flask_presence.backends.redis.client import Client
+from flask_presence.backends.redis.documents import parse_entry
+from flask_presence.backends.redis.keys import Keys
+from flask_presence.backends.redis.operations import Operations, Position
+from flask_presence.domain.channels import Channel, ChannelName
+from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError
+from flask_presence.domain.members import Member, User
+from flask_presence.domain.roster import Change, Roster
+
+from ..support.redis_server import running_redis
+from ..unit.test_roster import CHANNELS, MAX_INFO, RosterMachine
+
+T = TypeVar("T")
+NOW = datetime(2024, 1, 15, 10, 30, tzinfo=timezone.utc)
+ROOM = ChannelName("presence-room")
+ANN, BOB = User("ann", name="Ann"), User("bob")
+
+
+class Ear:
+    """What is published of a channel."""
+
+    def __init__(self, client: Client, keys: Keys, channel: str) -> None:
+        self._pubsub = client.redis.pubsub()
+        self._pubsub.subscribe(keys.topic(channel))
+        assert self._pubsub.get_message(timeout=5)["type"] == "subscribe"
+
+    def hear(self, patience: float = 5) -> tuple[str, Position, str, str, bytes] | None:
+        """Kind, position, excluded client, user and body of the next event."""
+        message = self._pubsub.get_message(timeout=patience)
+        if message is None:
+            return None
+        kind, epoch, number, client, user, body = message["data"].split(b"\0", 5)
+        return kind.decode(), Position(int(epoch), int(number)), client.decode(), user.decode(), body
+
+    def close(self) -> None:
+        self._pubsub.close()
+
+
+class Compared:
+    """A roster in memory and one in Redis, to which the same is done; they must say the same."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._keys = Keys(f"test-{secrets.token_hex(8)}")
+        self._operations = Operations(self._keys, "node", MAX_INFO)
+        self._roster = Roster(MAX_INFO)
+        self._ears = {channel: Ear(client, self._keys, channel) for channel in CHANNELS}
+        self._positions = dict.fromkeys(CHANNELS, Position(0, 0))
+
+    def _both(self, wanted: Callable[[], T], found: Callable[[], T]) -> T:
+        outcomes: list[Any] = []
+        for operation in (wanted, found):
+            try:
+                outcomes.append(operation())
+            except RequestError as problem:
+                outcomes.append(problem)
+        first, second = outcomes
+        if isinstance(first, RequestError):
+            assert (type(first), first.message) == (type(second), getattr(second, "message", second))
+            raise first
+        assert first == second
+        result: T = first
+        return result
+
+    def _heard(self, channel: ChannelName, change: Change | None, but: str) -> None:
+        """Exactly that change was published, with the next number."""
+        if change is None:
+            return
+        event = self._ears[channel].hear()
+        assert event is not None
+        kind, position, client, _, body = event
+        assert (kind, parse_entry(body).member, client) == (change.kind, change.member, but)
+        before = self._positions[channel]
+        assert position == (before.epoch or position.epoch, before.number + 1)
+        self._positions[channel] = position
+
+    def join(self, channel: ChannelName, client_id: str, user: User, info: Any, now: datetime) -> Any:
+        arguments = (channel, client_id, user, info, now)
+        outcome = self._both(
+            lambda: self._roster.join(*arguments), lambda: self._run(self._operations.join(*arguments))
+        )
+        self._heard(channel, outcome.change, client_id)
+        return outcome
+
+    def leave(self, channel: ChannelName, client_id: str, *, hold: bool = False) -> Change | None:
+        until = NOW if hold else None
+        change = self._both(
+            lambda: self._roster.leave(channel, client_id, hold=hold),
+            lambda: self._run(self._operations.leave(channel, client_id, until)),
+        )
+        self._heard(channel, change, client_id)
+        return change
+
+    def release(self, channel: ChannelName, user_id: str) -> Change | None:
+        change = self._both(
+            lambda: self._roster.release(channel, user_id),
+            lambda: self._run(self._operations.release(channel, user_id)),
+        )
+        self._heard(channel, change, "")
+        return change
+
+    def update(self, channel: ChannelName, client_id: str, info: Any, now: datetime) -> Any:
+        arguments = (channel, client_id, info, now)
+        outcome = self._both(
+            lambda: self._roster.update(*arguments), lambda: self._run(self._operations.update(*arguments))
+        )
+        self._heard(channel, outcome.change, client_id)
+        return outcome
+
+    def get(self, name: str) -> Channel | None:
+        channel = ChannelName(name)
+
+        def found() -> Channel | None:
+            snapshot = self._run(self._operations.snapshot(channel))
+            if snapshot.created_at is None:
+                return None
+            members = tuple(entry.member for entry in snapshot.entries)
+            listed = channel.type == "presence"
+            count = len(members) if listed else snapshot.connections
+            return Channel(channel, channel.type, count, snapshot.created_at, members if listed else None)
+
+        return self._both(lambda: self._roster.get(name), found)
+
+    def members(self, name: str) -> tuple[Member, ...]:
+        found = self.get(name)
+        return tuple(found.members or ()) if found else ()
+
+    def counts(self) -> Any:
+        return self._roster.counts()
+
+    def _run(self, operation: Any) -> Any:
+        return self._client.run(operation).value
+
+    def close(self) -> None:
+        for ear in self._ears.values():
+            assert ear.hear(0.01) is None, "more was published than has happened"
+            ear.close()
+
+
+def test_as_the_roster(redis_client: Client) -> None:
+    """Whatever is done, in any order: the outcomes, the errors, the lists and the events are the roster's."""
+
+    class RedisMachine(RosterMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.roster = Compared(redis_client)  # type: ignore[assignment]
+
+        @invariant()
+        def channels_are_the_same(self) -> None:
+            for channel in CHANNELS:
+                self.roster.get(channel)
+
+        def teardown(self) -> None:
+            self.roster.close()  # type: ignore[attr-defined]
+
+    checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    few = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=checks)
+    run_state_machine_as_test(RedisMachine, settings=few)
+
+
+@pytest.fixture
+def operations(prefix: str) -> Operations:
+    return Operations(Keys(prefix), "node", 1000)
+
+
+@pytest.fixture
+def ear(redis_client: Client, prefix: str) -> Iterator[Ear]:
+    one = Ear(redis_client, Keys(prefix), ROOM)
+    yield one
+    one.close()
+
+
+def test_messages(redis_client: Client, operations: Operations, ear: Ear) -> None:
+    """A message is numbered like everything else, and is for all connections but the one that is left out."""
+    for number, user in enumerate((ANN, ANN, BOB)):
+        redis_client.run(operations.join(ROOM, f"client-{number}", user, None, NOW))
+    said = b'{"data":"\\u0000"}\x00\xff'
+    sent = redis_client.run(operations.publish(ROOM, said, "client-1"))
+    assert (sent.value, sent.position.number) == (2, 3)
+    assert redis_client.run(operations.publish(ROOM, b"", "elsewhere")).value == 3
+    assert redis_client.run(operations.publish(ROOM, b"", None)).value == 3
+    heard = [ear.hear() for _ in range(5)]
+    assert [event and event[0] for event in heard] == ["joined", "joined", "message", "message", "message"]
+    assert heard[2] == ("message", sent.position, "client-1", "", said)
+
+
+def test_at_once(redis_client: Client, operations: Operations, ear: Ear) -> None:
+    """Eight threads at one member: numbers without a gap, and the events replayed give the list."""
+
+    def act(number: int) -> None:
+        user = (ANN, BOB)[number % 2]
+        for turn in range(25):
+            redis_client.run(operations.join(ROOM, f"client-{number}", user, {f"k{number}": turn}, NOW))
+            redis_client.run(operations.update(ROOM, f"client-{number}", {"shared": number, "turn": turn}, NOW))
+            if turn % 3 or number > 1:
+                redis_client.run(operations.leave(ROOM, f"client-{number}"))
+
+    threads = [threading.Thread(target=act, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    end = redis_client.run(operations.snapshot(ROOM))
+    view: dict[str, Any] = {}
+    for number in range(1, end.position.number + 1):
+        event = ear.hear()
+        assert event is not None
+        kind, position, _, user_id, body = event
+        assert position == (end.position.epoch, number)
+        assert (user_id in view) == (kind != "joined")
+        if kind == "left":
+            assert view.pop(user_id) == parse_entry(body)
+        else:
+            view[user_id] = parse_entry(body)
+    assert ear.hear(0.01) is None
+    assert view == {entry.document.id: entry for entry in end.value.entries}
+
+
+def test_again_is_once(redis_client: Client, operations: Operations, ear: Ear) -> None:
+    """What is done a second time, because its answer was lost, is not done twice."""
+    for fresh in (True, False):
+        assert redis_client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.fresh is fresh
+    assert redis_client.run(operations.leave(ROOM, "1")).value is not None
+    with pytest.raises(NotFound):
+        redis_client.run(operations.leave(ROOM, "1"))
+    redis_client.run(operations.join(ROOM, "2", BOB, None, NOW))
+    with pytest.raises(NotMember):
+        redis_client.run(operations.leave(ROOM, "1"))
+    assert [(event := ear.hear()) and event[0] for _ in range(3)] == ["joined", "left", "joined"]
+    assert ear.hear(0.01) is None
+
+
+def test_hold(redis_client: Client, operations: Operations, ear: Ear) -> None:
+    """Who is held is listed, but gets no messages; who comes back in time never left."""
+    before = redis_client.run(operations.join(ROOM, "1", ANN, {"x": 1}, NOW)).value.me
+    assert redis_client.run(operations.leave(ROOM, "1", NOW + timedelta(seconds=10))).value is None
+    assert redis_client.run(operations.publish(ROOM, b"", None)).value == 0
+    assert redis_client.run(operations.snapshot(ROOM)).value.entries[0].member == before
+    assert redis_client.run(operations.join(ROOM, "2", ANN, None, NOW + timedelta(seconds=5))).value.me == before
+    assert redis_client.run(operations.release(ROOM, "ann")).value is None
+    assert redis_client.run(operations.leave(ROOM, "2")).value == Change("left", before)
+
+
+def test_prefixes_are_apart(redis_client: Client, operations: Operations) -> None:
+    """Two apps on one Redis never meet, nor do channels or users with odd names."""
+    other = Operations(Keys("test-other"), "node", 1000)
+    redis_client.run(operations.join(ROOM, "1", ANN, None, NOW))
+    assert redis_client.run(other.snapshot(ROOM)).value.entries == ()
+    names = [ChannelName(f"presence-{name}") for name in ("a{b}", "a}", "a{", "a%7B", "*", "[ab]", "a:events")]
+    users = [User("u"), User("u\0v"), User("u%00v"), User("u\1")]
+    for name in names:
+        for number, user in enumerate(users):
+            redis_client.run(operations.join(name, str(number), user, None, NOW))
+    for name in names:
+        gone = redis_client.run(operations.leave(name, "0")).value
+        assert gone is not None
+        left = redis_client.run(operations.snapshot(name)).value.entries
+        assert [entry.document.id for entry in left] == [user.id for user in users[1:]]
+    with pytest.raises(ValueError, match="1 to 32"):
+        Keys("a:b")
+
+
+def test_lost_data(program: str, prefix: str) -> None:
+    """After Redis has lost everything the numbers begin anew, in a later epoch, whatever its clock says."""
+    with running_redis(program) as server:
+        client, operations = Client(server.url), Operations(Keys(prefix), "node", 1000)
+        first = client.run(operations.join(ROOM, "1", ANN, None, NOW)).position
+        client.redis.flushall()
+        assert client.run(operations.snapshot(ROOM)).value.entries == ()
+        known = Position(first.epoch + 10**9, 5)
+        again = client.run(operations.join(ROOM, "1", ANN, None, NOW, known)).position
+        assert again == (known.epoch + 1, 1)
+        client.close()
+
+
+def test_redis_away(program: str, prefix: str) -> None:
+    """A Redis that is away is said to be so, soon; when it is back, nothing more is needed."""
+    with running_redis(program) as server:
+        client, operations = Client(server.url), Operations(Keys(prefix), "node", 1000)
+        client.run(operations.join(ROOM, "1", ANN, None, NOW))
+        client.redis.script_flush()
+        client.run(operations.leave(ROOM, "1"))
+        server.stop()
+        for _ in range(3):
+            with pytest.raises(BackendUnavailable):
+                client.run(operations.join(ROOM, "1", ANN, None, NOW))
+        server.start()
+        assert client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.fresh
+        client.close()
+
+
+def test_too_large_leaves_nothing(redis_client: Client, prefix: str, operations: Operations) -> None:
+    """A join that is refused has made no key that stays."""
+    small = Operations(Keys(prefix), "node", 20)
+    with pytest.raises(JoinFailed):
+        redis_client.run(small.join(ROOM, "1", ANN, {"a": "x" * 50}, NOW))
+    assert redis_client.run(operations.snapshot(ROOM)).value.created_at is None
+    keys = [key.decode() for key in redis_client.redis.scan_iter(f"{prefix}:*")]
+    assert all(redis_client.redis.ttl(key) > 0 for key in keys)

