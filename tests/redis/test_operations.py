@@ -103,7 +103,8 @@ class Compared:
             lambda: self._run(self._operations.leave(channel, client_id, until)),
         )
         self._heard(channel, change, client_id)
-        return change
+        result: Change | None = change
+        return result
 
     def release(self, channel: ChannelName, user_id: str) -> Change | None:
         change = self._both(
@@ -111,7 +112,8 @@ class Compared:
             lambda: self._run(self._operations.release(channel, user_id)),
         )
         self._heard(channel, change, "")
-        return change
+        result: Change | None = change
+        return result
 
     def update(self, channel: ChannelName, client_id: str, info: Any, now: datetime) -> Any:
         arguments = (channel, client_id, info, now)
@@ -251,8 +253,12 @@ def test_hold(redis_client: Client, operations: Operations, ear: Ear) -> None:
     assert redis_client.run(operations.publish(ROOM, b"", None)).value == 0
     assert redis_client.run(operations.snapshot(ROOM)).value.entries[0].member == before
     assert redis_client.run(operations.join(ROOM, "2", ANN, None, NOW + timedelta(seconds=5))).value.me == before
-    assert redis_client.run(operations.release(ROOM, "ann")).value is None
     assert redis_client.run(operations.leave(ROOM, "2")).value == Change("left", before)
+    redis_client.run(operations.join(ROOM, "1", ANN, None, NOW))
+    assert redis_client.run(operations.leave(ROOM, "1", NOW)).value is None
+    assert redis_client.run(operations.release(ROOM, "ann")).value is not None
+    assert redis_client.run(operations.release(ROOM, "ann")).value is None
+    assert [(event := ear.hear()) and event[0] for _ in range(5)] == ["joined", "message", "left", "joined", "left"]
 
 
 def test_prefixes_are_apart(redis_client: Client, operations: Operations) -> None:
