@@ -63,6 +63,10 @@ class Client:
         """The reply to a plain command that changes nothing."""
         return self._guarded(lambda: self.redis.execute_command(*command))
 
+    def change(self, *command: str) -> None:
+        """A plain command that may be done twice."""
+        self._guarded(lambda: self.redis.execute_command(*command))
+
     def close(self) -> None:
         if self._redis is not None and self._pid == os.getpid():
             self._redis.close()

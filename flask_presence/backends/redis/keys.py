@@ -47,6 +47,21 @@ class Keys:
         """All nodes that may have connections."""
         return f"{self.prefix}:nodes"
 
+    @property
+    def leases(self) -> str:
+        """Until when each node counts as alive."""
+        return f"{self.prefix}:leases"
+
+    @property
+    def claims(self) -> str:
+        """Which dead nodes are being reaped, and until when."""
+        return f"{self.prefix}:claims"
+
+    @property
+    def birth(self) -> str:
+        """When these data began; gone with them."""
+        return f"{self.prefix}:birth"
+
     def index(self, node: str) -> str:
         """The channels in which a node may have connections: never too few."""
         return f"{self.prefix}:node:{node}:channels"
