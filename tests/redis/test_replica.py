@@ -1,0 +1,139 @@
+"""A copy of a channel: whatever of its events comes late, twice or not at all, the news adds up to the list."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_presence.backends.redis.documents import Document, Entry, encode
+from flask_presence.backends.redis.operations import Position
+from flask_presence.backends.redis.replica import Event, News, Replica, parse_event
+
+NOW = datetime(2024, 1, 15, tzinfo=timezone.utc)
+EPOCH = 7
+CHANGES = st.lists(st.tuples(st.sampled_from(["ann", "bob", "eve"]), st.sampled_from(["come", "change", "go", "say"])))
+
+
+class History:
+    """A channel's events, and the list after each of them."""
+
+    def __init__(self, changes: list[tuple[str, str]]) -> None:
+        entries: dict[str, Entry] = {}
+        self.events: list[Event] = []
+        self.lists: list[tuple[Entry, ...]] = [()]
+        for user_id, what in changes:
+            number = len(self.events) + 1
+            kind = {"come": "joined", "change": "updated", "go": "left", "say": "message"}[what]
+            if what != "say" and (user_id in entries) == (what == "come"):
+                continue
+            body = b"said"
+            if what != "say":
+                place = entries[user_id].place if user_id in entries else number
+                entry = Entry(number, place, Document(user_id, "client", NOW, {"at": number}))
+                if what == "go":
+                    entry = entries.pop(user_id)
+                else:
+                    entries[user_id] = entry
+                body = b"%d\0%d\0" % (entry.version, entry.place) + encode(entry.document)
+            self.events.append(Event(kind, Position(EPOCH, number), "", body))
+            self.lists.append(tuple(sorted(entries.values(), key=lambda entry: entry.place)))
+
+
+class Listener:
+    """Who replays the news, and finds every piece of it possible."""
+
+    def __init__(self) -> None:
+        self.view: dict[str, Entry] = {}
+        self.messages = 0
+
+    def hear(self, news: News) -> None:
+        if news.entry is None:
+            self.messages += 1
+            return
+        user_id = news.entry.document.id
+        assert (user_id in self.view) == (news.kind != "joined"), news
+        if news.kind == "left":
+            del self.view[user_id]
+        else:
+            self.view[user_id] = news.entry
+
+
+@given(changes=CHANGES, data=st.data())
+def test_news_add_up(changes: list[tuple[str, str]], data: st.DataObject) -> None:
+    """Events that are lost, doubled, or come before their snapshot; snapshots of any place, asked for when stale."""
+    history, listener = History(changes), Listener()
+    replica = Replica(listener.hear)
+    reached: list[int] = []
+    for number in range(len(history.events) + 1):
+        replica.at(Position(EPOCH, number), lambda number=number: reached.append(number))  # type: ignore[misc]
+    for number, event in enumerate(history.events, 1):
+        fate = data.draw(st.sampled_from(["heard", "heard", "heard", "lost", "twice", "connection lost"]))
+        if fate == "connection lost":
+            replica.lose()
+        for _ in range({"lost": 0, "connection lost": 0, "twice": 2}.get(fate, 1)):
+            replica.hear(event)
+        if replica.stale and data.draw(st.booleans()):
+            replica.load(Position(EPOCH, number), history.lists[number])
+        if not replica.stale:
+            at = replica.position.number
+            assert replica.entries == history.lists[at]
+            assert listener.view == {entry.document.id: entry for entry in history.lists[at]}
+            assert reached == list(range(at + 1))
+    end = len(history.events)
+    replica.load(Position(EPOCH, end), history.lists[end])
+    assert replica.entries == history.lists[end]
+    assert listener.view == {entry.document.id: entry for entry in history.lists[end]}
+    assert reached == list(range(end + 1))
+    assert not replica.awaited
+
+
+def test_every_event_once() -> None:
+    """Without a loss every message is told, and only once, whether it came before the snapshot or after."""
+    history, listener = History([("ann", "say")] * 6), Listener()
+    replica = Replica(listener.hear)
+    for event in history.events[:4]:
+        replica.hear(event)
+    assert listener.messages == 0
+    replica.load(Position(EPOCH, 2), ())
+    assert listener.messages == 2
+    for event in history.events[2:]:
+        replica.hear(event)
+    assert listener.messages == 4
+
+
+def test_a_later_epoch() -> None:
+    """When the numbers begin anew the copy waits for a snapshot; members who are kept do not leave meanwhile."""
+    history, listener = History([("ann", "come"), ("bob", "come")]), Listener()
+    replica = Replica(listener.hear)
+    replica.load(Position(EPOCH, 2), history.lists[2])
+    old = history.events[1]
+    new = Event("message", Position(EPOCH + 1, 4), "", b"said")
+    replica.hear(new)
+    assert replica.stale
+    replica.load(Position(EPOCH + 1, 3), history.lists[1], keep=frozenset({"bob"}))
+    assert (set(listener.view), listener.messages) == ({"ann", "bob"}, 1)
+    replica.hear(old)
+    assert replica.position == (EPOCH + 1, 4)
+    replica.load(Position(EPOCH + 1, 4), history.lists[1])
+    assert set(listener.view) == {"ann"}
+
+
+def test_waiting_in_order() -> None:
+    """Who waits for a place is called between the event that reached it and the next."""
+    history = History([("ann", "come"), ("ann", "say"), ("ann", "say")])
+    log: list[Any] = []
+    replica = Replica(lambda news: log.append(news.kind))
+    replica.load(Position(EPOCH, 0), ())
+    replica.at(Position(EPOCH, 2), lambda: log.append("two"))
+    for event in history.events:
+        replica.hear(event)
+    assert log == ["joined", "message", "two", "message"]
+
+
+def test_parse_event() -> None:
+    """Any bytes may be in a body."""
+    data = b"message\x007\x003\x00client\x00user\x00a\x00b\xff"
+    assert parse_event(data) == Event("message", Position(7, 3), "client", b"a\0b\xff")
