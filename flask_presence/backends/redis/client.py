@@ -7,6 +7,7 @@ sent twice whose reply was lost.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import redis
@@ -58,6 +59,27 @@ class Client:
         except StopIteration as end:
             result: T = end.value
             return result
+
+    def run_calls(self, calls: Sequence[Call]) -> list[list[Any] | BackendUnavailable]:
+        """The replies to calls that are sent together, in one round trip; those that failed failed alone."""
+        try:
+            replies = self._guarded(lambda: self._send(calls, [(script(call.script).sha, "EVALSHA") for call in calls]))
+            missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if missing:  # then nothing has happened yet
+                again = [calls[at] for at in missing]
+                texts = self._guarded(lambda: self._send(again, [(script(call.script).text, "EVAL") for call in again]))
+                for at, reply in zip(missing, texts, strict=True):
+                    replies[at] = reply
+        except BackendUnavailable as problem:
+            return [problem] * len(calls)
+        return [BackendUnavailable(str(reply)) if isinstance(reply, RedisError) else reply for reply in replies]
+
+    def _send(self, calls: Sequence[Call], how: Sequence[tuple[str, str]]) -> list[Any]:
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for call, (code, command) in zip(calls, how, strict=True):
+                pipeline.execute_command(command, code, len(call.keys), *call.keys, *call.arguments)
+            replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return replies
 
     def ask(self, *command: str) -> Any:
         """The reply to a plain command that changes nothing."""

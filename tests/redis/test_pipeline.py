@@ -1,0 +1,116 @@
+"""Operations put together on their way to Redis: each gets its own outcome, in order."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+
+from flask_presence.backends.pending import Pending
+from flask_presence.backends.redis.client import Client
+from flask_presence.backends.redis.keys import Keys
+from flask_presence.backends.redis.operations import Operation, Operations
+from flask_presence.backends.redis.pipeline import Pipeline
+from flask_presence.domain.channels import ChannelName
+from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound
+from flask_presence.transport.loops import ThreadLoop
+
+from ..support.redis_server import running_redis
+from .test_operations import ANN, BOB, NOW, ROOM
+
+T = TypeVar("T")
+LOBBY = ChannelName("lobby")
+
+
+class Counted(Client):
+    """A client that remembers the sizes of its lots."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.lots: list[int] = []
+
+    def run_calls(self, calls: Any) -> Any:
+        self.lots.append(len(calls))
+        return super().run_calls(calls)
+
+
+def all_of(loop: ThreadLoop, pipeline: Pipeline, operations: list[Operation[Any]]) -> list[Any]:
+    """The outcomes of operations that are begun in one step, values or errors."""
+    outcomes: dict[int, Any] = {}
+    done = threading.Event()
+
+    def note(at: int, outcome: Any) -> None:
+        try:
+            outcomes[at] = outcome().value
+        except Exception as problem:
+            outcomes[at] = problem
+        if len(outcomes) == len(operations):
+            done.set()
+
+    def begin() -> None:
+        pendings: list[Pending[Any]] = [pipeline.run(operation) for operation in operations]
+        for at, pending in enumerate(pendings):
+            pending.when(partial(note, at))
+
+    loop.run(begin)
+    assert done.wait(20)
+    return [outcomes[at] for at in range(len(operations))]
+
+
+@pytest.fixture(scope="module")
+def loop() -> ThreadLoop:
+    return ThreadLoop()
+
+
+def test_put_together(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
+    """A thousand operations are a few lots; each has its own outcome, and they are done in order."""
+    client, operations = Counted(redis_server.url), Operations(Keys(prefix), "node", 20)
+    pipeline = Pipeline(client, loop)
+    joins: list[Operation[Any]] = [operations.join(LOBBY, str(number), None, None, NOW) for number in range(1000)]
+    messages: list[Operation[Any]] = [operations.publish(LOBBY, b"", str(number)) for number in (0, 999, "x")]
+    outcomes = all_of(loop, pipeline, [*joins, *messages])
+    assert all(outcome.fresh for outcome in outcomes[:1000])
+    assert outcomes[1000:] == [999, 999, 1000]
+    assert sum(client.lots) == 1003
+    assert len(client.lots) <= 10
+    client.close()
+
+
+def test_each_its_own_outcome(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
+    """Errors, merges that take several calls, and scripts that Redis has forgotten, side by side."""
+    client, operations = Client(redis_server.url), Operations(Keys(prefix), "node", 20)
+    pipeline = Pipeline(client, loop)
+    all_of(loop, pipeline, [operations.join(ROOM, "1", ANN, {"x": 1}, NOW)])
+    client.redis.script_flush()
+    refused, merged, too_large, updated = all_of(
+        loop,
+        pipeline,
+        [
+            operations.leave(LOBBY, "1"),
+            operations.join(ROOM, "2", ANN, {"y": 2}, NOW),
+            operations.join(ROOM, "3", BOB, {"x": "x" * 50}, NOW),
+            operations.update(ROOM, "1", {"x": None}, NOW),
+        ],
+    )
+    assert isinstance(refused, NotFound)
+    assert merged.change.kind == updated.change.kind == "updated"
+    assert isinstance(too_large, JoinFailed)
+    end = client.run(operations.snapshot(ROOM)).value.entries
+    assert [dict(entry.document.info) for entry in end] == [{"y": 2}]
+    client.close()
+
+
+def test_redis_away(program: str, loop: ThreadLoop, prefix: str) -> None:
+    """What is under way when Redis goes fails; what comes after it is back succeeds."""
+    with running_redis(program) as server:
+        client, operations = Client(server.url), Operations(Keys(prefix), "node", 20)
+        pipeline = Pipeline(client, loop)
+        all_of(loop, pipeline, [operations.join(LOBBY, "1", None, None, NOW)])
+        server.stop()
+        failed = all_of(loop, pipeline, [operations.join(LOBBY, str(number), None, None, NOW) for number in range(5)])
+        assert [type(outcome) for outcome in failed] == [BackendUnavailable] * 5
+        server.start()
+        assert all_of(loop, pipeline, [operations.join(LOBBY, "1", None, None, NOW)])[0].fresh
+        client.close()
