@@ -128,6 +128,7 @@ def test_outbox_at_its_limit(pair: Pair) -> None:
     pair.run(fill)
     assert pair.handler.endings == []
     pair.run(lambda: pair.connection.send(b"x"))
+    wait_until(lambda: pair.handler.endings)
     assert pair.handler.endings == [(1013, "slow")]
 
 
