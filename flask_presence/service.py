@@ -56,6 +56,7 @@ class Service:
                 max_user_info=settings.max_user_info,
                 rate_limit=settings.rate_limit,
                 token_recheck=settings.token_recheck,
+                grace=settings.grace,
                 grace_abrupt=settings.grace_abrupt,
             ),
             encode_frame,

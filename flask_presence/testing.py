@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from flask import Flask
 from flask_jwt_extended import create_access_token
 
+from .backends import Source
 from .domain.errors import PresenceTestError
 from .domain.events import Reason
 from .domain.members import User
@@ -31,6 +32,7 @@ class InlineLoop:
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], object]] = deque()
+        self._sources: list[Source] = []
 
     def run(self, function: Callable[[], T]) -> T:
         return function()
@@ -41,10 +43,14 @@ class InlineLoop:
     def sleep(self, seconds: float) -> None:
         """There is nobody to wait for."""
 
+    def attend(self, source: Source) -> None:
+        self._sources.append(source)
+
     def settle(self) -> None:
-        """Run what has been spawned, and what that spawns, until nothing is left."""
-        while self._waiting:
-            self._waiting.popleft()()
+        """Run what has been spawned, and what that spawns, and take in what others did, until nothing is left."""
+        while self._waiting or any([source.catch_up() for source in self._sources]):
+            while self._waiting:
+                self._waiting.popleft()()
 
 
 class _Identity(str):

@@ -6,25 +6,60 @@ Nothing here knows a connection, only client ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.errors import ConfigurationError
+from ..domain.events import Event
 from ..domain.members import Member, User
 from ..domain.roster import Change, Joined, Updated
 from .pending import Pending
 
+T = TypeVar("T")
+
 
 class Listener(Protocol):
-    """The hub of this process, as a backend sees it."""
+    """The hub of this process, as a backend sees it. Called in the event loop."""
 
     def deliver(self, channel: str, payload: bytes, exclude: str | None) -> int:
         """Send a frame's JSON to this process's connections in `channel` but `exclude`; how many."""
 
     def announce(self, channel: ChannelName, change: Change, exclude: str | None, now: datetime) -> None:
         """Tell this process's connections in `channel` but `exclude` what changed."""
+
+    def close_matching(self, user_id: str | None, client_id: str | None, text: str) -> int | Pending[int]:
+        """Close this process's connections of that user and with that id, with 4403; how many, once they have left."""
+
+    def notice(self, event: Event) -> None:
+        """Have the application hear of what happened to a connection that no process has any more."""
+
+
+class Loop(Protocol):
+    """The event loop in which a backend's changes are made."""
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call `function` in the loop, from any thread, and give what it returns or raises."""
+
+    def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call `function`, which may block, beside the loop."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, beside the loop."""
+
+    def attend(self, source: Source) -> None:
+        """Have `source` heard beside the loop for as long as the process lives."""
+
+
+class Source(Protocol):
+    """Where a backend hears of what others do."""
+
+    def listen(self) -> None:
+        """Hear and pass on, for ever; may block."""
+
+    def catch_up(self) -> bool:
+        """Pass on what has come, and wait for what this process knows to be on its way; whether there was any."""
 
 
 class Backend(Protocol):
@@ -34,13 +69,32 @@ class Backend(Protocol):
     happened. Changes are made in the event loop and never hold it up: what must wait for a server is
     `Pending`, and settled at the change's own place among what this process hears of the channel. Questions
     may wait where the backend is `blocking`, and are then asked beside the loop, else in it. A state store
-    that is away raises `BackendUnavailable`.
+    that is away raises `BackendUnavailable`. `outlives`: the state outlives this process.
     """
 
     blocking: bool
+    outlives: bool
 
     def bind(self, listener: Listener) -> None:
         """Who hears of changes in this process."""
+
+    def start(self, loop: Loop) -> None:
+        """Changes are made in `loop` from now on; called before the first, in the loop's process."""
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`, in epoch seconds; called in the loop a few times a second."""
+
+    def close(self) -> None:
+        """There are no connections left and will be none. May wait, beside the loop."""
+
+    def check(self) -> None:
+        """Raise `BackendUnavailable` where the state store does not answer. May wait, like a question."""
+
+    def opened(self, client_id: str, user: User | None) -> None:
+        """A connection was opened, or belongs to another user now."""
+
+    def closed(self, client_id: str) -> None:
+        """A connection is gone, and out of every channel."""
 
     def join(
         self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
@@ -48,12 +102,13 @@ class Backend(Protocol):
         """As `Roster.join`; the change has been announced to all but `client_id`."""
 
     def leave(
-        self, channel: ChannelName, client_id: str, now: datetime, *, hold: bool = False
+        self, channel: ChannelName, client_id: str, now: datetime, *, hold: float = 0
     ) -> Change | Pending[Change | None] | None:
-        """As `Roster.leave`; the change has been announced."""
+        """As `Roster.leave`; the change has been announced.
 
-    def release(self, channel: ChannelName, user_id: str, now: datetime) -> Change | Pending[Change | None] | None:
-        """As `Roster.release`; the change has been announced."""
+        With a `hold`, in seconds, the user stays listed for so long without a connection; what becomes of it is
+        the backend's to announce and to `notice`.
+        """
 
     def update(
         self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime
@@ -62,6 +117,12 @@ class Backend(Protocol):
 
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> int | Pending[int]:
         """Send a frame's JSON to all connections in `channel` but `exclude`; how many they are."""
+
+    def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
+        """Close, in every process, the connections of that user and with that id (`None` stands for any); how many.
+
+        They have left their channels, and nobody is held for them any longer. May wait, like a question.
+        """
 
     def broadcast(self, channel: str, payload: bytes, exclude: str | None) -> int:
         """As `publish`, for the server's own code; may wait, like a question."""
@@ -77,6 +138,9 @@ class Backend(Protocol):
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """The sum of the channels' member counts, and the number of channels by type."""
+
+    def connections(self) -> int:
+        """All open connections of the service."""
 
 
 def open_backend(url: str, max_info: int) -> Backend:

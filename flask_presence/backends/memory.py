@@ -6,26 +6,61 @@ Law: plain dictionaries, changed without a greenlet switch; must be called in th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
 
 from ..domain.channels import Channel, ChannelName, ChannelType
+from ..domain.events import MemberLeft
 from ..domain.members import Member, User
 from ..domain.roster import Change, Joined, Roster, Updated
-from . import Listener
+from ..domain.timestamps import from_epoch
+from . import Listener, Loop
+from .pending import Pending
+
+
+class _Hold(NamedTuple):
+    """Until when a user is held, in epoch seconds, and the connection that was lost last."""
+
+    until: float
+    client_id: str
+    user: User | None
 
 
 class MemoryBackend:
-    """The roster, and the one hub that hears of its changes."""
+    """The roster, the one hub that hears of its changes, and who is held in it."""
 
     blocking = False
+    outlives = False
 
     def __init__(self, max_info: int) -> None:
         self._roster = Roster(max_info)
         self._listener: Listener
+        self._clients: dict[str, User | None] = {}
+        self._holds: dict[tuple[ChannelName, str], _Hold] = {}
 
     def bind(self, listener: Listener) -> None:
         self._listener = listener
+
+    def start(self, loop: Loop) -> None:
+        """Whatever the loop is, there is nothing to begin."""
+
+    def tick(self, now: float) -> None:
+        self._release(*(place for place, hold in self._holds.items() if now >= hold.until), now=from_epoch(now))
+
+    def close(self) -> None:
+        """There is nothing that would stay behind."""
+
+    def check(self) -> None:
+        """The memory is never away."""
+
+    def opened(self, client_id: str, user: User | None) -> None:
+        self._clients[client_id] = user
+
+    def closed(self, client_id: str) -> None:
+        self._clients.pop(client_id, None)
+
+    def connections(self) -> int:
+        return len(self._clients)
 
     def join(
         self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
@@ -34,15 +69,26 @@ class MemoryBackend:
         self._announce(channel, outcome.change, client_id, now)
         return outcome
 
-    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: bool = False) -> Change | None:
-        change = self._roster.leave(channel, client_id, hold=hold)
+    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: float = 0) -> Change | None:
+        change = self._roster.leave(channel, client_id, hold=hold > 0)
+        user = self._clients.get(client_id)
+        if hold and user is not None:
+            self._holds[channel, user.id] = _Hold(now.timestamp() + hold, client_id, user)
         self._announce(channel, change, client_id, now)
         return change
 
-    def release(self, channel: ChannelName, user_id: str, now: datetime) -> Change | None:
-        change = self._roster.release(channel, user_id)
-        self._announce(channel, change, None, now)
-        return change
+    def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
+        closed = self._listener.close_matching(user_id, client_id, text)
+        self._release(
+            *(
+                place
+                for place, hold in self._holds.items()
+                if user_id in (None, place[1]) and client_id in (None, hold.client_id)
+            ),
+            now=datetime.now(timezone.utc),
+        )
+        assert not isinstance(closed, Pending), "nothing here comes later"
+        return closed
 
     def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Updated:
         outcome = self._roster.update(channel, client_id, info, now)
@@ -69,6 +115,15 @@ class MemoryBackend:
 
     def counts(self) -> tuple[int, dict[str, int]]:
         return self._roster.counts()
+
+    def _release(self, *places: tuple[ChannelName, str], now: datetime) -> None:
+        for place in places:
+            channel, user_id = place
+            hold = self._holds.pop(place)
+            change = self._roster.release(channel, user_id)
+            self._announce(channel, change, None, now)
+            if change is not None:
+                self._listener.notice(MemberLeft(hold.client_id, hold.user, channel, change.member))
 
     def _announce(self, channel: ChannelName, change: Change | None, exclude: str | None, now: datetime) -> None:
         if change is not None:

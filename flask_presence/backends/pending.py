@@ -34,6 +34,10 @@ class Pending(Generic[T]):
         for callback in callbacks:
             callback(outcome)
 
+    @property
+    def settled(self) -> bool:
+        return self._outcome is not None
+
     def when(self, callback: Callable[[Outcome[T]], object]) -> None:
         """Call `callback`, which must not raise, with the outcome: once it is there, or now if it is."""
         if self._outcome is not None:

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
 
-from ..backends import Backend
+from ..backends import Backend, Loop
 from ..backends.pending import Outcome, Pending, then, when_all
 from ..domain import wire
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
@@ -31,9 +31,8 @@ from ..domain.frozen import freeze
 from ..domain.members import Member, User
 from ..domain.roster import Change
 from .audience import Audience
-from .grace import GraceWatch
 from .handlers import EventQueue
-from .ports import Application, Connection, Credential, Loop, Policy
+from .ports import Application, Connection, Credential, Policy
 from .requests import RequestHandler
 from .session import Session
 from .tokens import TokenWatch
@@ -66,7 +65,6 @@ class Hub:
         self.handle = RequestHandler(self).handle
         self._events = EventQueue(self)
         self._tokens = TokenWatch(self)
-        self._grace = GraceWatch(self)
         backend.bind(self)
 
     @property
@@ -85,6 +83,7 @@ class Hub:
         if self._loop is not loop and self.sessions:
             raise RuntimeError("the connections of this process run on another event loop")
         self._loop = loop
+        self.backend.start(loop)
         self._send_all = send_all or _send_each
 
     @staticmethod
@@ -99,6 +98,7 @@ class Hub:
         """The session's connection is open: greet it."""
         session.connection = connection
         self.sessions[session.id] = session
+        self.backend.opened(session.id, session.user)
         self._tokens.add(session)
         connection.answer(self.frame(wire.connected(session.id, session.user, self.now())))
         self.emit(session, ClientConnected(session.id, session.user))
@@ -117,7 +117,14 @@ class Hub:
                 leaving.append(left)
                 if isinstance(left, Pending):
                     left.when(partial(self._check_left, session, channel))
-        when_all(leaving, lambda: self.emit(session, ClientDisconnected(session.id, session.user, code, reason)))
+        session.left = Pending()
+        when_all(leaving, partial(self._finish, session, ClientDisconnected(session.id, session.user, code, reason)))
+
+    def _finish(self, session: Session, event: ClientDisconnected) -> None:
+        self.backend.closed(session.id)
+        self.emit(session, event)
+        assert session.left is not None
+        session.left.settle(lambda: None)
 
     def _check_left(self, session: Session, channel: ChannelName, outcome: Outcome[None]) -> None:
         try:
@@ -145,30 +152,37 @@ class Hub:
         What raises has changed nothing. With the state store away it is out all the same: the sockets are the
         truth, and the store an index that is rebuilt from them.
         """
-        hold = reason == "lost" and self.policy.grace_abrupt > 0 and channel.type == "presence"
 
         def finish(outcome: Outcome[Change | None]) -> None:
+            if channel not in session.channels:
+                return  # its connection ended while it was leaving
             try:
                 change = outcome()
             except BackendUnavailable:
                 change = None
-            if channel not in session.channels:
-                return  # its connection ended while it was leaving
-            if hold:
-                self._grace.hold(session, channel)
             self._detach(session, channel)
             self.emit(session, ChannelLeft(session.id, session.user, channel, channel.type, reason))
             self.emit_change(session, channel, change)
 
         try:
-            change = self.backend.leave(channel, session.id, self.now(), hold=hold)
+            change = self.backend.leave(channel, session.id, self.now(), hold=self._grace(channel, reason))
         except BackendUnavailable:
             change = None
         return then(change, finish)
 
+    def _grace(self, channel: ChannelName, reason: Reason) -> float:
+        """Seconds for which the user of a connection that ends so stays listed."""
+        if channel.type != "presence":
+            return 0
+        if reason == "shutdown" and self.backend.outlives:
+            return self.policy.grace
+        return self.policy.grace_abrupt if reason == "lost" else 0
+
     def adopt(self, session: Session, credential: Credential) -> None:
-        """The session has a new token."""
+        """The session has a new token, and with it a user."""
+        session.user = credential.user
         session.credential = credential
+        self.backend.opened(session.id, session.user)
         self._tokens.add(session)
 
     def emit_joined(self, session: Session, channel: ChannelName) -> None:
@@ -178,8 +192,9 @@ class Hub:
         if change is not None:
             self.emit(session, MEMBER_EVENTS[change.kind](session.id, session.user, channel, change.member))
 
-    def emit_outcome(self, session: Session, channel: ChannelName, outcome: Outcome[Change | None]) -> None:
-        self.emit_change(session, channel, outcome())
+    def notice(self, event: Event) -> None:
+        """Have handlers hear of a connection that no process has any more."""
+        self._events.put_orphan(event)
 
     def emit(self, session: Session, event: Event) -> None:
         """Have the application's handlers hear of `event`, after those before it."""
@@ -196,12 +211,20 @@ class Hub:
     def announce(self, channel: ChannelName, change: Change, exclude: str | None, now: datetime) -> None:
         self.deliver(channel, wire.member_event(channel, change, now), exclude)
 
+    def close_matching(self, user_id: str | None, client_id: str | None, text: str) -> int | Pending[int]:
+        chosen = [session for session in self.sessions.values() if session.matches(user_id, client_id)]
+        for session in chosen:
+            session.connection.close(4403, text, "disconnected")
+        done: Pending[int] = Pending()
+        when_all([session.left for session in chosen], lambda: done.settle(lambda: len(chosen)))
+        return len(chosen) if done.settled else done
+
     def tick(self, now: float | None = None) -> None:
         """Do what is due at `now`, in epoch seconds; called a few times a second."""
         if now is None:
             now = self.now().timestamp()
         self._tokens.look_after(now)
-        self._grace.look_after(now)
+        self.backend.tick(now)
 
     # For the server's own code
 
@@ -221,21 +244,13 @@ class Hub:
     def stats(self) -> Stats:
         def count() -> Stats:
             total, by_type = self.backend.counts()
-            return Stats(sum(by_type.values()), total, freeze(by_type), len(self.sessions))
+            return Stats(sum(by_type.values()), total, freeze(by_type), self.backend.connections())
 
         return self._ask(count)
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         """Close, with 4403, the connections that match all that is given; how many."""
-
-        def close() -> int:
-            chosen = [session for session in self.sessions.values() if session.matches(user_id, client_id)]
-            for session in chosen:
-                session.connection.close(4403, text, "disconnected")
-            self._grace.end(user_id, client_id)
-            return len(chosen)
-
-        return self._ask(close)
+        return self._ask(lambda: self.backend.disconnect(user_id, client_id, text))
 
     def say_goodbye(self, client_id: str) -> None:
         """Close a connection because the server stops, if it is still there."""

@@ -1,20 +1,19 @@
 """What the hub needs from the layers around it.
 
-Law: interfaces only. The transport implements `Connection` and `Loop`, the Flask glue `Application`.
+Law: interfaces only. The transport implements `Connection` (and the `Loop` of `backends`), the Flask glue
+`Application`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ..domain.channels import ChannelName
 from ..domain.events import Event, Reason
 from ..domain.guards import Verdict
 from ..domain.members import User
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,7 @@ class Policy:
     max_user_info: int = 4096
     rate_limit: tuple[float, float] | None = (100, 200)
     token_recheck: float = 60
+    grace: float = 10
     grace_abrupt: float = 0
 
 
@@ -56,19 +56,6 @@ class Connection(Protocol):
 
     def resume(self) -> None:
         """Read from the socket again."""
-
-
-class Loop(Protocol):
-    """The event loop that owns the hub's state."""
-
-    def run(self, function: Callable[[], T]) -> T:
-        """Call `function` in the loop, from any thread, and give what it returns or raises."""
-
-    def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call `function`, which may block, beside the loop."""
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, beside the loop; `0` lets everybody else have a turn."""
 
 
 class Application(Protocol):

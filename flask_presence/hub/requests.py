@@ -248,7 +248,6 @@ class RequestHandler:
         answer = wire.AuthOk(user=wire.identity(credential.user))
         if credential.expires_at is not None:
             answer.expiresAt = isoformat(from_epoch(credential.expires_at))
-        session.user = credential.user
         self._hub.adopt(session, credential)
         return answer
 

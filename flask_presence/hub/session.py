@@ -10,6 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from ..backends.pending import Pending
 from ..domain.channels import ChannelName
 from ..domain.events import Event, Reason
 from ..domain.limits import RateLimit
@@ -40,6 +41,7 @@ class Session:
         "hub",
         "id",
         "is_open",
+        "left",
         "recheck_at",
         "recheck_failures",
         "user",
@@ -55,6 +57,7 @@ class Session:
         self.credential = credential
         self.channels: dict[str, ChannelName] = {}
         self.is_open = True
+        self.left: Pending[None] | None = None  # settled when it has left every channel, after its end
         self.busy = False
         self.events: deque[Event] | None = None  # for handlers, while some are being run
         self.warned = False

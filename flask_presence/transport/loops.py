@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from ..backends import Source
+
 if TYPE_CHECKING:
     import gevent.hub
 
@@ -39,6 +41,7 @@ class EventLoop(Protocol):
 
     def run(self, function: Callable[[], T]) -> T: ...
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None: ...
+    def attend(self, source: Source) -> None: ...
     def sleep(self, seconds: float) -> None: ...
     def soon(self, callback: Callback) -> None: ...
     def every(self, seconds: float, callback: Callback) -> None: ...
@@ -95,6 +98,9 @@ class GeventLoop:
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         self.run(lambda: self._gevent.spawn(function, *arguments))
 
+    def attend(self, source: Source) -> None:
+        self.spawn(source.listen)
+
     def sleep(self, seconds: float) -> None:
         self._gevent.sleep(seconds)
 
@@ -137,6 +143,9 @@ class ThreadLoop:
 
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         threading.Thread(target=function, args=arguments, name="flask_presence worker", daemon=True).start()
+
+    def attend(self, source: Source) -> None:
+        self.spawn(source.listen)
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

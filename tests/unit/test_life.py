@@ -67,9 +67,11 @@ class LateBackend(MemoryBackend):
 
     blocking = True
 
-    def __init__(self, max_info: int, spawn: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(
+        self, max_info: int, spawn: Callable[[Callable[[], object]], object], settle: Callable[[], object]
+    ) -> None:
         super().__init__(max_info)
-        self._spawn = spawn
+        self._spawn, self._settle = spawn, settle
 
     def _later(self, change: Callable[[], T]) -> Any:
         pending: Pending[T] = Pending()
@@ -96,6 +98,15 @@ class LateBackend(MemoryBackend):
 
     def publish(self, *arguments: Any) -> Any:
         return self._later(partial(super().publish, *arguments))
+
+    def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
+        closed = self._listener.close_matching(user_id, client_id, text)
+        self._settle()
+        outcomes: list[Any] = [lambda: closed]
+        if isinstance(closed, Pending):
+            closed.when(outcomes.append)
+        count: int = outcomes[-1]()
+        return count
 
 
 def _throw(problem: Exception) -> Any:
@@ -270,7 +281,7 @@ class LateLife(Life):
     def __init__(self) -> None:
         super().__init__()
         hub = self.service.hub
-        hub.backend = LateBackend(MAX_INFO, lambda happen: hub.loop.spawn(happen))
+        hub.backend = LateBackend(MAX_INFO, lambda happen: hub.loop.spawn(happen), self.settle)
         hub.backend.bind(hub)
 
 
