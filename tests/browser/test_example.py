@@ -268,10 +268,17 @@ def test_server_restarts(enter: Enter, server: Server) -> None:
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     say(ann, "Before")
-    server.process.send_signal(signal.SIGHUP)
-    expect(state(ann)).to_have_text("The server restarts. Reconnecting …")
     for page in (ann, bob):
-        expect(state(page)).to_have_text("")
+        page.evaluate(
+            "() => { window.said = []; const node = document.getElementById('state');"
+            " new MutationObserver(() => said.push(node.textContent)).observe(node, {childList: true}); }"
+        )
+    server.process.send_signal(signal.SIGHUP)
+    for page in (ann, bob):
+        # It may say so for a moment only, as the delay is random.
+        page.wait_for_function("said.includes('The server restarts. Reconnecting …')", timeout=20_000)
+    for page in (ann, bob):
+        expect(state(page)).to_have_text("", timeout=20_000)
         expect(online(page)).to_have_count(2)
     say(ann, "After")
     for page in (ann, bob):
