@@ -14,6 +14,7 @@ from wsproto.utilities import RemoteProtocolError
 
 from .assets import asks_for_module, client_response
 from .domain.channels import ChannelType, channel_type
+from .domain.errors import BackendUnavailable
 from .responses import error_response, harden, json_response
 from .service import Service
 from .upgrade import ENVIRON_KEY, Upgrade, current_upgrade
@@ -134,8 +135,18 @@ def _add_pages(
             return error_response(404, "NOT_FOUND", "Channel not found")
         return json_response(found.to_dict())
 
+    @blueprint.errorhandler(BackendUnavailable)
+    def unavailable(_: BackendUnavailable) -> Response:
+        response = error_response(503, "SERVICE_UNAVAILABLE", "The state store is away")
+        response.headers["Retry-After"] = "1"
+        return response
+
     @blueprint.get("/health")
     def health() -> Response:
         if service.draining:
             return json_response({"status": "draining"}, 503)
+        try:
+            hub.check()
+        except BackendUnavailable:
+            return json_response({"status": "unavailable"}, 503)
         return json_response({"status": "ok"})

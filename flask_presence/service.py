@@ -48,7 +48,13 @@ class Service:
         self.settings = settings
         self.authenticator = Authenticator(app, settings, loader)
         self.hub = Hub(
-            open_backend(settings.backend, settings.max_user_info),
+            open_backend(
+                settings.backend,
+                max_info=settings.max_user_info,
+                prefix=settings.redis_prefix,
+                lease=settings.lease,
+                grace_abrupt=settings.grace_abrupt,
+            ),
             FlaskApplication(app, self.authenticator, guards, handlers),
             Policy(
                 enabled=settings.enabled,
@@ -102,12 +108,15 @@ class Service:
         while (endpoint.connections or self.hub.handlers_running) and time.monotonic() < deadline:
             sleep(0.02)
         endpoint.loop.run(endpoint.reset_all)
+        self.hub.backend.close()
 
-    def obstacle(self, environ: Mapping[str, Any]) -> str | None:
+    def obstacle(self, environ: Mapping[str, Any], *, gevent_socket: bool) -> str | None:
         """Why no socket can be opened in this process now, as a sentence that says what to change."""
         if self._shutdown.begun:
             return "This server is shutting down"
         problem = self._origin_problem() or self._backend_problem(environ)
+        if gevent_socket and not problem:
+            problem = self._patch_problem()
         if problem and not self._complained:
             self._complained = True
             log.error("every WebSocket is refused: %s", problem)
@@ -166,6 +175,19 @@ class Service:
                 "user_loader"
             )
         return None
+
+    def _patch_problem(self) -> str | None:
+        if self.settings.backend.startswith("memory:"):
+            return None
+        from gevent.monkey import is_module_patched
+
+        if is_module_patched("socket"):
+            return None
+        return (
+            "PRESENCE_BACKEND is not 'memory://', and gevent serves the sockets without having patched the standard "
+            "library, so every question to the state store would hold up everybody: run gunicorn -k gevent, or call "
+            "gevent.monkey.patch_all() before anything else is imported"
+        )
 
     def _backend_problem(self, environ: Mapping[str, Any]) -> str | None:
         if self.settings.isolated_workers or not self.settings.backend.startswith("memory:"):

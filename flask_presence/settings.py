@@ -6,6 +6,7 @@ Law: a wrong setting never starts; the error says what to write instead.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -14,6 +15,7 @@ from .domain.errors import ConfigurationError
 from .origins import parse_allowed
 
 PREFIX: Final = "PRESENCE_"
+_REDIS_PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,18 @@ def _seconds_or_zero(key: str, value: Any) -> float:
     return float(value)
 
 
+def _lease(key: str, value: Any) -> float:
+    if not _is_number(value) or value < 1:
+        raise _bad(key, "a number of seconds, 1 or more", value)
+    return float(value)
+
+
+def _prefix(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not _REDIS_PREFIX.fullmatch(value):
+        raise _bad(key, "1 to 32 letters, digits, '_', '.' or '-'", value)
+    return value
+
+
 def _text(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _bad(key, "a string that is not empty", value)
@@ -154,7 +168,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "grace": _seconds_or_zero,
     "grace_abrupt": _seconds_or_zero,
     "stats_public": _flag,
-    "redis_prefix": _text,
-    "lease": _seconds,
+    "redis_prefix": _prefix,
+    "lease": _lease,
     "isolated_workers": _flag,
 }

@@ -41,14 +41,16 @@ class InlineLoop:
         self._waiting.append(lambda: function(*arguments))
 
     def sleep(self, seconds: float) -> None:
-        """There is nobody to wait for."""
+        """There is nobody to wait for but what has been spawned."""
+        if seconds:
+            self.settle()
 
     def attend(self, source: Source) -> None:
         self._sources.append(source)
 
     def settle(self) -> None:
         """Run what has been spawned, and what that spawns, and take in what others did, until nothing is left."""
-        while self._waiting or any([source.catch_up() for source in self._sources]):
+        while self._waiting or any(source.catch_up() for source in self._sources):
             while self._waiting:
                 self._waiting.popleft()()
 
@@ -121,6 +123,8 @@ class TestClient:
     ) -> None:
         self._session.closed(1000, "closed")
         self._loop.settle()
+        if not self._service.hub.sessions:
+            self._service.hub.backend.close()
 
     @property
     def received(self) -> list[Any]:

@@ -83,7 +83,7 @@ class Upgrade:
 
     def _check(self) -> None:
         assert self._takeover is not None
-        obstacle = self._service.obstacle(self._request.environ)
+        obstacle = self._service.obstacle(self._request.environ, gevent_socket=self._takeover.on_gevent)
         if obstacle:
             raise Refused(503, "SERVICE_UNAVAILABLE", obstacle)
         if not self._takeover.already_open:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.errors import ConfigurationError
@@ -143,11 +143,31 @@ class Backend(Protocol):
         """All open connections of the service."""
 
 
-def open_backend(url: str, max_info: int) -> Backend:
-    """The backend for `url`; `ConfigurationError` where there is none."""
+REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+
+
+def open_backend(url: str, *, max_info: int, prefix: str, lease: float, grace_abrupt: float) -> Backend:
+    """The backend for `url`; `ConfigurationError` where there is none, or the library for it is missing.
+
+    `max_info` in bytes, `lease` and `grace_abrupt` in seconds; nothing is connected to yet.
+    """
     scheme = url.partition("://")[0]
     if scheme == "memory":
         from .memory import MemoryBackend
 
         return MemoryBackend(max_info)
-    raise ConfigurationError(f"PRESENCE_BACKEND = {url!r}: this version has the backend 'memory://' only")
+    if scheme not in REDIS_SCHEMES:
+        raise ConfigurationError(
+            f"PRESENCE_BACKEND = {url!r}: the backends are 'memory://', 'redis://host:6379/0', 'rediss://…' and 'unix://…'"
+        )
+    try:
+        from .redis.backend import RedisBackend
+    except ImportError as problem:
+        raise ConfigurationError(
+            f"PRESENCE_BACKEND begins with '{scheme}://', which needs the package redis ({problem}): "
+            "pip install 'flask-presence[redis]'"
+        ) from problem
+    try:
+        return RedisBackend(url, prefix, lease, max_info, grace_abrupt)
+    except ValueError as problem:
+        raise ConfigurationError(f"PRESENCE_BACKEND is no URL that Redis can be found at: {problem}") from None

@@ -51,6 +51,10 @@ class Pending(Generic[T]):
         self.when(partial(_pass_on, result, function))
         return result
 
+    def map(self, function: Callable[[T], U | Pending[U]]) -> Pending[U]:
+        """What `function` makes of the value; a problem stays one."""
+        return self.then(lambda outcome: function(outcome()))
+
 
 def then(value: T | Pending[T], function: Callable[[Outcome[T]], U | Pending[U]]) -> U | Pending[U]:
     """`Pending.then`, or `function` at once where the value is there already."""
@@ -78,7 +82,7 @@ def _pass_on(result: Pending[U], function: Callable[[Outcome[T]], U | Pending[U]
     try:
         value = function(outcome)
     except Exception as problem:
-        result.settle(partial(_throw, problem))
+        result.settle(raising(problem))
     else:
         if isinstance(value, Pending):
             value.when(result.settle)
@@ -86,5 +90,11 @@ def _pass_on(result: Pending[U], function: Callable[[Outcome[T]], U | Pending[U]
             result.settle(lambda: value)
 
 
-def _throw(problem: Exception) -> Any:
+def raising(problem: Exception) -> Outcome[Any]:
+    """The outcome that is a problem."""
+    return partial(throw, problem)
+
+
+def throw(problem: Exception) -> Any:
+    """`raise`, as a function."""
     raise problem

@@ -248,6 +248,10 @@ class Hub:
 
         return self._ask(count)
 
+    def check(self) -> None:
+        """Raise `BackendUnavailable` where the state store does not answer."""
+        self._ask(self.backend.check)
+
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         """Close, with 4403, the connections that match all that is given; how many."""
         return self._ask(lambda: self.backend.disconnect(user_id, client_id, text))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..backends.pending import Outcome, Pending, then
+from ..backends.pending import Outcome, Pending, raising, then, throw
 from ..domain import wire
 from ..domain.channels import Channel, ChannelName
 from ..domain.errors import (
@@ -124,11 +124,11 @@ class RequestHandler:
             value = question()
             outcome = lambda: value  # noqa: E731
         except Exception as problem:
-            outcome = partial(_throw, problem)
+            outcome = raising(problem)
         except BaseException as problem:  # such as gevent.Timeout: the client must be answered all the same
             fault = RuntimeError(f"the application raised {problem!r}")
             fault.__cause__ = problem
-            outcome = partial(_throw, fault)
+            outcome = raising(fault)
         self._hub.loop.run(partial(answer.settle, outcome))
 
     def _join(self, session: Session, request: wire.Join) -> Answer:
@@ -164,7 +164,7 @@ class RequestHandler:
             return self._enter(session, channel, info)
         if channel not in session.channels:
             raise Forbidden(verdict.reason)
-        return then(self._hub.leave(session, channel, "denied"), lambda _: _throw(Forbidden(verdict.reason)))
+        return then(self._hub.leave(session, channel, "denied"), lambda _: throw(Forbidden(verdict.reason)))
 
     def _enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Answer:
         joining = self._hub.backend.join(channel, session.id, session.user, info, self._hub.now())
@@ -184,7 +184,7 @@ class RequestHandler:
     def _leave(self, session: Session, request: wire.Leave) -> Answer:
         channel = ChannelName.parse(request.channel or "")
         if channel not in session.channels:
-            return then(self._look_up(channel), lambda found: _throw(NotMember() if found() else NotFound()))
+            return then(self._look_up(channel), lambda found: throw(NotMember() if found() else NotFound()))
 
         def left(outcome: Outcome[None]) -> wire.Frame:
             outcome()
@@ -250,7 +250,3 @@ class RequestHandler:
             answer.expiresAt = isoformat(from_epoch(credential.expires_at))
         self._hub.adopt(session, credential)
         return answer
-
-
-def _throw(problem: Exception) -> Any:
-    raise problem

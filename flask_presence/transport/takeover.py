@@ -78,9 +78,14 @@ class Takeover:
         self._sock: Any = sock
         self.possible = sock is not None
 
+    @property
+    def on_gevent(self) -> bool:
+        """Whether gevent's hub must drive the socket."""
+        return is_gevent_socket(self._sock)
+
     def new_loop(self) -> EventLoop:
         """An event loop of the kind that drives this server's sockets."""
-        return GeventLoop() if is_gevent_socket(self._sock) else ThreadLoop()
+        return GeventLoop() if self.on_gevent else ThreadLoop()
 
     def prepare_handshake(self) -> None:
         """Let flask-sock see a socket that passes the handshake through, then reports end-of-file, and
@@ -120,11 +125,7 @@ class Takeover:
 
     @property
     def _detachable(self) -> bool:
-        return (
-            is_gevent_socket(self._sock)
-            and not isinstance(self._sock, ssl.SSLSocket)
-            and "werkzeug.socket" not in self._environ
-        )
+        return self.on_gevent and not isinstance(self._sock, ssl.SSLSocket) and "werkzeug.socket" not in self._environ
 
 
 def _find_socket(environ: Environ) -> Any:

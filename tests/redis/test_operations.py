@@ -15,11 +15,12 @@ from hypothesis.stateful import invariant, run_state_machine_as_test
 from flask_presence.backends.redis.client import Client
 from flask_presence.backends.redis.documents import parse_entry
 from flask_presence.backends.redis.keys import Keys
-from flask_presence.backends.redis.operations import Operations, Position
+from flask_presence.backends.redis.nodes import Nodes
+from flask_presence.backends.redis.operations import Entered, Operations, Position, Snapshot
 from flask_presence.domain.channels import Channel, ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError
 from flask_presence.domain.members import Member, User
-from flask_presence.domain.roster import Change, Roster
+from flask_presence.domain.roster import Change, Joined, Roster, Updated
 
 from ..support.redis_server import running_redis
 from ..unit.test_roster import CHANNELS, MAX_INFO, RosterMachine
@@ -58,6 +59,8 @@ class Compared:
         self._keys = Keys(f"test-{secrets.token_hex(8)}")
         self._operations = Operations(self._keys, "node", MAX_INFO)
         self._roster = Roster(MAX_INFO)
+        self._nodes = Nodes(self._keys, 60)
+        self._inside: set[tuple[str, str]] = set()
         self._ears = {channel: Ear(client, self._keys, channel) for channel in CHANNELS}
         self._positions = dict.fromkeys(CHANNELS, Position(0, 0))
 
@@ -90,36 +93,49 @@ class Compared:
 
     def join(self, channel: ChannelName, client_id: str, user: User, info: Any, now: datetime) -> Any:
         arguments = (channel, client_id, user, info, now)
-        outcome = self._both(
-            lambda: self._roster.join(*arguments), lambda: self._run(self._operations.join(*arguments))
-        )
+
+        def found() -> Joined:
+            fresh = (channel, client_id) not in self._inside
+            entered: Entered = self._run(self._operations.join(*arguments))
+            self._inside.add((channel, client_id))
+            if entered.entry is None:
+                return Joined(fresh)
+            snapshot = Snapshot(now, 0, 0, entered.entries)
+            return Joined(fresh, entered.change, snapshot.members, entered.entry.member)
+
+        outcome = self._both(lambda: self._roster.join(*arguments), found)
         self._heard(channel, outcome.change, client_id)
         return outcome
 
     def leave(self, channel: ChannelName, client_id: str, *, hold: bool = False) -> Change | None:
-        until = NOW if hold else None
+        user = User(client_id.partition("-")[0]) if channel.type == "presence" else None
         change = self._both(
             lambda: self._roster.leave(channel, client_id, hold=hold),
-            lambda: self._run(self._operations.leave(channel, client_id, until)),
+            lambda: self._run(self._operations.leave(channel, client_id, user, 60 if hold else 0)),
         )
+        self._inside.discard((channel, client_id))
         self._heard(channel, change, client_id)
         result: Change | None = change
         return result
 
     def release(self, channel: ChannelName, user_id: str) -> Change | None:
-        change = self._both(
-            lambda: self._roster.release(channel, user_id),
-            lambda: self._run(self._operations.release(channel, user_id)),
-        )
+        def found() -> Change | None:
+            events = self._client.run(self._nodes.let_go_of(user_id, None, channel))
+            return Change("left", events[0].member) if events else None
+
+        change = self._both(lambda: self._roster.release(channel, user_id), found)
         self._heard(channel, change, "")
         result: Change | None = change
         return result
 
     def update(self, channel: ChannelName, client_id: str, info: Any, now: datetime) -> Any:
         arguments = (channel, client_id, info, now)
-        outcome = self._both(
-            lambda: self._roster.update(*arguments), lambda: self._run(self._operations.update(*arguments))
-        )
+
+        def found() -> Updated:
+            entry, change = self._run(self._operations.update(*arguments))
+            return Updated(entry.member, change)
+
+        outcome = self._both(lambda: self._roster.update(*arguments), found)
         self._heard(channel, outcome.change, client_id)
         return outcome
 
@@ -127,13 +143,8 @@ class Compared:
         channel = ChannelName(name)
 
         def found() -> Channel | None:
-            snapshot = self._run(self._operations.snapshot(channel))
-            if snapshot.created_at is None:
-                return None
-            members = tuple(entry.member for entry in snapshot.entries)
-            listed = channel.type == "presence"
-            count = len(members) if listed else snapshot.connections
-            return Channel(channel, channel.type, count, snapshot.created_at, members if listed else None)
+            snapshot: Snapshot = self._run(self._operations.snapshot(channel))
+            return snapshot.channel(channel, with_members=True)
 
         return self._both(lambda: self._roster.get(name), found)
 
@@ -229,13 +240,13 @@ def test_at_once(redis_client: Client, operations: Operations, ear: Ear) -> None
         else:
             view[user_id] = parse_entry(body)
     assert ear.hear(0.01) is None
-    assert view == {entry.document.id: entry for entry in end.value.entries}
+    assert view == dict(end.value.entries)
 
 
 def test_again_is_once(redis_client: Client, operations: Operations, ear: Ear) -> None:
     """What is done a second time, because its answer was lost, is not done twice."""
     for fresh in (True, False):
-        assert redis_client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.fresh is fresh
+        assert (redis_client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.change is not None) is fresh
     assert redis_client.run(operations.leave(ROOM, "1")).value is not None
     with pytest.raises(NotFound):
         redis_client.run(operations.leave(ROOM, "1"))
@@ -246,18 +257,24 @@ def test_again_is_once(redis_client: Client, operations: Operations, ear: Ear) -
     assert ear.hear(0.01) is None
 
 
-def test_hold(redis_client: Client, operations: Operations, ear: Ear) -> None:
+def test_hold(redis_client: Client, prefix: str, operations: Operations, ear: Ear) -> None:
     """Who is held is listed, but gets no messages; who comes back in time never left."""
-    before = redis_client.run(operations.join(ROOM, "1", ANN, {"x": 1}, NOW)).value.me
-    assert redis_client.run(operations.leave(ROOM, "1", NOW + timedelta(seconds=10))).value is None
+    before = redis_client.run(operations.join(ROOM, "1", ANN, {"x": 1}, NOW)).value.entry
+    assert redis_client.run(operations.leave(ROOM, "1", ANN, 10)).value is None
     assert redis_client.run(operations.publish(ROOM, b"", None)).value == 0
-    assert redis_client.run(operations.snapshot(ROOM)).value.entries[0].member == before
-    assert redis_client.run(operations.join(ROOM, "2", ANN, None, NOW + timedelta(seconds=5))).value.me == before
-    assert redis_client.run(operations.leave(ROOM, "2")).value == Change("left", before)
+    assert list(redis_client.run(operations.snapshot(ROOM)).value.entries.values()) == [before]
+    assert redis_client.run(operations.join(ROOM, "2", ANN, None, NOW + timedelta(seconds=5))).value.entry == before
+    assert before is not None
+    assert redis_client.run(operations.leave(ROOM, "2")).value == Change("left", before.member)
     redis_client.run(operations.join(ROOM, "1", ANN, None, NOW))
-    assert redis_client.run(operations.leave(ROOM, "1", NOW)).value is None
-    assert redis_client.run(operations.release(ROOM, "ann")).value is not None
-    assert redis_client.run(operations.release(ROOM, "ann")).value is None
+    assert redis_client.run(operations.leave(ROOM, "1", ANN, 10)).value is None
+    nodes = Nodes(Keys(prefix), 60)
+    now = redis_client.run(nodes.time())
+    assert redis_client.run(nodes.let_go(now + 9_000)) == []
+    assert redis_client.run(nodes.let_go_of("bob", None)) == []
+    (gone,) = redis_client.run(nodes.let_go(now + 11_000))
+    assert (gone.client_id, gone.user, gone.member.id) == ("1", ANN, "ann")
+    assert redis_client.run(nodes.let_go_of("ann", None)) == []
     assert [(event := ear.hear()) and event[0] for _ in range(5)] == ["joined", "message", "left", "joined", "left"]
 
 
@@ -265,7 +282,7 @@ def test_prefixes_are_apart(redis_client: Client, operations: Operations) -> Non
     """Two apps on one Redis never meet, nor do channels or users with odd names."""
     other = Operations(Keys("test-other"), "node", 1000)
     redis_client.run(operations.join(ROOM, "1", ANN, None, NOW))
-    assert redis_client.run(other.snapshot(ROOM)).value.entries == ()
+    assert redis_client.run(other.snapshot(ROOM)).value.entries == {}
     names = [ChannelName(f"presence-{name}") for name in ("a{b}", "a}", "a{", "a%7B", "*", "[ab]", "a:events")]
     users = [User("u"), User("u\0v"), User("u%00v"), User("u\1")]
     for name in names:
@@ -274,8 +291,8 @@ def test_prefixes_are_apart(redis_client: Client, operations: Operations) -> Non
     for name in names:
         gone = redis_client.run(operations.leave(name, "0")).value
         assert gone is not None
-        left = redis_client.run(operations.snapshot(name)).value.entries
-        assert [entry.document.id for entry in left] == [user.id for user in users[1:]]
+        left = redis_client.run(operations.snapshot(name)).value.members
+        assert [member.id for member in left] == [user.id for user in users[1:]]
     with pytest.raises(ValueError, match="1 to 32"):
         Keys("a:b")
 
@@ -286,7 +303,7 @@ def test_lost_data(program: str, prefix: str) -> None:
         client, operations = Client(server.url), Operations(Keys(prefix), "node", 1000)
         first = client.run(operations.join(ROOM, "1", ANN, None, NOW)).position
         client.redis.flushall()
-        assert client.run(operations.snapshot(ROOM)).value.entries == ()
+        assert client.run(operations.snapshot(ROOM)).value.entries == {}
         known = Position(first.epoch + 10**9, 5)
         again = client.run(operations.join(ROOM, "1", ANN, None, NOW, known)).position
         assert again == (known.epoch + 1, 1)
@@ -305,7 +322,7 @@ def test_redis_away(program: str, prefix: str) -> None:
             with pytest.raises(BackendUnavailable):
                 client.run(operations.join(ROOM, "1", ANN, None, NOW))
         server.start()
-        assert client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.fresh
+        assert client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.change
         client.close()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_presence.backends.redis.documents import Document, Entry, encode
 from flask_presence.backends.redis.operations import Position
 from flask_presence.backends.redis.replica import Event, News, Replica, parse_event
+from flask_presence.domain.errors import BackendUnavailable
 
 NOW = datetime(2024, 1, 15, tzinfo=timezone.utc)
 EPOCH = 7
@@ -23,7 +25,7 @@ class History:
     def __init__(self, changes: list[tuple[str, str]]) -> None:
         entries: dict[str, Entry] = {}
         self.events: list[Event] = []
-        self.lists: list[tuple[Entry, ...]] = [()]
+        self.lists: list[dict[str, Entry]] = [{}]
         for user_id, what in changes:
             number = len(self.events) + 1
             kind = {"come": "joined", "change": "updated", "go": "left", "say": "message"}[what]
@@ -32,14 +34,19 @@ class History:
             body = b"said"
             if what != "say":
                 place = entries[user_id].place if user_id in entries else number
-                entry = Entry(number, place, Document(user_id, "client", NOW, {"at": number}))
+                entry = Entry(number, place, encode(Document(user_id, "client", NOW, {"at": number})))
                 if what == "go":
                     entry = entries.pop(user_id)
                 else:
                     entries[user_id] = entry
-                body = b"%d\0%d\0" % (entry.version, entry.place) + encode(entry.document)
-            self.events.append(Event(kind, Position(EPOCH, number), "", body))
-            self.lists.append(tuple(sorted(entries.values(), key=lambda entry: entry.place)))
+                body = b"%d\0%d\0" % (entry.version, entry.place) + entry.raw
+            self.events.append(Event(kind, Position(EPOCH, number), "", user_id, body))
+            self.lists.append(dict(entries))
+
+
+def nobody(_user: str) -> bool:
+    """Whom this process holds."""
+    return False
 
 
 class Listener:
@@ -65,10 +72,10 @@ class Listener:
 def test_news_add_up(changes: list[tuple[str, str]], data: st.DataObject) -> None:
     """Events that are lost, doubled, or come before their snapshot; snapshots of any place, asked for when stale."""
     history, listener = History(changes), Listener()
-    replica = Replica(listener.hear)
+    replica = Replica(listener.hear, nobody)
     reached: list[int] = []
     for number in range(len(history.events) + 1):
-        replica.at(Position(EPOCH, number), lambda number=number: reached.append(number))  # type: ignore[misc]
+        replica.reach(Position(EPOCH, number)).when(lambda _, number=number: reached.append(number))  # type: ignore[misc]
     for number, event in enumerate(history.events, 1):
         fate = data.draw(st.sampled_from(["heard", "heard", "heard", "lost", "twice", "connection lost"]))
         if fate == "connection lost":
@@ -80,12 +87,12 @@ def test_news_add_up(changes: list[tuple[str, str]], data: st.DataObject) -> Non
         if not replica.stale:
             at = replica.position.number
             assert replica.entries == history.lists[at]
-            assert listener.view == {entry.document.id: entry for entry in history.lists[at]}
+            assert listener.view == history.lists[at]
             assert reached == list(range(at + 1))
     end = len(history.events)
     replica.load(Position(EPOCH, end), history.lists[end])
     assert replica.entries == history.lists[end]
-    assert listener.view == {entry.document.id: entry for entry in history.lists[end]}
+    assert listener.view == history.lists[end]
     assert reached == list(range(end + 1))
     assert not replica.awaited
 
@@ -93,27 +100,27 @@ def test_news_add_up(changes: list[tuple[str, str]], data: st.DataObject) -> Non
 def test_every_event_once() -> None:
     """Without a loss every message is told, and only once, whether it came before the snapshot or after."""
     history, listener = History([("ann", "say")] * 6), Listener()
-    replica = Replica(listener.hear)
+    replica = Replica(listener.hear, nobody)
     for event in history.events[:4]:
         replica.hear(event)
     assert listener.messages == 0
-    replica.load(Position(EPOCH, 2), ())
-    assert listener.messages == 2
+    replica.load(Position(EPOCH, 2), {})
+    assert listener.messages == 4
     for event in history.events[2:]:
         replica.hear(event)
-    assert listener.messages == 4
+    assert listener.messages == 6
 
 
 def test_a_later_epoch() -> None:
     """When the numbers begin anew the copy waits for a snapshot; members who are kept do not leave meanwhile."""
     history, listener = History([("ann", "come"), ("bob", "come")]), Listener()
-    replica = Replica(listener.hear)
+    replica = Replica(listener.hear, nobody)
     replica.load(Position(EPOCH, 2), history.lists[2])
     old = history.events[1]
-    new = Event("message", Position(EPOCH + 1, 4), "", b"said")
+    new = Event("message", Position(EPOCH + 1, 4), "", "", b"said")
     replica.hear(new)
     assert replica.stale
-    replica.load(Position(EPOCH + 1, 3), history.lists[1], keep=frozenset({"bob"}))
+    replica.load(Position(EPOCH + 1, 3), history.lists[1], keep=True)
     assert (set(listener.view), listener.messages) == ({"ann", "bob"}, 1)
     replica.hear(old)
     assert replica.position == (EPOCH + 1, 4)
@@ -125,9 +132,9 @@ def test_waiting_in_order() -> None:
     """Who waits for a place is called between the event that reached it and the next."""
     history = History([("ann", "come"), ("ann", "say"), ("ann", "say")])
     log: list[Any] = []
-    replica = Replica(lambda news: log.append(news.kind))
-    replica.load(Position(EPOCH, 0), ())
-    replica.at(Position(EPOCH, 2), lambda: log.append("two"))
+    replica = Replica(lambda news: log.append(news.kind), nobody)
+    replica.load(Position(EPOCH, 0), {})
+    replica.reach(Position(EPOCH, 2)).when(lambda _: log.append("two"))
     for event in history.events:
         replica.hear(event)
     assert log == ["joined", "message", "two", "message"]
@@ -136,4 +143,51 @@ def test_waiting_in_order() -> None:
 def test_parse_event() -> None:
     """Any bytes may be in a body."""
     data = b"message\x007\x003\x00client\x00user\x00a\x00b\xff"
-    assert parse_event(data) == Event("message", Position(7, 3), "client", b"a\0b\xff")
+    assert parse_event(data) == Event("message", Position(7, 3), "client", "user", b"a\0b\xff")
+
+
+def test_standing_still() -> None:
+    """While an answer is on its way nothing is taken in before it; it comes at its own place."""
+    history = History([("ann", "come"), ("ann", "say"), ("bob", "come")])
+    log: list[Any] = []
+    replica = Replica(lambda news: log.append(news.kind), nobody)
+    replica.load(Position(EPOCH, 0), {})
+    replica.pause()
+    replica.pause()
+    for event in history.events:
+        replica.hear(event)
+    assert log == []
+    replica.reach(Position(EPOCH, 2)).when(lambda _: log.append("two"))
+    replica.resume()
+    assert log == []
+    replica.resume()
+    assert log == ["joined", "message", "two", "joined"]
+
+
+def test_rumours() -> None:
+    """Who is here has not left, whatever is published, and whatever a snapshot lacks; that is doubtful, and no news."""
+    history, listener = History([("ann", "come"), ("bob", "come"), ("ann", "go"), ("bob", "go")]), Listener()
+    replica = Replica(listener.hear, lambda user: user == "ann")
+    replica.load(Position(EPOCH, 0), {})
+    for event in history.events:
+        replica.hear(event)
+    assert set(listener.view) == {"ann"}
+    assert replica.doubtful
+    replica.doubtful = False
+    replica.lose()
+    replica.load(Position(EPOCH + 1, 9), {})
+    assert set(listener.view) == {"ann"}
+    assert replica.doubtful
+
+
+def test_giving_up() -> None:
+    """Who waits for a place that does not come is told that it does not."""
+    replica = Replica(lambda news: None, nobody)
+    waiting = replica.reach(Position(EPOCH, 1))
+    assert replica.awaited
+    replica.give_up(BackendUnavailable("gone"))
+    assert not replica.awaited
+    outcomes: list[Any] = []
+    waiting.when(outcomes.append)
+    with pytest.raises(BackendUnavailable):
+        outcomes[0]()

@@ -30,7 +30,7 @@ class FaultyBackend(MemoryBackend):
         self._check()
         return super().join(*arguments)
 
-    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: bool = False) -> Change | None:
+    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: float = 0) -> Change | None:
         self._check()
         return super().leave(channel, client_id, now, hold=hold)
 

@@ -117,9 +117,23 @@ class Life(RuleBasedStateMachine):
     """Connections come, join, talk, leave and end in every way; everybody's view stays the truth."""
 
     peers = Bundle("peers")
+    count = 1
+    """Apps, each of which stands for a process."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.presence = Presence()
+        self.presence.guard("staff")(lambda user: user.id == "ann")
+        settings = self.configure()
+        self.apps = [self.new_app(settings) for _ in range(self.count)]
+        self.app = self.apps[0]
+        self.alive: list[Peer] = []
+
+    def configure(self) -> dict[str, Any]:
+        """Settings that are not for all of these tests."""
+        return {}
+
+    def new_app(self, more: dict[str, Any]) -> Flask:
         app = Flask("life")
         app.config.update(
             JWT_SECRET_KEY="a secret of thirty-two characters",
@@ -127,20 +141,20 @@ class Life(RuleBasedStateMachine):
             PRESENCE_MAX_USER_INFO=MAX_INFO,
             PRESENCE_RATE_LIMIT=None,
         )
+        app.config.update(more)
         JWTManager(app)
-        self.presence = Presence(app)
-        self.presence.guard("staff")(lambda user: user.id == "ann")
-        self.app = app
-        self.alive: list[Peer] = []
+        self.presence.init_app(app)
+        return app
 
     @property
     def service(self) -> Service:
         service: Service = self.app.extensions["presence.service"]
         return service
 
-    @rule(target=peers, user=USERS)
-    def connect(self, user: str | None) -> Peer:
-        client = self.presence.test_client(user=User(user, name=user.title()) if user else None, app=self.app)
+    @rule(target=peers, user=USERS, app=st.integers(0, 9))
+    def connect(self, user: str | None, app: int) -> Peer:
+        home = self.apps[app % self.count]
+        client = self.presence.test_client(user=User(user, name=user.title()) if user else None, app=home)
         peer = Peer(client, user)
         peer.stack.enter_context(client)
         self.alive.append(peer)
@@ -225,24 +239,30 @@ class Life(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(["ann", "bob"]))
     def disconnect_user(self, user: str) -> None:
-        with self.app.app_context():
-            assert self.presence.disconnect(user_id=user) == sum(peer.user == user for peer in self.alive)
+        assert self.disconnect_everywhere(user) == sum(peer.user == user for peer in self.alive)
         self.settle()
         self.alive = [peer for peer in self.alive if peer.user != user]
+
+    def disconnect_everywhere(self, user: str) -> int:
+        with self.app.app_context():
+            return self.presence.disconnect(user_id=user)
 
     @rule()
     def expire(self) -> None:
         """A day later: every token has ended, and with it the connections that rest on one."""
-        if self.service.hub.current_loop is not None:
-            self.service.hub.tick(time.time() + 86400)
+        for app in self.apps:
+            hub = app.extensions["presence.service"].hub
+            if hub.current_loop is not None:
+                hub.tick(time.time() + 86400)
         self.settle()
         self.alive = [peer for peer in self.alive if peer.user is None]
 
-    def settle(self) -> None:
+    def settle(self, first: int = 0) -> None:
         """Let what these ends have set off happen."""
-        loop = self.service.hub.current_loop
-        if isinstance(loop, InlineLoop):
-            loop.settle()
+        for app in self.apps[first:]:
+            loop = app.extensions["presence.service"].hub.current_loop
+            if isinstance(loop, InlineLoop):
+                loop.settle()
 
     @invariant()
     def every_view_is_the_truth(self) -> None:

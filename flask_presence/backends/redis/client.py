@@ -1,18 +1,22 @@
-"""The connection to Redis, for operations that may be waited for.
+"""The connections to Redis, for operations that may be waited for.
 
-Law: made in the process that uses it, after any fork; fails within seconds, as `BackendUnavailable`; nothing is
-sent twice whose reply was lost.
+Law: made in the process and the thread that use them, after any fork; fail within seconds, as `BackendUnavailable`;
+nothing is sent twice whose reply was lost.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.connection import parse_url
+from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from ...domain.errors import BackendUnavailable
@@ -24,21 +28,33 @@ T = TypeVar("T")
 ANSWER_PATIENCE: Final = 1.0
 CONNECT_PATIENCE: Final = 0.5
 MAX_CONNECTIONS: Final = 8
-_AWAY: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "OOM", "MISCONF")
+REFUSALS_APART: Final = 60.0
+"""Seconds between two log lines about errors that Redis answers with."""
+_AWAY: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS")
+
+log = logging.getLogger("flask_presence")
+
+
+class Refused(BackendUnavailable):
+    """Redis is there, and answers one call with an error: out of memory, no permission, a key of another type."""
 
 
 class Client:
-    """A pool of connections. May be used by any thread or greenlet that the process has."""
+    """Pools of connections. May be used by any thread or greenlet that the process has. `ValueError` for a bad URL."""
 
     def __init__(self, url: str) -> None:
+        parse_url(url)  # type: ignore[no-untyped-call]
         self._url = url
-        self._pid = 0
-        self._redis: Any = None
+        self._pools: dict[tuple[int, int], Any] = {}
+        self._refused_at = -REFUSALS_APART
 
     @property
     def redis(self) -> Any:
-        """The `redis.Redis` of this process."""
-        if self._pid != os.getpid():
+        """The `redis.Redis` of this process (where gevent has patched sockets: of this thread, as each belongs to
+        the hub of one)."""
+        place = (os.getpid(), _thread() if _is_patched() else 0)
+        known = self._pools.get(place)
+        if known is None:
             pool = redis.BlockingConnectionPool.from_url(
                 self._url,
                 max_connections=MAX_CONNECTIONS,
@@ -47,71 +63,96 @@ class Client:
                 socket_connect_timeout=CONNECT_PATIENCE,
                 retry=Retry(NoBackoff(), 0),
             )
-            self._redis, self._pid = redis.Redis(connection_pool=pool), os.getpid()
-        return self._redis
+            known = self._pools[place] = redis.Redis(connection_pool=pool)
+        return known
 
     def run(self, operation: Operation[T]) -> T:
         """Drive an operation to its end. Raises what it raises, and `BackendUnavailable`."""
         try:
-            call = next(operation)
+            asked = next(operation)
             while True:
-                call = operation.send(self._call(call))
+                replies = self.run_calls(asked if isinstance(asked, list) else [asked])
+                problem = next((reply for reply in replies if isinstance(reply, BackendUnavailable)), None)
+                if problem is not None:
+                    asked = operation.throw(problem)
+                else:
+                    asked = operation.send(replies if isinstance(asked, list) else replies[0])
         except StopIteration as end:
             result: T = end.value
             return result
 
-    def run_calls(self, calls: Sequence[Call]) -> list[list[Any] | BackendUnavailable]:
-        """The replies to calls that are sent together, in one round trip; those that failed failed alone."""
+    def run_calls(self, calls: Sequence[Call]) -> list[Any]:
+        """The replies to calls that are sent together, in one round trip; `BackendUnavailable` for one that failed."""
+        if not calls:
+            return []
         try:
-            replies = self._guarded(lambda: self._send(calls, [(script(call.script).sha, "EVALSHA") for call in calls]))
+            replies = self._send([_words(call) for call in calls])
             missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if missing:  # then nothing has happened yet
-                again = [calls[at] for at in missing]
-                texts = self._guarded(lambda: self._send(again, [(script(call.script).text, "EVAL") for call in again]))
+                texts = self._send([_words(calls[at], with_text=True) for at in missing])
                 for at, reply in zip(missing, texts, strict=True):
                     replies[at] = reply
-        except BackendUnavailable as problem:
-            return [problem] * len(calls)
-        return [BackendUnavailable(str(reply)) if isinstance(reply, RedisError) else reply for reply in replies]
+        except (RedisError, OSError) as problem:
+            away = BackendUnavailable(f"Redis does not answer: {problem}")
+            away.__cause__ = problem
+            return [away] * len(calls)
+        return [self._refused(reply) if isinstance(reply, RedisError) else reply for reply in replies]
 
-    def _send(self, calls: Sequence[Call], how: Sequence[tuple[str, str]]) -> list[Any]:
+    def listener(self) -> Any:
+        """A connection for subscriptions, a `redis.client.PubSub` that never connects again by itself."""
+        connection: Any = redis.Redis.from_url(
+            self._url,
+            socket_timeout=ANSWER_PATIENCE,
+            socket_connect_timeout=CONNECT_PATIENCE,
+            retry=Retry(NoBackoff(), 0),
+        )
+        return connection.pubsub()
+
+    def ask(self, *words: str) -> Any:
+        """The reply to a plain command; for the few that the pipeline has no use for, such as those that wait."""
+        try:
+            return self.redis.execute_command(*words)
+        except (RedisError, OSError) as problem:
+            raise BackendUnavailable(f"Redis does not answer: {problem}") from problem
+
+    def close(self) -> None:
+        for place, known in list(self._pools.items()):
+            if place == (os.getpid(), _thread() if _is_patched() else 0):
+                known.close()
+                del self._pools[place]
+
+    def _refused(self, problem: RedisError) -> BackendUnavailable:
+        if str(problem).startswith(_AWAY):
+            return BackendUnavailable(f"Redis does not answer: {problem}")
+        now = time.monotonic()
+        if now - self._refused_at >= REFUSALS_APART:
+            self._refused_at = now
+            log.error("Redis answers with an error; what needed it has failed: %s", problem)
+        return Refused(f"Redis refuses: {problem}")
+
+    def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         with self.redis.pipeline(transaction=False) as pipeline:
-            for call, (code, command) in zip(calls, how, strict=True):
-                pipeline.execute_command(command, code, len(call.keys), *call.keys, *call.arguments)
+            for words in commands:
+                pipeline.execute_command(*words)
             replies: list[Any] = pipeline.execute(raise_on_error=False)
         return replies
 
-    def ask(self, *command: str) -> Any:
-        """The reply to a plain command that changes nothing."""
-        return self._guarded(lambda: self.redis.execute_command(*command))
 
-    def change(self, *command: str) -> None:
-        """A plain command that may be done twice."""
-        self._guarded(lambda: self.redis.execute_command(*command))
+def _words(call: Call, *, with_text: bool = False) -> tuple[Any, ...]:
+    if call.name.isupper():
+        return (call.name, *call.keys, *call.arguments)
+    wanted = script(call.name)
+    how = ("EVAL", wanted.text) if with_text else ("EVALSHA", wanted.sha)
+    return (*how, len(call.keys), *call.keys, *call.arguments)
 
-    def close(self) -> None:
-        if self._redis is not None and self._pid == os.getpid():
-            self._redis.close()
 
-    def _call(self, call: Call) -> list[Any]:
-        wanted = script(call.script)
-        rest = (len(call.keys), *call.keys, *call.arguments)
+def _is_patched() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("socket"))
 
-        def evaluate() -> Any:
-            try:
-                return self.redis.execute_command("EVALSHA", wanted.sha, *rest)
-            except NoScriptError:  # then nothing has happened yet
-                return self.redis.execute_command("EVAL", wanted.text, *rest)
 
-        reply: list[Any] = self._guarded(evaluate)
-        return reply
-
-    def _guarded(self, function: Any) -> Any:
-        try:
-            return function()
-        except ResponseError as problem:
-            if str(problem).startswith(_AWAY):
-                raise BackendUnavailable(str(problem)) from problem
-            raise
-        except (RedisError, OSError) as problem:
-            raise BackendUnavailable(f"Redis does not answer: {problem}") from problem
+def _thread() -> int:
+    """Which real thread this is, whatever gevent has patched."""
+    get_original = sys.modules["gevent.monkey"].get_original
+    number: int = get_original("_thread", "get_ident")()
+    return number

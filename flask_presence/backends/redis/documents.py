@@ -6,8 +6,10 @@ Law: merging is the domain's, here as everywhere; the scripts see bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -27,19 +29,30 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     avatar: str | None = None
     updated_at: datetime | None = None
 
+    @property
+    def user(self) -> User:
+        return User(self.id, name=self.name, email=self.email, avatar=self.avatar)
+
     def member(self) -> Member:
-        user = User(self.id, name=self.name, email=self.email, avatar=self.avatar)
-        return make_member(user, self.client_id, self.joined_at, self.info, self.updated_at)
+        return make_member(self.user, self.client_id, self.joined_at, self.info, self.updated_at)
 
 
-class Entry(NamedTuple):
-    """A document with the numbers of its last change and of its user's coming."""
+@dataclass(frozen=True)
+class Entry:
+    """A member in a channel's list: the numbers of their last change and of their coming, and the document.
+
+    Read when it is asked for, and then once, as a list may be long and few of it new.
+    """
 
     version: int
     place: int
-    document: Document
+    raw: bytes
 
-    @property
+    @cached_property
+    def document(self) -> Document:
+        return _decode(self.raw)
+
+    @cached_property
     def member(self) -> Member:
         return self.document.member()
 
@@ -48,8 +61,8 @@ _decode = msgspec.json.Decoder(Document).decode
 
 
 def parse_entry(value: bytes) -> Entry:
-    version, place, document = value.split(b"\0", 2)
-    return Entry(int(version), int(place), _decode(document))
+    version, place, raw = value.split(b"\0", 2)
+    return Entry(int(version), int(place), raw)
 
 
 def new_document(user: User, client_id: str, info: Mapping[str, Any], now: datetime) -> Document:

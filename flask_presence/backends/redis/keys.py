@@ -19,6 +19,13 @@ def escape(name: str) -> str:
     return name.translate(_ESCAPES)
 
 
+def unescape(name: str) -> str:
+    """What `escape` was given."""
+    for mark, code in (("{", "%7B"), ("}", "%7D"), ("\0", "%00"), ("\1", "%01"), ("%", "%25")):
+        name = name.replace(code, mark)
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The names under one prefix; `ValueError` for one that could be mistaken for something else."""
@@ -62,9 +69,36 @@ class Keys:
         """When these data began; gone with them."""
         return f"{self.prefix}:birth"
 
+    @property
+    def holds(self) -> str:
+        """Until when each user is held, over all channels."""
+        return f"{self.prefix}:holds"
+
+    @property
+    def orders(self) -> str:
+        """What all nodes were lately told to do."""
+        return f"{self.prefix}:orders"
+
+    @property
+    def control(self) -> str:
+        """Where all nodes hear what to do."""
+        return f"{self.prefix}:control"
+
+    def replies(self, order: str) -> str:
+        """What came of an order."""
+        return f"{self.prefix}:replies:{order}"
+
     def index(self, node: str) -> str:
         """The channels in which a node may have connections: never too few."""
         return f"{self.prefix}:node:{node}:channels"
+
+    def clients(self, node: str) -> str:
+        """A node's open connections, in whatever channels, and whose they are."""
+        return f"{self.prefix}:node:{node}:clients"
+
+    def inbox(self, node: str) -> str:
+        """Where one node hears itself."""
+        return f"{self.prefix}:node:{node}:inbox"
 
     def _tag(self, name: str) -> str:
         return f"{self.prefix}:channel:{{{escape(name)}}}"

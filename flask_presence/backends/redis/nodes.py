@@ -1,76 +1,206 @@
-"""Which processes are alive, and what becomes of those that are not.
+"""Which processes are alive, what they have open, and what becomes of those that are dead.
 
-Law: time is that of Redis. Any node may reap a dead one; doing it twice does no harm, and everybody who left is
-announced once.
+Law: sans IO; time is that of Redis. Any node may reap a dead one; doing it twice does no harm, and everybody who left
+is announced once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from .client import Client
-from .keys import Keys
-from .operations import Call, Operation
+import msgspec
+
+from ...domain.channels import ChannelName
+from ...domain.events import ChannelLeft, ClientDisconnected, Event, MemberLeft
+from ...domain.members import User
+from .documents import parse_entry
+from .keys import Keys, escape, unescape
+from .operations import CHUNK, Call, Operation
 
 CLAIM: Final = 5.0
 """Seconds that one node has to reap another before the next may try."""
-CHUNK: Final = 200
-"""Connections that one script takes out, at the most, so that none takes long."""
+ABNORMAL: Final = 1006
+DUE_AT_ONCE: Final = 100
 
 
 class Beat(NamedTuple):
-    """The answer to a heartbeat: since when these data exist, and whether the lease had held."""
+    """The answer to a heartbeat: since when these data exist, the time, in ms, and what became of the lease."""
 
     birth: int
-    held: bool
+    now: int
+    verdict: str
+
+
+class _Owner(msgspec.Struct, omit_defaults=True):
+    """Whose a connection is, for the events of a dead node."""
+
+    id: str
+    name: str | None = None
+    email: str | None = None
+    avatar: str | None = None
+
+    @property
+    def user(self) -> User:
+        return User(self.id, self.name, self.email, self.avatar)
 
 
 class Nodes:
-    """The nodes under one prefix. `lease`: seconds after which a silent one counts as dead."""
+    """The nodes under one prefix.
 
-    def __init__(self, client: Client, keys: Keys, lease: float) -> None:
-        self._client = client
+    `lease`: seconds after which a silent one counts as dead; `grace`: seconds for which its users stay listed.
+    """
+
+    def __init__(self, keys: Keys, lease: float, grace: float = 0) -> None:
         self._keys = keys
         self._lease = str(int(lease * 1000))
+        self._grace = grace
 
-    def beat(self, node: str, *, begins: bool = False) -> Beat:
+    def beat(self, node: str, *, begins: bool = False) -> Operation[Beat]:
         """Say that `node` lives. One that begins has no lease to lose."""
         keys = self._keys
-        call = Call("beat", (keys.leases, keys.nodes, keys.birth), (node, self._lease, "1" if begins else ""))
-        birth, held = self._client.run(_once(call))
-        return Beat(int(birth), bool(held))
+        names = (keys.leases, keys.nodes, keys.birth, keys.claims)
+        birth, now, verdict = yield Call("beat", names, (node, self._lease, "1" if begins else ""))
+        return Beat(int(birth), int(now), verdict.decode())
 
-    def enter(self, node: str, channel: str) -> None:
-        """Write down that `node` may have connections in `channel`, before it has any."""
-        self._client.change("SADD", self._keys.nodes, node)
-        self._client.change("SADD", self._keys.index(node), channel)
+    def opened(self, node: str, clients: Mapping[str, User | None]) -> Operation[None]:
+        """Write down connections of `node`, and whose they are."""
+        pairs: list[str | bytes] = []
+        for client_id, user in clients.items():
+            owner = user and _Owner(user.id, user.name, user.email, user.avatar)
+            pairs += [client_id, msgspec.json.encode(owner) if owner else b""]
+        if pairs:
+            yield Call("HSET", (self._keys.clients(node),), tuple(pairs))
 
-    def claim(self) -> str | None:
-        """A dead node that is now the caller's to reap."""
+    def closed(self, node: str, client_id: str) -> Operation[None]:
+        """A connection of `node` is gone."""
+        yield Call("HDEL", (self._keys.clients(node),), (client_id,))
+
+    def reopened(self, node: str, clients: Mapping[str, User | None]) -> Operation[None]:
+        """Write down all connections of `node`, and that there are no others."""
+        noted = yield Call("HKEYS", (self._keys.clients(node),))
+        yield from self.opened(node, clients)
+        gone = [client for client in noted if client.decode() not in clients]
+        if gone:
+            yield Call("HDEL", (self._keys.clients(node),), tuple(gone))
+
+    def all(self) -> Operation[list[str]]:
+        """All nodes that may have connections, dead or alive."""
+        return [node.decode() for node in (yield Call("SMEMBERS", (self._keys.nodes,)))]
+
+    def connections(self) -> Operation[int]:
+        """The open connections of the nodes that are alive."""
+        now = yield from self.time()
+        alive = yield Call("ZRANGEBYSCORE", (self._keys.leases,), (str(now), "+inf"))
+        counts = yield [Call("HLEN", (self._keys.clients(node.decode()),)) for node in alive]
+        return sum(counts)
+
+    def claim(self, dead: list[str], *, after: float | None = 0) -> Operation[str | None]:
+        """A dead node that is now the caller's to reap: one of `dead`, or one whose lease has ended `after` seconds
+        ago or earlier (`None`: none of these)."""
         keys = self._keys
-        arguments = (str(int(CLAIM * 1000)), self._lease)
-        reply = self._client.run(_once(Call("claim", (keys.leases, keys.nodes, keys.birth, keys.claims), arguments)))
-        return reply.decode() if reply else None  # type: ignore[attr-defined]
+        patience = "" if after is None else str(int(after * 1000))
+        names = (keys.leases, keys.nodes, keys.birth, keys.claims)
+        reply = yield Call("claim", names, (str(int(CLAIM * 1000)), self._lease, patience, *dead))
+        return reply.decode() if reply else None
 
-    def reap(self, node: str, chunk: int = CHUNK) -> int:
-        """Take all of a dead node's connections out of their channels; how many users have left with them."""
-        keys, left = self._keys, 0
-        for name in self._client.ask("SMEMBERS", keys.index(node)):
-            channel = name.decode()
-            call = Call(
-                "reap", (*keys.channel(channel), keys.own(channel, node)), (keys.topic(channel), "0", str(chunk))
-            )
-            taken = chunk
-            while taken == chunk:
-                taken, gone = self._client.run(_once(call))
-                left += gone
-            self._client.change("SREM", keys.index(node), channel)
-        if not self._client.ask("SCARD", keys.index(node)):
-            self._client.change("SREM", keys.nodes, node)
-            self._client.change("ZREM", keys.claims, node)
-        return left
+    def reap(self, node: str) -> Operation[list[Event]]:
+        """Take all of a dead node's connections out of their channels; what the application should hear of it."""
+        keys = self._keys
+        owners = yield from self._owners(node)
+        events: list[Event] = []
+        for name in (yield Call("SMEMBERS", (keys.index(node),))):
+            channel = ChannelName(name.decode())
+            events += yield from self._reap_channel(node, channel, owners)
+            yield Call("SREM", (keys.index(node),), (channel,))
+        if not (yield Call("SCARD", (keys.index(node),))):
+            yield from self.forget(node)
+        events += [ClientDisconnected(client_id, user, ABNORMAL, "worker_lost") for client_id, user in owners.items()]
+        return events
 
+    def forget(self, node: str) -> Operation[None]:
+        """Nothing is left of `node`."""
+        keys = self._keys
+        yield [
+            Call("DEL", (keys.clients(node),)),
+            Call("SREM", (keys.nodes,), (node,)),
+            Call("ZREM", (keys.leases,), (node,)),
+            Call("ZREM", (keys.claims,), (node,)),
+        ]
 
-def _once(call: Call) -> Operation[list[int]]:
-    reply: list[int] = yield call
-    return reply
+    def let_go(self, now: int) -> Operation[list[MemberLeft]]:
+        """End the holds whose time is over at `now`, in ms; what the application should hear of it."""
+        due = yield Call("ZRANGEBYSCORE", (self._keys.holds,), ("-inf", str(now), "LIMIT", "0", str(DUE_AT_ONCE)))
+        return (yield from self._release(due, str(now)))
+
+    def let_go_of(
+        self, user_id: str | None, client_id: str | None, name: str | None = None
+    ) -> Operation[list[MemberLeft]]:
+        """End the holds of a user, after a lost connection, and in a channel (`None` stands for any), at once."""
+        wanted = [value if value is None else escape(value) for value in (name, user_id, client_id)]
+        held = yield Call("ZRANGE", (self._keys.holds,), ("0", "-1"))
+        mine = [
+            place
+            for place in held
+            if all(want in (None, part) for want, part in zip(wanted, place.decode().split("\0"), strict=True))
+        ]
+        return (yield from self._release(mine, ""))
+
+    def held_channels(self) -> Operation[set[str]]:
+        """The channels, as they are escaped, in which somebody is held."""
+        return {place.decode().partition("\0")[0] for place in (yield Call("ZRANGE", (self._keys.holds,), ("0", "-1")))}
+
+    def _reap_channel(
+        self, node: str, channel: ChannelName, owners: Mapping[str, User | None]
+    ) -> Operation[list[Event]]:
+        keys, events = self._keys, list[Event]()
+        looked_at = CHUNK
+        while looked_at == CHUNK:
+            until = ""
+            if self._grace and channel.type == "presence":
+                until = yield from self._hold_own(node, channel, owners)
+            arguments = (keys.topic(channel), "0", node, str(CHUNK), until)
+            looked_at, *gone = yield Call("reap", (*keys.channel(channel), keys.own(channel, node)), arguments)
+            for client, entry in zip(gone[::2], gone[1::2], strict=True):
+                user = owners.get(client.decode())
+                events.append(ChannelLeft(client.decode(), user, channel, channel.type, "worker_lost"))
+                if entry:
+                    member = parse_entry(entry).member
+                    events.append(MemberLeft(client.decode(), user, channel, member))
+        return events
+
+    def _hold_own(self, node: str, channel: ChannelName, owners: Mapping[str, User | None]) -> Operation[str]:
+        """Write down that the users of a dead node's connections in a channel are about to be held; until when."""
+        until = str((yield from self.time()) + int(self._grace * 1000))
+        notes = []
+        for client in (yield Call("SMEMBERS", (self._keys.own(channel, node),))):
+            user = owners.get(client.decode())
+            if user is not None:
+                place = "\0".join((escape(channel), escape(user.id), client.decode()))
+                notes.append(Call("ZADD", (self._keys.holds,), (until, place)))
+        yield notes
+        return until
+
+    def _release(self, places: list[bytes], until: str) -> Operation[list[MemberLeft]]:
+        keys, events = self._keys, list[MemberLeft]()
+        for place in places:
+            name, user, client = place.decode().split("\0")
+            channel = ChannelName(unescape(name))
+            arguments = (keys.topic(channel), "0", user, until)
+            (entry,) = yield Call("release", keys.channel(channel), arguments)
+            yield Call("ZREM", (keys.holds,), (place,))
+            if entry:
+                document = parse_entry(entry).document
+                events.append(MemberLeft(client, document.user, channel, document.member()))
+        return events
+
+    def _owners(self, node: str) -> Operation[dict[str, User | None]]:
+        owners: dict[str, User | None] = {}
+        for client, noted in (yield Call("HGETALL", (self._keys.clients(node),))).items():
+            owners[client.decode()] = msgspec.json.decode(noted, type=_Owner).user if noted else None
+        return owners
+
+    def time(self) -> Operation[int]:
+        """That of Redis, in ms."""
+        seconds, micros = yield Call("TIME", ())
+        return int(seconds) * 1000 + int(micros) // 1000

@@ -6,15 +6,15 @@ may do so at once or in a pipeline. Outcomes and errors are those of `domain.ros
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from ...domain.channels import ChannelName
+from ...domain.channels import Channel, ChannelName
 from ...domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, UpdateFailed
-from ...domain.members import User, info_size
-from ...domain.roster import Change, Joined, Updated
+from ...domain.members import Member, User, info_size
+from ...domain.roster import Change
 from .documents import Entry, encode, merged_document, new_document, parse_entry
 from .keys import Keys, escape
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 MAX_TRIES: Final = 20
 """How often somebody else may be faster at changing the same member."""
+CHUNK: Final = 200
+"""Connections that one script looks at, at the most, so that none takes long."""
 
 
 class Position(NamedTuple):
@@ -35,11 +37,19 @@ NOWHERE: Final = Position(0, 0)
 
 
 class Call(NamedTuple):
-    """A script, by its name, with its keys and arguments."""
+    """A script, by its name, or a command in capitals; with its keys and arguments."""
 
-    script: str
+    name: str
     keys: tuple[str, ...]
-    arguments: tuple[str | bytes, ...]
+    arguments: tuple[str | bytes, ...] = ()
+
+
+Operation = Generator[Call | list[Call], Any, T]
+"""Is sent the reply to a call, or the replies to calls that belong together and go out together."""
+
+
+class Lost(Exception):
+    """Redis knows nothing of what the caller is sure of: it must be told again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +60,53 @@ class Placed(Generic[T]):
     value: T
 
 
-Operation = Generator[Call, list[Any], T]
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A join: what it changed, and the list after it where that was wanted. `entry` is the joiner's."""
+
+    change: Change | None
+    entry: Entry | None
+    entries: Mapping[str, Entry]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A channel at one place in its order; `entries` in order of joining."""
+    """A channel at one place in its order; `created_at` is `None` where nobody is in it."""
 
     created_at: datetime | None
     connections: int
-    entries: tuple[Entry, ...]
+    listed: int
+    entries: Mapping[str, Entry]
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """In order of joining."""
+        return tuple(entry.member for entry in sorted(self.entries.values(), key=lambda entry: entry.place))
+
+    def channel(self, name: str, *, with_members: bool) -> Channel | None:
+        """What the server's own code is told; `None` where nobody is in it."""
+        if self.created_at is None:
+            return None
+        channel = ChannelName(name)
+        listed = channel.type == "presence"
+        count = self.listed if listed else self.connections
+        return Channel(channel, channel.type, count, self.created_at, self.members if listed and with_members else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A connection of this node in a channel, and the entry of its user (where users are listed)."""
+
+    client_id: str
+    user: str = ""
+    entry: Entry | None = None
 
 
 class Operations:
-    """The operations of one node under one prefix. `max_info` bounds a member's merged `userInfo`, in bytes."""
+    """The operations of one node under one prefix. `max_info` bounds a member's merged `userInfo`, in bytes.
+
+    `known` is the newest place in the channel's order that the caller has seen.
+    """
 
     def __init__(self, keys: Keys, node: str, max_info: int) -> None:
         self._keys = keys
@@ -78,7 +121,9 @@ class Operations:
         info: Mapping[str, Any] | None,
         now: datetime,
         known: Position = NOWHERE,
-    ) -> Operation[Placed[Joined]]:
+        *,
+        with_list: bool = True,
+    ) -> Operation[Placed[Entered]]:
         """As `Roster.join`."""
         listed = channel.type == "presence"
         if listed and user is None:
@@ -93,37 +138,42 @@ class Operations:
                 (*self._keys.channel(channel), self._keys.own(channel, self._node)),
                 (
                     *(self._keys.topic(channel), str(known.epoch), self._node, client_id, whose, now.isoformat()),
-                    *(b"" if too_large else encode(new), version, encode(merged)),
+                    *(b"" if too_large else encode(new), version, encode(merged), "1" if with_list else ""),
                 ),
             )
             if reply[0] == b"large":
                 raise JoinFailed(self._too_large)
             if reply[0] == b"ok":
-                return self._joined(reply, listed)
+                kind, entry = reply[3].decode(), parse_entry(reply[4]) if listed else None
+                change = Change(kind, entry.member) if kind and entry else None
+                return Placed(_position(reply[1:]), Entered(change, entry, _entries(reply[5])))
             entry = parse_entry(reply[1])
             version = str(entry.version)
             merged = merged_document(entry.document, info or {}, now, self._max_info, JoinFailed)
         raise BackendUnavailable("too many are changing the same member")
 
     def leave(
-        self, channel: ChannelName, client_id: str, held_until: datetime | None = None, known: Position = NOWHERE
+        self,
+        channel: ChannelName,
+        client_id: str,
+        user: User | None = None,
+        hold: float = 0,
+        known: Position = NOWHERE,
     ) -> Operation[Placed[Change | None]]:
-        """As `Roster.leave`."""
+        """As `Roster.leave`; `user` is held for `hold` seconds."""
+        until = ""
+        if hold and user is not None:
+            place = "\0".join((escape(channel), escape(user.id), client_id))
+            reply = yield Call("hold", (self._keys.holds,), (place, str(int(hold * 1000))))
+            until = reply[0].decode()
         keys = (*self._keys.channel(channel), self._keys.own(channel, self._node))
-        until = held_until.isoformat() if held_until else ""
         reply = yield Call("leave", keys, (self._keys.topic(channel), str(known.epoch), client_id, until))
         if reply[0] == b"not_found":
             raise NotFound
         if reply[0] == b"not_member":
             raise NotMember
-        return _left(reply)
-
-    def release(
-        self, channel: ChannelName, user_id: str, known: Position = NOWHERE
-    ) -> Operation[Placed[Change | None]]:
-        """As `Roster.release`."""
-        arguments = (self._keys.topic(channel), str(known.epoch), escape(user_id))
-        return _left((yield Call("release", self._keys.channel(channel), arguments)))
+        change = Change("left", parse_entry(reply[3]).member) if reply[3] else None
+        return Placed(_position(reply[1:]), change)
 
     def update(
         self,
@@ -132,13 +182,17 @@ class Operations:
         info: Mapping[str, Any],
         now: datetime,
         known: Position = NOWHERE,
-    ) -> Operation[Placed[Updated]]:
-        """As `Roster.update`."""
+        *,
+        sure: bool = False,
+    ) -> Operation[Placed[tuple[Entry, Change | None]]]:
+        """As `Roster.update`; `Lost` where the caller is `sure` that the connection is in the channel."""
         version, merged = "", None
         for _ in range(MAX_TRIES):
             arguments = (self._keys.topic(channel), str(known.epoch), client_id, version, encode(merged))
             reply = yield Call("update", self._keys.channel(channel), arguments)
             outcome = reply[0].decode()
+            if sure and outcome.startswith("not_"):
+                raise Lost
             if outcome == "not_found":
                 raise UpdateFailed("Channel not found")
             if channel.type != "presence":
@@ -147,8 +201,8 @@ class Operations:
                 raise UpdateFailed("Not a member of this channel")
             entry = parse_entry(reply[3] if outcome == "ok" else reply[1])
             if outcome == "ok":
-                member = entry.member
-                return Placed(_position(reply[1:]), Updated(member, Change("updated", member) if reply[4] else None))
+                change = Change("updated", entry.member) if reply[4] else None
+                return Placed(_position(reply[1:]), (entry, change))
             version = str(entry.version)
             merged = merged_document(entry.document, info, now, self._max_info, UpdateFailed)
         raise BackendUnavailable("too many are changing the same member")
@@ -156,39 +210,81 @@ class Operations:
     def publish(
         self, channel: str, message: bytes, exclude: str | None, known: Position = NOWHERE
     ) -> Operation[Placed[int]]:
-        """Send a message to all connections in the channel but `exclude`; how many they are."""
+        """Send a message to all connections in the channel but `exclude`; how many they are.
+
+        `Lost` where the channel is not the one in whose order `known` is; then nothing is sent.
+        """
         arguments = (self._keys.topic(channel), str(known.epoch), exclude or "", message)
         reply = yield Call("publish", self._keys.channel(channel), arguments)
+        if len(reply) == 1:
+            raise Lost
         return Placed(_position(reply), int(reply[2]))
 
-    def snapshot(self, channel: str) -> Operation[Placed[Snapshot]]:
-        """The channel as it is; `created_at` is `None` where nobody is in it."""
-        reply = yield Call("snapshot", self._keys.channel(channel), ())
+    def snapshot(self, channel: str, *, with_list: bool = True) -> Operation[Placed[Snapshot]]:
+        """The channel as it is."""
+        reply = yield Call("snapshot", self._keys.channel(channel), ("1" if with_list else "",))
         created_at = datetime.fromisoformat(reply[2].decode()) if reply[2] else None
-        return Placed(_position(reply), Snapshot(created_at, int(reply[3]), _in_order(reply[4])))
+        return Placed(_position(reply), Snapshot(created_at, int(reply[3]), int(reply[4]), _entries(reply[5])))
+
+    def enter(self, channel: str) -> Operation[None]:
+        """Write down that the node may have connections in `channel`, before it has any."""
+        yield Call("SADD", (self._keys.index(self._node),), (channel,))
+
+    def exit(self, channel: str) -> Operation[None]:
+        """Write down that the node has no connections in `channel`, if it has none."""
+        yield Call("exit", (self._keys.own(channel, self._node), self._keys.index(self._node)), (channel,))
+
+    def heal(
+        self,
+        channel: ChannelName,
+        holders: Callable[[], list[Holder]],
+        expected: Callable[[], Container[str]],
+        known: Position,
+        now: datetime,
+    ) -> Operation[Placed[Snapshot]]:
+        """Make Redis know of the node's connections in `channel` again, and of no others; the channel after that.
+
+        `holders` are in it for sure, `expected` are these and those who are just coming. They are asked for again
+        after each step, as connections come and go meanwhile.
+        """
+        yield from self.enter(channel)
+        mine = holders()
+        noted: list[bytes] = []
+        for at in range(0, max(1, len(mine)), CHUNK):
+            still = expected()
+            back = [holder for holder in mine[at : at + CHUNK] if holder.client_id in still]
+            noted = yield self._restore(channel, back, known, now)
+        for client in noted:
+            if client.decode() not in expected():
+                try:
+                    yield from self.leave(channel, client.decode(), known=known)
+                except (NotFound, NotMember):
+                    continue
+        snapshot: Placed[Snapshot] = yield from self.snapshot(channel)
+        return snapshot
+
+    def look(self, channel: str) -> Operation[Placed[int]]:
+        """Where the channel stands, and how many connections the node has in it."""
+        reply = yield Call("look", (*self._keys.channel(channel), self._keys.own(channel, self._node)))
+        return Placed(_position(reply), int(reply[2]))
+
+    def _restore(self, channel: ChannelName, holders: list[Holder], known: Position, now: datetime) -> Call:
+        arguments: list[str | bytes] = [self._keys.topic(channel), str(known.epoch), str(known.number)]
+        arguments += [now.isoformat(), self._node]
+        for holder in holders:
+            place, document = ("", b"") if holder.entry is None else (str(holder.entry.place), holder.entry.raw)
+            arguments += [holder.client_id, holder.user, place, document]
+        keys = (*self._keys.channel(channel), self._keys.own(channel, self._node))
+        return Call("restore", keys, tuple(arguments))
 
     @property
     def _too_large(self) -> str:
         return f"The member's merged userInfo would be more than {self._max_info} bytes of JSON"
-
-    def _joined(self, reply: list[Any], listed: bool) -> Placed[Joined]:
-        fresh, kind = bool(reply[3]), reply[4].decode()
-        if not listed:
-            return Placed(_position(reply[1:]), Joined(fresh))
-        me = parse_entry(reply[5]).member
-        members = tuple(entry.member for entry in _in_order(reply[6]))
-        change = Change(kind, me) if kind else None
-        return Placed(_position(reply[1:]), Joined(fresh, change, members, me))
-
-
-def _left(reply: list[Any]) -> Placed[Change | None]:
-    change = Change("left", parse_entry(reply[3]).member) if reply[3] else None
-    return Placed(_position(reply[1:]), change)
 
 
 def _position(reply: list[Any]) -> Position:
     return Position(int(reply[0] or 0), int(reply[1]))
 
 
-def _in_order(values: list[bytes]) -> tuple[Entry, ...]:
-    return tuple(sorted(map(parse_entry, values), key=lambda entry: entry.place))
+def _entries(flat: list[bytes]) -> dict[str, Entry]:
+    return {flat[at].decode(): parse_entry(flat[at + 1]) for at in range(0, len(flat), 2)}

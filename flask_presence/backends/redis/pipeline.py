@@ -1,84 +1,144 @@
 """Operations of a process, put together: what is asked for while Redis is busy with one lot is the next lot.
 
 Law: operations are begun in the order in which they were asked for, and settled in the loop; one that fails, or is
-lost with the connection, harms no other.
+lost with the connection, harms no other. While Redis is away they fail at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from ...domain.errors import BackendUnavailable
-from ..pending import Pending
-from .client import Client
+from .. import Loop
+from ..pending import Pending, raising
+from .client import Client, Refused
 from .operations import Call, Operation
 
 T = TypeVar("T")
 
 LOT: Final = 256
-"""Calls that are sent together, at the most."""
+"""Calls that are sent together, at the most (or one operation's, if these are more)."""
 
 
-class Loop(Protocol):
-    """The event loop that the operations are asked for in."""
+class Halt(Protocol):
+    """What must stand still while an answer is on its way: a replica."""
 
-    def run(self, function: Callable[[], T]) -> T: ...
-    def spawn(self, function: Callable[..., object], *arguments: Any) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class _Step(NamedTuple):
+    """An operation, what it asks next, and what stands still until that is answered."""
+
+    operation: Operation[Any]
+    asked: Call | list[Call]
+    pending: Pending[Any]
+    halt: Halt | None
+
+    @property
+    def calls(self) -> list[Call]:
+        return self.asked if isinstance(self.asked, list) else [self.asked]
 
 
 class Pipeline:
-    """Drives operations beside the loop, by one worker, which is there only while there is work."""
+    """Drives operations beside the loop, by one worker, which is there only while there is work.
 
-    def __init__(self, client: Client, loop: Loop) -> None:
+    `failed` and `worked` are called in the loop when a lot has been lost, or has come back.
+    """
+
+    def __init__(
+        self, client: Client, loop: Loop, failed: Callable[[BackendUnavailable], object], worked: Callable[[], object]
+    ) -> None:
         self._client = client
         self._loop = loop
-        self._waiting: deque[tuple[Operation[Any], Call, Pending[Any]]] = deque()
+        self._failed = failed
+        self._worked = worked
+        self._waiting: deque[_Step] = deque()
         self._working = False
 
-    def run(self, operation: Operation[T]) -> Pending[T]:
-        """Begin an operation, in the loop; its outcome, which may be there already."""
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._waiting and not self._working
+
+    def run(self, operation: Operation[T], halt: Halt | None = None) -> Pending[T]:
+        """Begin an operation, in the loop; its outcome, which may be there already. From when a call is sent until
+        it has been answered, and the answer dealt with, `halt` stands still."""
         pending: Pending[T] = Pending()
-        self._advance(operation, partial(next, operation), pending)
+        self._advance(operation, partial(next, operation), pending, halt)
+        self._go_on()
+        return pending
+
+    def fail_all(self, problem: BackendUnavailable) -> None:
+        """Nothing that waits will be sent."""
+        waiting, self._waiting = self._waiting, deque()
+        for step in waiting:
+            self._throw_into(step, problem)
+
+    def _go_on(self) -> None:
         if self._waiting and not self._working:
             self._working = True
             self._loop.spawn(self._work)
-        return pending
 
     def _work(self) -> None:
         lot = self._loop.run(self._take)
         while lot:
-            replies = self._client.run_calls([call for _, call, _ in lot])
-            self._loop.run(partial(self._deal_out, lot, replies))
-            lot = self._loop.run(self._take)
+            calls = [call for step in lot for call in step.calls]
+            replies = self._client.run_calls(calls)
+            lot = self._loop.run(partial(self._deal_out, lot, replies))
 
-    def _take(self) -> list[tuple[Operation[Any], Call, Pending[Any]]]:
-        lot = [self._waiting.popleft() for _ in range(min(LOT, len(self._waiting)))]
+    def _take(self) -> list[_Step]:
+        lot: list[_Step] = []
+        size = 0
+        while self._waiting and (not lot or size + len(self._waiting[0].calls) <= LOT):
+            lot.append(self._waiting.popleft())
+            size += len(lot[-1].calls)
         self._working = bool(lot)
+        for step in lot:
+            if step.halt is not None:
+                step.halt.pause()
         return lot
 
-    def _deal_out(
-        self, lot: list[tuple[Operation[Any], Call, Pending[Any]]], replies: list[list[Any] | BackendUnavailable]
-    ) -> None:
-        for (operation, _, pending), reply in zip(lot, replies, strict=True):
-            if isinstance(reply, BackendUnavailable):
-                self._advance(operation, partial(operation.throw, reply), pending)
+    def _deal_out(self, lot: list[_Step], replies: Sequence[Any]) -> list[_Step]:
+        away = next((reply for reply in replies if isinstance(reply, BackendUnavailable)), None)
+        if away is None or isinstance(away, Refused):
+            self._worked()
+        else:
+            self._failed(away)
+        at = 0
+        for step in lot:
+            mine = replies[at : at + len(step.calls)]
+            at += len(step.calls)
+            problem = next((reply for reply in mine if isinstance(reply, BackendUnavailable)), None)
+            if problem is not None:
+                self._throw_into(step, problem)
             else:
-                self._advance(operation, partial(operation.send, reply), pending)
+                answer = mine if isinstance(step.asked, list) else mine[0]
+                self._advance(step.operation, partial(step.operation.send, answer), step.pending, step.halt)
+        for step in lot:
+            if step.halt is not None:
+                step.halt.resume()
+        return self._take()
 
-    def _advance(self, operation: Operation[Any], step: Callable[[], Call], pending: Pending[Any]) -> None:
+    def _throw_into(self, step: _Step, problem: BackendUnavailable) -> None:
+        self._advance(step.operation, partial(step.operation.throw, problem), step.pending, step.halt)
+
+    def _advance(
+        self,
+        operation: Operation[Any],
+        step: Callable[[], Call | list[Call]],
+        pending: Pending[Any],
+        halt: Halt | None,
+    ) -> None:
         try:
-            call = step()
+            asked = step()
         except StopIteration as end:
             value = end.value
             pending.settle(lambda: value)
         except Exception as problem:
-            pending.settle(partial(_throw, problem))
+            pending.settle(raising(problem))
         else:
-            self._waiting.append((operation, call, pending))
-
-
-def _throw(problem: Exception) -> Any:
-    raise problem
+            self._waiting.append(_Step(operation, asked, pending, halt))

@@ -3,7 +3,8 @@
 -- ARGV  1 topic 2 known epoch 3 node 4 client 5 user ('' where users are not listed) 6 when
 --       7 document for a user who is not listed yet ('' where that one would be too large)
 --       8 version with which 9 was made ('-': there is nothing to merge) 9 document merged ('': no change)
--- gives {'ok', epoch, number, fresh, change, entry, all entries} | {'merge', entry}: merge with this one | {'large'}
+--       10 '1' where the list is wanted
+-- gives {'ok', epoch, number, change, entry, {user, entry, …}} | {'merge', entry}: merge with this one | {'large'}
 local topic, node, client, user, listed = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[5] ~= ''
 local at, change, entry = epoch(ARGV[2]), '', ''
 
@@ -33,8 +34,10 @@ if listed then
   redis.call('ZADD', sessions, 0, user .. '\0' .. client)
   redis.call('HDEL', held, user)
 end
-local fresh = redis.call('HSET', connections, client, user .. '\0' .. node)
+redis.call('HSET', connections, client, user .. '\0' .. node)
 redis.call('SADD', KEYS[6], client)
 redis.call('HSETNX', state, 'c', ARGV[6])
 redis.call('PERSIST', state)
-return {'ok', at, redis.call('HGET', state, 'q'), fresh, change, entry, redis.call('HVALS', members)}
+local list = {}
+if ARGV[10] == '1' then list = redis.call('HGETALL', members) end
+return {'ok', at, redis.call('HGET', state, 'q'), change, entry, list}

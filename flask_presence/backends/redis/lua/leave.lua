@@ -1,6 +1,6 @@
 -- A connection goes; with its user's last one the user, unless held.
 -- KEYS  the channel's five, 6 set of the node's own connections
--- ARGV  1 topic 2 known epoch 3 client 4 until when the user is held ('': not at all)
+-- ARGV  1 topic 2 known epoch 3 client 4 until when the user is held, in ms ('': not at all)
 -- gives {'ok', epoch, number, entry of a user who has left or ''} | {'not_found'} | {'not_member'}
 local topic, client, at = ARGV[1], ARGV[3], epoch(ARGV[2])
 redis.call('SREM', KEYS[6], client)

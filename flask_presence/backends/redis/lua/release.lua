@@ -1,9 +1,12 @@
 -- A user is held no longer.
 -- KEYS  the channel's five
--- ARGV  1 topic 2 known epoch 3 user
--- gives {'ok', epoch, number, entry of a user who has left or ''}
-local at = epoch(ARGV[2])
-redis.call('HDEL', held, ARGV[3])
-local entry = drop(ARGV[1], at, '', ARGV[3])
+-- ARGV  1 topic 2 known epoch 3 user 4 only if the hold ends by then, in ms ('': in any case)
+-- gives entry of a user who has left or ''
+local at, until_when = epoch(ARGV[2]), redis.call('HGET', held, ARGV[3])
+local entry = ''
+if until_when and (ARGV[4] == '' or tonumber(until_when) <= tonumber(ARGV[4])) then
+  redis.call('HDEL', held, ARGV[3])
+  entry = drop(ARGV[1], at, '', ARGV[3])
+end
 close_if_empty()
-return {'ok', at, redis.call('HGET', state, 'q'), entry}
+return {entry}

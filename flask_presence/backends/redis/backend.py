@@ -1,0 +1,174 @@
+"""The state of many processes, in Redis.
+
+Law: what the server's own code asks and says needs no sockets in this process; what connections do is the worker's,
+which is there from the first of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from ...domain.channels import Channel, ChannelName, ChannelType
+from ...domain.events import Event
+from ...domain.members import Member, User
+from ...domain.roster import Change, Joined, Updated
+from .. import Listener, Loop
+from ..pending import Outcome, Pending
+from . import orders
+from .census import Census, count
+from .client import Client
+from .keeper import sweep
+from .keys import Keys
+from .nodes import Nodes
+from .operations import Operation, Operations
+from .worker import Worker
+
+T = TypeVar("T")
+
+PATIENCE: Final = 2.0
+"""Seconds that is waited for the loop at the most: for goodbyes, and for connections that have been told to go."""
+SWEEP_EVERY: Final = 1.0
+"""Seconds between two looks of a process without sockets at who is dead."""
+
+
+class RedisBackend:
+    """See `Backend`. `lease` and `grace_abrupt` in seconds, `max_info` in bytes; `prefix` keeps services apart."""
+
+    blocking = True
+    outlives = True
+
+    def __init__(self, url: str, prefix: str, lease: float, max_info: int, grace_abrupt: float) -> None:
+        self._keys = Keys(prefix)
+        self._lease = lease
+        self._max_info = max_info
+        self._client = Client(url)
+        self._nodes = Nodes(self._keys, lease, grace_abrupt)
+        self._census = Census(self._keys, self._nodes)
+        self._operations = Operations(self._keys, "", max_info)
+        self._listener: Listener
+        self._loop: Loop | None = None
+        self._worker: Worker | None = None
+        self._swept_at = 0.0
+
+    def bind(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def start(self, loop: Loop) -> None:
+        self._loop = loop
+        self._worker = Worker(self._keys, self._client, self._nodes, loop, self._listener, self._lease, self._max_info)
+        loop.run(self._worker.begin)
+
+    def tick(self, now: float) -> None:  # noqa: ARG002 (time is that of Redis, or monotonic)
+        if self._worker is not None:
+            self._worker.tick(time.monotonic())
+
+    def close(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            _wait(worker, worker.loop.run(worker.end))
+            self._client.close()
+
+    def check(self) -> None:
+        if self._worker is not None:
+            self._worker.link.check()
+        self._client.ask("PING")
+
+    def opened(self, client_id: str, user: User | None) -> None:
+        self._begun.opened(client_id, user)
+
+    def closed(self, client_id: str) -> None:
+        self._begun.closed(client_id)
+
+    def join(
+        self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
+    ) -> Pending[Joined]:
+        return self._begun.join(channel, client_id, user, info, now)
+
+    def leave(
+        self,
+        channel: ChannelName,
+        client_id: str,
+        now: datetime,  # noqa: ARG002 (time is that of Redis)
+        *,
+        hold: float = 0,
+    ) -> Pending[Change | None] | None:
+        return self._begun.leave(channel, client_id, hold)
+
+    def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Pending[Updated]:
+        return self._begun.update(channel, client_id, info, now)
+
+    def publish(self, channel: str, payload: bytes, exclude: str | None) -> Pending[int]:
+        return self._begun.publish(channel, payload, exclude)
+
+    def broadcast(self, channel: str, payload: bytes, exclude: str | None) -> int:
+        placed = self._ask(self._operations.publish(channel, payload, exclude))
+        worker = self._worker
+        if worker is not None:
+            worker.loop.run(lambda: worker.expect(channel, placed.position))
+        return placed.value
+
+    def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
+        worker = self._worker
+        order = orders.new_order(worker.node if worker else "", user_id, client_id, text)
+        others = self._ask(orders.give(self._keys, order))
+        closed = 0
+        if worker is not None:
+            others -= worker.listens
+            closed = _wait(worker, worker.loop.run(lambda: worker.obey_here(order))) or 0
+        closed += orders.gather(self._client, self._keys, order, others)
+        self._notice(self._ask(self._nodes.let_go_of(user_id, client_id)))
+        return closed
+
+    def get(self, name: str) -> Channel | None:
+        return self._ask(self._operations.snapshot(name)).value.channel(name, with_members=True)
+
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
+        return self._ask(self._census.channels(kind, prefix))
+
+    def members(self, name: str) -> Sequence[Member]:
+        return self._ask(self._operations.snapshot(name)).value.members
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        return count(self.channels())
+
+    def connections(self) -> int:
+        return self._ask(self._nodes.connections())
+
+    @property
+    def _begun(self) -> Worker:
+        if self._worker is None:
+            assert self._loop is not None, "there is no loop yet"
+            self.start(self._loop)
+        assert self._worker is not None
+        return self._worker
+
+    def _ask(self, operation: Operation[T]) -> T:
+        """Drive an operation at once; first see to the dead, where this process does not do so all the time."""
+        if self._worker is None and time.monotonic() - self._swept_at >= SWEEP_EVERY:
+            self._swept_at = time.monotonic()
+            self._notice(self._client.run(self._sweep()))
+        return self._client.run(operation)
+
+    def _sweep(self) -> Operation[list[Event]]:
+        now = yield from self._nodes.time()
+        return (yield from sweep(self._nodes, now, after=self._lease))
+
+    def _notice(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if self._worker is None:
+                self._listener.notice(event)
+            else:
+                self._worker.loop.run(lambda event=event: self._listener.notice(event))  # type: ignore[misc]
+
+
+def _wait(worker: Worker, pending: Pending[T]) -> T | None:
+    """What comes of `pending`, beside the loop; `None` where it takes too long."""
+    deadline = time.monotonic() + PATIENCE
+    while not pending.settled and time.monotonic() < deadline:
+        worker.loop.sleep(0.002)
+    outcomes: list[Outcome[T]] = []
+    worker.loop.run(lambda: pending.when(outcomes.append) if pending.settled else None)
+    return outcomes[0]() if outcomes else None

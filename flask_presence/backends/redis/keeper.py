@@ -1,0 +1,172 @@
+"""The life of this process as a node: heartbeats, what it has open, and the burial of others.
+
+Law: every node looks after all that are dead, and after every hold that ends; none of them leads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from ...domain.errors import BackendUnavailable
+from ...domain.events import Event
+from ...domain.members import User
+from .. import Listener
+from ..pending import Outcome, Pending
+from .link import Link
+from .nodes import Beat, Nodes
+from .operations import Operation
+from .pipeline import Pipeline
+from .processes import is_gone, new_node
+
+HEARTBEAT: Final = 1.0
+"""Seconds between two heartbeats, at the most; a fifth of the lease, if that is less."""
+
+
+class Keeper:
+    """This process's node. `reborn` is called in the loop when Redis has lost it: all must be told again.
+
+    `node` changes when others have taken it for dead, as they may still be at it.
+    """
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        pipeline: Pipeline,
+        link: Link,
+        listener: Listener,
+        lease: float,
+        reborn: Callable[[], object],
+    ) -> None:
+        self.node = new_node()
+        self._nodes = nodes
+        self._pipeline = pipeline
+        self._link = link
+        self._listener = listener
+        self._lease = lease
+        self._reborn = reborn
+        self._every = heartbeat(lease)
+        self._clients: dict[str, User | None] = {}
+        self._clients_dirty = False
+        self._birth = 0
+        self._begins = True
+        self._beating = False
+        self._sweeping = False
+        self._beat_due = 0.0
+        self._trusted_at = time.monotonic() + lease
+        self.now = 0
+        """The time in Redis at the last heartbeat, in ms."""
+
+    def user_of(self, client_id: str) -> User | None:
+        return self._clients.get(client_id)
+
+    @property
+    def is_deserted(self) -> bool:
+        return not self._clients
+
+    def opened(self, client_id: str, user: User | None) -> None:
+        self._clients[client_id] = user
+        self._note(self._nodes.opened(self.node, {client_id: user}))
+
+    def closed(self, client_id: str) -> None:
+        self._clients.pop(client_id, None)
+        self._note(self._nodes.closed(self.node, client_id))
+
+    def beat(self) -> None:
+        """Say that this process lives; then see who does not."""
+        self._beating = True
+        operation = self._nodes.beat(self.node, begins=self._begins)
+        self._pipeline.run(operation).when(partial(self._beaten, time.monotonic()))
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`, in seconds of the monotonic clock."""
+        due = now >= self._beat_due if self._link.up else self._link.may_retry(now)
+        if due and not self._beating:
+            self.beat()
+
+    def tell_again(self) -> None:
+        """Redis may not know all that is open here."""
+        self._clients_dirty = False
+        self._note(self._nodes.reopened(self.node, dict(self._clients)))
+
+    def end(self) -> Pending[None]:
+        """This node is no more."""
+        return self._pipeline.run(self._nodes.forget(self.node))
+
+    def _note(self, operation: Operation[None]) -> None:
+        def check(outcome: Outcome[None]) -> None:
+            try:
+                outcome()
+            except BackendUnavailable:
+                self._clients_dirty = True
+
+        if self._link.up:
+            self._pipeline.run(operation).when(check)
+        else:
+            self._clients_dirty = True
+
+    def _beaten(self, sent: float, outcome: Outcome[Beat]) -> None:
+        self._beating = False
+        try:
+            beat = outcome()
+        except BackendUnavailable as problem:
+            if self._link.up:
+                self._link.failed(problem)
+            return
+        begun, self._begins = self._begins, False
+        data_lost = self._birth not in (0, beat.birth)
+        self._birth, self.now = beat.birth, beat.now
+        if beat.verdict == "lost":
+            self._begin_again(another=not data_lost)
+            return
+        self._link.beaten(sent)
+        self._beat_due = sent + self._every
+        if beat.verdict == "late" or begun:
+            self._trusted_at = time.monotonic() + self._lease
+        if self._clients_dirty:
+            self.tell_again()
+        if not self._sweeping:
+            self._sweeping = True
+            self._pipeline.run(self._sweep(beat.now)).when(self._swept)
+
+    def _begin_again(self, *, another: bool) -> None:
+        if another:
+            self.node = new_node()
+        self._begins = True
+        self.beat()
+        self.tell_again()
+        self._reborn()
+
+    def _sweep(self, now: int) -> Operation[list[Event]]:
+        """Bury the dead. Who has just come (back) itself leaves those alone whom only their lease condemns: they may
+        be as late as itself, for the same reason."""
+        after = 0 if time.monotonic() >= self._trusted_at else None
+        return sweep(self._nodes, now, but=self.node, after=after)
+
+    def _swept(self, outcome: Outcome[list[Event]]) -> None:
+        self._sweeping = False
+        try:
+            events = outcome()
+        except BackendUnavailable:
+            return  # the next heartbeat sweeps again
+        for event in events:
+            self._listener.notice(event)
+
+
+def sweep(nodes: Nodes, now: int, *, but: str = "", after: float | None) -> Operation[list[Event]]:
+    """Reap the nodes that are dead, and end the holds that are over; what the application should hear of it."""
+    known = yield from nodes.all()
+    events: list[Event] = []
+    dead = yield from nodes.claim([node for node in known if node != but and is_gone(node)], after=after)
+    while dead is not None:
+        events += yield from nodes.reap(dead)
+        dead = yield from nodes.claim([node for node in known if node != but and is_gone(node)], after=after)
+    events += yield from nodes.let_go(now)
+    return events
+
+
+def heartbeat(lease: float) -> float:
+    """Seconds between two heartbeats."""
+    return min(HEARTBEAT, lease / 5)

@@ -1,0 +1,8 @@
+-- Write down that a user is about to be held, so that somebody lets them go.
+-- KEYS  1 holds (zset: channel NUL user NUL client -> end, ms)
+-- ARGV  1 channel NUL user NUL client 2 milliseconds
+-- gives {the end}
+local time = redis.call('TIME')
+local until_when = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2]))
+redis.call('ZADD', KEYS[1], until_when, ARGV[1])
+return {until_when}

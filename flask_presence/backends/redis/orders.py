@@ -1,0 +1,76 @@
+"""What all processes of the service are told to do: close the connections of a user, or one connection.
+
+Law: an order reaches every process, those too whose subscription is being made anew; each obeys it once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Final
+
+import msgspec
+
+from ...domain.errors import BackendUnavailable
+from .client import Client
+from .keys import Keys
+from .operations import Call, Operation
+
+LASTS: Final = 60.0
+"""Seconds for which an order is kept for those who did not hear it."""
+PATIENCE: Final = 2.0
+"""Seconds for which the answers are waited for."""
+
+
+class Order(msgspec.Struct, omit_defaults=True):
+    """Close the connections of `user` and with the id `client` (`None` stands for any), and say `text`."""
+
+    id: str
+    origin: str
+    text: str
+    user: str | None = None
+    client: str | None = None
+
+
+_decode = msgspec.json.Decoder(Order).decode
+
+
+def parse_order(data: bytes) -> Order:
+    return _decode(data)
+
+
+def new_order(origin: str, user_id: str | None, client_id: str | None, text: str) -> Order:
+    return Order(secrets.token_urlsafe(16), origin, text, user_id, client_id)
+
+
+def give(keys: Keys, order: Order) -> Operation[int]:
+    """Tell every node; how many have heard it."""
+    arguments = (keys.control, msgspec.json.encode(order), str(int(LASTS * 1000)))
+    (heard,) = yield Call("order", (keys.orders,), arguments)
+    return int(heard)
+
+
+def report(keys: Keys, order: Order, closed: int) -> Operation[None]:
+    """Tell whoever gave the order what came of it."""
+    replies = keys.replies(order.id)
+    yield [Call("RPUSH", (replies,), (str(closed),)), Call("EXPIRE", (replies,), ("10",))]
+
+
+def missed(keys: Keys, since: int) -> Operation[list[Order]]:
+    """The orders that were given at `since`, in ms, or later."""
+    return [parse_order(data) for data in (yield Call("ZRANGEBYSCORE", (keys.orders,), (str(since), "+inf")))]
+
+
+def gather(client: Client, keys: Keys, order: Order, count: int) -> int:
+    """The sum of `count` reports, as far as they come in time. Waits."""
+    total, end = 0, time.monotonic() + PATIENCE
+    for _ in range(count):
+        patience = min(end - time.monotonic(), 0.8)
+        if patience <= 0:
+            break
+        try:
+            reply = client.ask("BLPOP", keys.replies(order.id), f"{patience:.2f}")
+        except BackendUnavailable:
+            break
+        total += int(reply[1]) if reply else 0
+    return total

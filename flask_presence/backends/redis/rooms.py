@@ -1,0 +1,231 @@
+"""The channels that this process has connections in, or had until a moment ago, and how their copies heal.
+
+Law: a copy that missed something, or is in doubt, is healed by telling Redis who is here, then asking who is there.
+Members who never left cause no news by that.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from functools import partial
+from typing import Final, TypeVar
+
+from ...domain.channels import ChannelName
+from ...domain.errors import BackendUnavailable
+from .. import Listener
+from ..pending import Outcome, Pending
+from .documents import Entry
+from .keys import Keys
+from .operations import NOWHERE, Operations, Placed, Position, Snapshot
+from .pipeline import Pipeline
+from .replica import parse_event
+from .room import Room
+from .subscriber import Subscriber
+
+T = TypeVar("T")
+
+LINGER: Final = 15.0
+"""Seconds for which an empty room keeps hearing its channel: reloading a page is cheap."""
+LAG: Final = 0.5
+"""Seconds after which an answer no longer waits for its event, but for a snapshot."""
+PATIENCE: Final = 2.0
+"""Seconds after which it does not wait any longer."""
+LOOK_EVERY: Final = 30.0
+"""Seconds between two comparisons of a copy with Redis."""
+
+
+class Rooms:
+    """Owner of the rooms. `keep`: seconds after a loss of data for which others may still bring members back."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        operations: Callable[[], Operations],
+        pipeline: Pipeline,
+        subscriber: Subscriber,
+        listener: Listener,
+        keep: float,
+    ) -> None:
+        self._keys = keys
+        self._operations = operations
+        self._pipeline = pipeline
+        self._subscriber = subscriber
+        self._listener = listener
+        self._keep = keep
+        self._rooms: dict[str, Room] = {}
+        self._by_topic: dict[str, Room] = {}
+        self._look_at: dict[str, float] = {}
+        self._keep_until = 0.0
+
+    def __iter__(self) -> Iterator[Room]:
+        return iter(list(self._rooms.values()))
+
+    def get(self, name: str) -> Room | None:
+        return self._rooms.get(name)
+
+    def enter(self, channel: ChannelName) -> Room:
+        """The room of a channel that a connection is about to come into."""
+        room = self._rooms.get(channel)
+        if room is None:
+            room = self._rooms[channel] = Room(channel, self._listener)
+            topic = self._keys.topic(channel)
+            self._by_topic[topic] = room
+            self._subscriber.want(topic)
+            self._pipeline.run(self._operations().enter(channel))
+            self._look_at[channel] = time.monotonic() + LOOK_EVERY * random.uniform(0.5, 1.5)  # noqa: S311
+        return room
+
+    def subscribed(self, room: Room) -> Pending[None]:
+        """Settled when the room's events are heard."""
+        return self._subscriber.want(self._keys.topic(room.name))
+
+    def hear(self, topic: str, data: bytes) -> None:
+        room = self._by_topic.get(topic)
+        if room is not None:
+            room.replica.hear(parse_event(data))
+            if room.replica.stale or room.replica.doubtful:
+                self.heal(room)
+
+    def lost(self) -> None:
+        """Events may have been missed, of any channel."""
+        for room in self:
+            room.replica.lose()
+            self.heal(room)
+
+    def give_up(self, problem: BackendUnavailable) -> None:
+        """Whoever waits for Redis waits in vain."""
+        for room in self:
+            room.replica.give_up(problem)
+
+    def heal_all(self) -> None:
+        """Redis may have lost everything."""
+        for room in self:
+            self.heal(room)
+
+    def heal_dirty(self) -> None:
+        """Redis is back: finish what could not be finished without it."""
+        for room in self:
+            if room.dirty or room.replica.stale:
+                self.heal(room)
+
+    def heal(self, room: Room) -> Pending[None]:
+        """Have Redis know who is here, and the copy who is there; `BackendUnavailable` where that could not be."""
+        if room.healing is None:
+            room.healing = Pending()
+            self.subscribed(room).when(partial(self._begin_healing, room))
+        else:
+            room.heal_again = True
+        return room.healing
+
+    def load(self, room: Room, position: Position, entries: Mapping[str, Entry]) -> None:
+        """Have the copy stand where a snapshot stands. Where Redis has lost data, whoever is missing in it is kept for
+        a while."""
+        replica, now = room.replica, time.monotonic()
+        if replica.position != NOWHERE and position.epoch > replica.position.epoch:
+            self._keep_until = max(self._keep_until, now + self._keep)
+        replica.load(position, entries, keep=now < self._keep_until)
+
+    def place(self, room: Room, pending: Pending[Placed[T]]) -> Pending[T]:
+        """An outcome, as soon as the room's copy stands where it belongs in the channel's order."""
+        return pending.map(lambda placed: room.replica.reach(placed.position).map(lambda _: placed.value))
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`, in seconds of the monotonic clock."""
+        for room in self:
+            self._hurry(room, now)
+            if room.is_empty and not room.dirty and room.healing is None:
+                if room.empty_since is None:
+                    room.empty_since = now
+                elif now - room.empty_since >= LINGER:
+                    self._close(room)
+                    continue
+            if now >= self._look_at[room.name] and room.healing is None and not room.replica.stale:
+                self._look_at[room.name] = now + LOOK_EVERY
+                self._look(room)
+        if self._keep_until and now >= self._keep_until:
+            self._keep_until = 0.0
+            self.lost()  # whoever has not been brought back by now is not there
+
+    def leave_all(self) -> None:
+        """The node ends."""
+        for room in self:
+            self._close(room)
+
+    def _hurry(self, room: Room, now: float) -> None:
+        waiting = room.replica.awaited or room.healing is not None
+        if not waiting:
+            room.waiting_since = None
+        elif room.waiting_since is None:
+            room.waiting_since = now
+        elif now - room.waiting_since > PATIENCE:
+            room.waiting_since = None
+            problem = BackendUnavailable("what Redis publishes does not arrive")
+            room.replica.give_up(problem)
+            self._subscriber.reset()
+        elif now - room.waiting_since > LAG and not room.replica.stale and room.replica.awaited:
+            room.replica.lose()
+            self.heal(room)
+
+    def _begin_healing(self, room: Room, subscribed: Outcome[None]) -> None:
+        try:
+            subscribed()
+        except BackendUnavailable as problem:
+            self._end_healing(room, problem)
+            return
+        room.heal_again = False
+        room.replica.doubtful = False
+        operation = self._operations().heal(
+            room.name, room.holders, room.expected, room.replica.position, datetime.now(timezone.utc)
+        )
+        self._pipeline.run(operation, room.replica).when(partial(self._healed, room))
+
+    def _healed(self, room: Room, outcome: Outcome[Placed[Snapshot]]) -> None:
+        try:
+            placed = outcome()
+        except BackendUnavailable as problem:
+            self._end_healing(room, problem)
+            return
+        if room.replica.stale or placed.position.epoch != room.replica.position.epoch:
+            self.load(room, placed.position, placed.value.entries)
+        room.dirty = False
+        self._end_healing(room, None)
+        if room.heal_again or room.replica.doubtful:
+            self.heal(room)
+
+    def _end_healing(self, room: Room, problem: BackendUnavailable | None) -> None:
+        healing, room.healing = room.healing, None
+        if problem is not None:
+            room.dirty = True
+        if healing is not None:
+            healing.settle(partial(_outcome, problem))
+
+    def _look(self, room: Room) -> None:
+        before = room.replica.position
+        self._pipeline.run(self._operations().look(room.name)).when(partial(self._compare, room, before))
+
+    def _compare(self, room: Room, before: tuple[int, int], outcome: Outcome[Placed[int]]) -> None:
+        try:
+            position, count = outcome().position, outcome().value
+        except BackendUnavailable:
+            return  # there will be another look
+        settled = room.is_empty or not (room.leaving or room.expected() != {h.client_id for h in room.holders()})
+        if position < before or (settled and count != room.count):
+            room.replica.lose()
+            self.heal(room)
+        elif position > room.replica.position:
+            # What is published comes on another connection, so it may still be on its way.
+            room.replica.reach(position)
+
+    def _close(self, room: Room) -> None:
+        topic = self._keys.topic(room.name)
+        del self._rooms[room.name], self._by_topic[topic], self._look_at[room.name]
+        self._subscriber.drop(topic)
+        self._pipeline.run(self._operations().exit(room.name))
+
+
+def _outcome(problem: BackendUnavailable | None) -> None:
+    if problem is not None:
+        raise problem

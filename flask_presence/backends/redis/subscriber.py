@@ -1,0 +1,214 @@
+"""What Redis publishes, heard by this process.
+
+Law: one reader, which never waits for anybody; a lost connection is never silent: whatever was subscribed to counts
+as missed until it has been acknowledged again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+
+from ...domain.errors import BackendUnavailable
+from .. import Loop
+from ..pending import Pending, raising
+from .client import Client
+
+QUIET: Final = 5.0
+"""Seconds after which the reader looks up, when nothing comes."""
+PATIENCE: Final = 1.0
+"""Seconds that a loop without a reader waits for what must come."""
+TURN: Final = 64
+"""Messages that are heard before everybody else gets a turn."""
+BACKOFF: Final = (0.05, 1.0)
+"""Seconds before the next attempt to connect, at first and at the most; each a little different."""
+
+log = logging.getLogger("flask_presence")
+
+
+class Subscriber:
+    """The subscriptions of this process. Its state belongs to the loop.
+
+    `hear` is called with the topic and the message, in the loop and in order; `lost` when messages may have been
+    missed. `catching_up`: whether somebody waits for what is still to come.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        loop: Loop,
+        hear: Callable[[str, bytes], object],
+        lost: Callable[[], object],
+        catching_up: Callable[[], bool],
+    ) -> None:
+        self._client = client
+        self._loop = loop
+        self._hear = hear
+        self._lost = lost
+        self._catching_up = catching_up
+        self._topics: dict[str, Pending[None]] = {}
+        self._new: list[str] = []
+        self._old: list[str] = []
+        self._writing = False
+        self._pubsub: Any = None
+        self._failures = 0
+        self._closed = False
+        self.heard_at = time.monotonic()
+
+    @property
+    def connected(self) -> bool:
+        return self._pubsub is not None
+
+    def want(self, topic: str) -> Pending[None]:
+        """Hear of `topic` from now on; settled when Redis has acknowledged that."""
+        pending = self._topics.get(topic)
+        if pending is None:
+            pending = self._topics[topic] = Pending()
+            self._new.append(topic)
+            self._go_on_writing()
+        return pending
+
+    def drop(self, topic: str) -> None:
+        """Hear of `topic` no more."""
+        if self._topics.pop(topic, None) is not None:
+            self._old.append(topic)
+            self._go_on_writing()
+
+    def give_up(self, problem: BackendUnavailable) -> None:
+        """Nobody need wait any longer for an acknowledgement; it is gone on with all the same."""
+        for topic, pending in list(self._topics.items()):
+            if not pending.settled:
+                self._topics[topic] = Pending()
+                pending.settle(raising(problem))
+
+    def reset(self) -> None:
+        """Connect anew."""
+        if self._pubsub is not None:
+            self._loop.spawn(self._disconnect, self._pubsub)
+
+    def close(self) -> None:
+        self._closed = True
+        self.reset()
+
+    def listen(self) -> None:
+        while not self._closed:
+            try:
+                self._connect()
+                while not self._closed:
+                    for _ in range(TURN):
+                        if not self._take(QUIET):
+                            break
+                    self._loop.sleep(0)
+            except (RedisError, OSError, ValueError, AttributeError, RuntimeError) as problem:
+                # redis-py answers with the last three when another greenlet has closed its connection.
+                if self._closed:
+                    break
+                self._loop.run(lambda problem=problem: self._lose(problem))  # type: ignore[misc]
+                self._loop.sleep(min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1))  # noqa: S311
+        self._loop.run(lambda: self._lose(None))
+
+    def catch_up(self) -> bool:
+        if self._closed:
+            return False
+        try:
+            if self._pubsub is None:
+                self._connect()
+            heard = False
+            while self._take(PATIENCE if self._is_behind else 0):
+                heard = True
+        except (RedisError, OSError) as problem:
+            self._lose(problem)
+            return False
+        return heard
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._catching_up() or not all(pending.settled for pending in self._topics.values())
+
+    def _connect(self) -> None:
+        pubsub = self._client.listener()
+        topics = self._loop.run(self._begin)
+        pubsub.subscribe(*topics)
+        self._loop.run(lambda: self._connected(pubsub))
+
+    def _begin(self) -> list[str]:
+        self._new.clear()
+        self._old.clear()
+        return list(self._topics)
+
+    def _connected(self, pubsub: Any) -> None:
+        self._pubsub = pubsub
+        self.heard_at = time.monotonic()
+        self._go_on_writing()
+
+    def _take(self, patience: float) -> bool:
+        """Hear one message, if one comes in time."""
+        message = self._pubsub.get_message(timeout=patience)
+        if message is None:
+            return False
+        self._loop.run(lambda: self._dispatch(message["type"], message["channel"].decode(), message["data"]))
+        return True
+
+    def _dispatch(self, kind: str, topic: str, data: Any) -> None:
+        self.heard_at = time.monotonic()
+        if kind == "message":
+            self._hear(topic, data)
+        elif kind == "subscribe":
+            self._failures = 0
+            pending = self._topics.get(topic)
+            if pending is not None and not pending.settled:
+                pending.settle(_nothing)
+
+    def _lose(self, problem: Exception | None) -> None:
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
+            self._loop.spawn(self._disconnect, pubsub)
+        if not self._failures and problem is not None:
+            log.warning("the subscriptions to Redis were lost and will be made anew: %s", problem)
+        self._failures += 1
+        for topic, pending in self._topics.items():
+            if pending.settled:
+                self._topics[topic] = Pending()
+        self._lost()
+
+    def _go_on_writing(self) -> None:
+        if self._pubsub is not None and (self._new or self._old) and not self._writing:
+            self._writing = True
+            self._loop.spawn(self._write)
+
+    def _write(self) -> None:
+        pubsub, new, old = self._loop.run(self._next)
+        try:
+            while pubsub is not None and (new or old):
+                if new:
+                    pubsub.subscribe(*new)
+                if old:
+                    pubsub.unsubscribe(*old)
+                pubsub, new, old = self._loop.run(self._next)
+        except (RedisError, OSError, ValueError, AttributeError, RuntimeError):
+            log.debug("a subscription could not be sent; the reader notices, and makes all of them anew", exc_info=True)
+            self._loop.run(self.reset)
+        finally:
+            self._writing = False
+
+    def _next(self) -> tuple[Any, list[str], list[str]]:
+        new = [topic for topic in self._new if topic in self._topics]
+        old = [topic for topic in self._old if topic not in self._topics]
+        self._new, self._old = [], []
+        return self._pubsub, new, old
+
+    def _disconnect(self, pubsub: Any) -> None:
+        try:
+            pubsub.connection_pool.disconnect()
+            pubsub.close()
+        except (RedisError, OSError, ValueError, AttributeError, RuntimeError):
+            log.debug("the connection was gone before it was closed", exc_info=True)
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,322 @@
+"""What a process with sockets does beside asking: it changes, hears, heals, and stays alive in Redis.
+
+Law: everything here runs in the loop, and nothing here waits. A change settles at its own place among the channel's
+events; one that Redis may not have got is told again when Redis is back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from ...domain.channels import ChannelName
+from ...domain.errors import BackendUnavailable, NotFound, NotMember, RequestError
+from ...domain.members import User
+from ...domain.roster import Change, Joined, Updated
+from .. import Listener, Loop
+from ..pending import Outcome, Pending, then
+from . import orders
+from .client import Client
+from .documents import Entry
+from .inspection import inspect
+from .keeper import Keeper, heartbeat
+from .keys import Keys, escape
+from .link import Link
+from .nodes import Nodes
+from .operations import NOWHERE, Call, Entered, Lost, Operation, Operations, Placed, Position
+from .pipeline import Pipeline
+from .room import Room
+from .rooms import Rooms
+from .subscriber import Subscriber
+
+MAX_JOINS: Final = 4
+"""How often Redis may lose a joiner before the join has been answered."""
+
+
+class Worker:
+    """One process's part in the service."""
+
+    def __init__(
+        self, keys: Keys, client: Client, nodes: Nodes, loop: Loop, listener: Listener, lease: float, max_info: int
+    ) -> None:
+        self.loop = loop
+        self._keys = keys
+        self._listener = listener
+        self._max_info = max_info
+        self._nodes = nodes
+        self.link = Link(fence=lease - 2 * heartbeat(lease))
+        self._pipeline = Pipeline(client, loop, self._failed, self._worked)
+        self._keeper = Keeper(nodes, self._pipeline, self.link, listener, lease, self._reborn)
+        self._operations = Operations(keys, self._keeper.node, max_info)
+        self._subscriber = Subscriber(client, loop, self._hear, self._lost, self._is_behind)
+        self._rooms = Rooms(keys, lambda: self._operations, self._pipeline, self._subscriber, listener, keep=lease / 2)
+        self._inbox = keys.inbox(self._keeper.node)
+        self._probe_after = lease / 2
+        self._probed_at = 0.0
+        self._obeyed: dict[str, float] = {}
+        self._orders_since = 0
+
+    def begin(self) -> None:
+        """Come to life. Heartbeats before anything else, as the pipeline keeps the order."""
+        self._keeper.beat()
+        self._pipeline.run(inspect())
+        self._subscriber.want(self._keys.control)
+        self._subscriber.want(self._inbox)
+        self.loop.attend(self)
+
+    def listen(self) -> None:
+        self._subscriber.listen()
+
+    def catch_up(self) -> bool:
+        self.tick(time.monotonic())
+        return self._subscriber.catch_up()
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`, in seconds of the monotonic clock."""
+        self._keeper.tick(now)
+        if self.link.up:
+            self._rooms.tick(now)
+            self._probe(now)
+        if self._subscriber.connected and self._keeper.now:
+            self._orders_since = self._keeper.now
+
+    def end(self) -> Pending[None]:
+        """This process has no sockets any more."""
+        self._rooms.leave_all()
+        self._subscriber.close()
+        if self._rooms_are_clean:
+            return self._keeper.end()
+        ended: Pending[None] = Pending()
+        ended.settle(lambda: None)  # others will see to what could not be said
+        return ended
+
+    def opened(self, client_id: str, user: User | None) -> None:
+        self._keeper.opened(client_id, user)
+
+    def closed(self, client_id: str) -> None:
+        self._keeper.closed(client_id)
+
+    def join(
+        self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
+    ) -> Pending[Joined]:
+        self.link.check()
+        room = self._rooms.enter(channel)
+        whose = escape(user.id) if user is not None and channel.type == "presence" else ""
+        fresh, tries = not room.has(client_id), 0
+        room.comes(client_id)
+
+        def enter() -> Pending[Entered]:
+            entering: Pending[Entered] = self._rooms.subscribed(room).map(attempt)
+            return entering
+
+        def attempt(_: None) -> Pending[Entered]:
+            operation = self._operations.join(
+                channel, client_id, user, info, now, room.replica.position, with_list=room.replica.stale
+            )
+            return self._pipeline.run(operation, room.replica).map(place)
+
+        def place(placed: Placed[Entered]) -> Pending[Entered]:
+            replica = room.replica
+            if replica.stale and (placed.value.entries or not whose) and replica.position <= placed.position:
+                self._rooms.load(room, placed.position, placed.value.entries)
+            return replica.reach(placed.position).map(lambda _: placed.value)
+
+        def arrive(outcome: Outcome[Entered]) -> Joined | Pending[Joined]:
+            nonlocal tries
+            try:
+                entered = outcome()
+                entry = room.replica.entries.get(whose)
+                if whose and entry is None:
+                    # Redis has lost the joiner meanwhile, together with everybody else.
+                    tries += 1
+                    if tries >= MAX_JOINS:
+                        raise BackendUnavailable("Redis loses what it is told")
+                    return enter().then(arrive)
+            except BackendUnavailable:
+                room.stays_out(client_id)
+                room.dirty = True
+                raise
+            except RequestError:
+                room.stays_out(client_id)
+                raise
+            room.arrives(client_id, whose)
+            if entry is None:
+                return Joined(fresh)
+            members = tuple(other.member for other in room.replica.entries.values())
+            return Joined(fresh, entered.change, members, entry.member)
+
+        return enter().then(arrive)
+
+    def leave(self, channel: ChannelName, client_id: str, hold: float) -> Pending[Change | None] | None:
+        room = self._rooms.get(channel)
+        if room is None:
+            return None
+        if not room.has(client_id):
+            return room.leaving.get(client_id)
+        room.goes(client_id)
+        if not self.link.up:
+            room.dirty = True
+            return None
+        user = self._keeper.user_of(client_id) if channel.type == "presence" else None
+
+        def left(outcome: Outcome[Change | None]) -> Change | None:
+            del room.leaving[client_id]
+            try:
+                return outcome()
+            except (NotFound, NotMember):
+                return None  # Redis has lost the connection, as was meant
+            except BackendUnavailable:
+                room.dirty = True
+                raise
+
+        operation = self._operations.leave(channel, client_id, user, hold, room.replica.position)
+        leaving: Pending[Change | None] = Pending()
+        room.leaving[client_id] = leaving
+        self._rooms.place(room, self._pipeline.run(operation, room.replica)).then(left).when(leaving.settle)
+        return leaving
+
+    def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Pending[Updated]:
+        self.link.check()
+        room = self._rooms.get(channel)
+        sure = room is not None and room.has(client_id)
+
+        def make() -> Operation[Placed[tuple[Entry, Change | None]]]:
+            known = room.replica.position if room is not None else NOWHERE
+            return self._operations.update(channel, client_id, info, now, known, sure=sure)
+
+        def shape(done: tuple[Entry, Change | None]) -> Updated:
+            return Updated(done[0].member, done[1])
+
+        if room is None or not sure:
+            return self._pipeline.run(make()).map(lambda placed: shape(placed.value))
+        return self._rooms.place(room, self._surely(room, make)).map(shape)
+
+    def publish(self, channel: str, payload: bytes, exclude: str | None) -> Pending[int]:
+        self.link.check()
+        room = self._rooms.get(channel)
+        if room is None:
+            raise BackendUnavailable("the channel has just been closed")
+        replica = room.replica
+
+        def sent(placed: Placed[int]) -> int:
+            replica.expect(placed.position)
+            return placed.value
+
+        def make() -> Operation[Placed[int]]:
+            return self._operations.publish(channel, payload, exclude, replica.position)
+
+        return self._surely(room, make, halt=False).map(sent)
+
+    def expect(self, channel: str, position: Position) -> None:
+        """Something was published of a channel, and must be heard if it is heard here."""
+        room = self._rooms.get(channel)
+        if room is not None:
+            room.replica.expect(position)
+
+    def obey_here(self, order: orders.Order) -> Pending[int]:
+        """Do what this process itself has ordered everybody to do; how many connections that has closed."""
+        self._obeyed[order.id] = time.monotonic()
+        closed: Pending[int] = Pending()
+        outcome = self._listener.close_matching(order.user, order.client, order.text)
+        then(outcome, closed.settle)
+        return closed
+
+    @property
+    def node(self) -> str:
+        return self._keeper.node
+
+    @property
+    def listens(self) -> bool:
+        """Whether it hears orders."""
+        return self._subscriber.connected and self._subscriber.want(self._keys.control).settled
+
+    @property
+    def _rooms_are_clean(self) -> bool:
+        return self.link.up and not any(room.dirty or not room.is_empty for room in self._rooms)
+
+    def _surely(self, room: Room, make: Any, *, halt: bool = True) -> Pending[Any]:
+        """What an operation gives; where Redis knows nothing of what it rests on, heal and try once more."""
+        standing = room.replica if halt else None
+
+        def again(outcome: Outcome[Any]) -> Any:
+            try:
+                return outcome()
+            except Lost:
+                return self._rooms.heal(room).map(lambda _: self._pipeline.run(make(), standing))
+
+        def still_lost(outcome: Outcome[Any]) -> Any:
+            try:
+                return outcome()
+            except Lost:
+                raise BackendUnavailable("Redis loses what it is told") from None
+
+        return self._pipeline.run(make(), standing).then(again).then(still_lost)
+
+    def _hear(self, topic: str, data: bytes) -> None:
+        if topic == self._keys.control:
+            self._obey(orders.parse_order(data))
+        elif topic != self._inbox:
+            self._rooms.hear(topic, data)
+
+    def _obey(self, order: orders.Order) -> None:
+        now = time.monotonic()
+        if order.id in self._obeyed:
+            return
+        self._obeyed = {known: at for known, at in self._obeyed.items() if now - at < 2 * orders.LASTS}
+        if order.origin != self.node:
+            self.obey_here(order).when(lambda closed: self._pipeline.run(orders.report(self._keys, order, closed())))
+
+    def _lost(self) -> None:
+        self._rooms.lost()
+        self._subscriber.want(self._keys.control).when(self._make_up)
+
+    def _make_up(self, subscribed: Outcome[None]) -> None:
+        """Obey what was ordered while nothing was heard."""
+
+        def obey(outcome: Outcome[list[orders.Order]]) -> None:
+            try:
+                for order in outcome():
+                    self._obey(order)
+            except BackendUnavailable:
+                self._subscriber.reset()  # then this is done once more
+
+        try:
+            subscribed()
+        except BackendUnavailable:
+            return
+        self._pipeline.run(orders.missed(self._keys, self._orders_since)).when(obey)
+
+    def _failed(self, problem: BackendUnavailable) -> None:
+        self.link.failed(problem)
+        self._pipeline.fail_all(problem)
+        self._subscriber.give_up(problem)
+        self._rooms.give_up(problem)
+
+    def _worked(self) -> None:
+        if self.link.worked():
+            self._rooms.heal_dirty()
+            self._keeper.tell_again()
+
+    def _reborn(self) -> None:
+        self._operations = Operations(self._keys, self._keeper.node, self._max_info)
+        self._rooms.heal_all()
+
+    def _is_behind(self) -> bool:
+        return any(room.replica.awaited or room.healing for room in self._rooms)
+
+    def _probe(self, now: float) -> None:
+        """A subscription that hears nothing for long is asked for a sign of life."""
+        quiet = now - self._subscriber.heard_at
+        if not self._subscriber.connected or quiet < self._probe_after:
+            return
+        if quiet > 2 * self._probe_after:
+            self._subscriber.reset()
+        elif now - self._probed_at > self._probe_after:
+            self._probed_at = now
+            self._pipeline.run(_publish(self._inbox))
+
+
+def _publish(topic: str) -> Operation[None]:
+    yield Call("PUBLISH", (topic,), ("",))
