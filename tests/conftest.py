@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from .support.client import Client, client
+from .support.redis_server import RedisServer, find, running_redis
 from .support.server import Server, running
 
 _names = itertools.count(1)
@@ -27,9 +29,36 @@ class Connect(Protocol):
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """`gunicorn -k gevent`, shared by tests that do not mind each other."""
-    with running() as running_server:
+def program() -> str:
+    """The program of a Redis server."""
+    found = find()
+    if found is None:
+        missing("A Redis server")
+        raise AssertionError
+    return found
+
+
+@pytest.fixture(scope="session")
+def redis_server(program: str) -> Iterator[RedisServer]:
+    """One for all tests that neither stop nor empty it."""
+    with running_redis(program) as server:
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """For names in Redis that no other test uses."""
+    return f"test-{secrets.token_hex(8)}"
+
+
+@pytest.fixture(scope="session", params=["memory", "redis"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """`gunicorn -k gevent`, shared by tests that do not mind each other; they hold with either backend."""
+    config: dict[str, Any] = {}
+    if request.param == "redis":
+        redis_server: RedisServer = request.getfixturevalue("redis_server")
+        config = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
+    with running(**config) as running_server:
         yield running_server
 
 

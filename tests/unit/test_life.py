@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,6 +29,10 @@ USERS = st.sampled_from([None, "ann", "bob"])
 CHANNELS = st.sampled_from(["lobby", "private-a", "presence-a", "presence-b", "presence-staff", "private-staff"])
 INFO = st.none() | st.dictionaries(st.sampled_from(["name", "x"]), st.none() | st.text("ab", max_size=40), max_size=2)
 MAX_CHANNELS, MAX_INFO = 4, 60
+
+
+def is_too_large(info: dict[str, Any] | None) -> bool:
+    return info is not None and len(json.dumps(info, separators=(",", ":"))) > MAX_INFO
 
 
 @dataclass(eq=False)
@@ -176,7 +181,9 @@ class Life(RuleBasedStateMachine):
         fields = {} if info is None else {"userInfo": info}
         code, answer = peer.answer("join", channel=channel, **fields)
         peer.listen()
-        if code != "channel:joined":
+        if is_too_large(info):
+            assert code == "INVALID_REQUEST"
+        elif code != "channel:joined":
             assert channel not in peer.views or code == "JOIN_FAILED"
             public = channel == "lobby"
             full = len(peer.views) == MAX_CHANNELS  # which is seen before the guard is asked
@@ -186,6 +193,7 @@ class Life(RuleBasedStateMachine):
             else:
                 assert code == "JOIN_FAILED"
                 assert full or info
+        if code != "channel:joined":
             return
         assert peer.user is not None or channel == "lobby"
         assert len(peer.views) < MAX_CHANNELS or channel in peer.views
@@ -209,7 +217,9 @@ class Life(RuleBasedStateMachine):
             return
         code, answer = peer.answer("channel:update", channel=channel, userInfo=info)
         peer.listen()
-        if channel in peer.views and channel.startswith("presence-"):
+        if is_too_large(info):
+            assert code == "INVALID_REQUEST"
+        elif channel in peer.views and channel.startswith("presence-"):
             assert code in ("channel:updated", "UPDATE_FAILED")
             if code == "channel:updated":
                 peer.views[channel][str(peer.user)] = answer["member"]

@@ -180,7 +180,7 @@ class Worker:
     def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Pending[Updated]:
         self.link.check()
         room = self._rooms.get(channel)
-        sure = room is not None and room.has(client_id)
+        sure = room is not None and room.has(client_id) and channel.type == "presence"
 
         def make() -> Operation[Placed[tuple[Entry, Change | None]]]:
             known = room.replica.position if room is not None else NOWHERE
