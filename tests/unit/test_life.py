@@ -159,7 +159,7 @@ class Life(RuleBasedStateMachine):
     @initialize(target=peers, users=st.lists(USERS, min_size=2, max_size=5))
     def populate(self, users: list[str | None]) -> Any:
         """Begin with some who are in a room already: what is worth a look happens between several."""
-        peers = [self.connect(user, app) for app, user in enumerate(users)]
+        peers: list[Any] = [self.connect(user, app) for app, user in enumerate(users)]
         for peer in peers:
             self.join(peer, "presence-a" if peer.user else "lobby", None)
         return multiple(*peers)

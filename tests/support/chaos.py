@@ -1,0 +1,343 @@
+"""A service of several real servers on a real Redis, to which everything happens that may happen.
+
+Law: every client believes its snapshots and events alone; none of these may be impossible, and when the faults are
+over every view is the truth again, in every process and in Redis.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import queue
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import connect
+
+from .redis_server import RedisServer, running_redis
+from .server import DEADLINE, Server, running, wait_until
+
+CHANNELS = ["presence-a", "presence-b", "private-c"]
+USERS = [f"user-{number}" for number in range(6)]
+LEASE = 2.0
+HEALS_WITHIN = 25.0
+
+
+class Participant:
+    """A connection, with a reader that replays what comes, and notes what cannot be."""
+
+    def __init__(self, server: Server, user: str, token: str) -> None:
+        self.server = server
+        self.user = user
+        self.views: dict[str, dict[str, Any]] = {}
+        self.wrong: list[str] = []
+        self.events = 0
+        self.heard: Counter[str] = Counter()
+        self.open = True
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+        self._socket = connect(
+            f"ws://{server.host}/presence/ws?token={token}",
+            open_timeout=DEADLINE,
+            ping_interval=None,
+            compression=None,
+            max_queue=None,
+        )
+        self.id = json.loads(self._socket.recv(DEADLINE))["clientId"]
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def request(self, type: str, **fields: Any) -> dict[str, Any] | None:
+        """The answer, or `None` where the connection ended before it came."""
+        with self._lock:
+            mine = next(self._ids)
+            try:
+                self._socket.send(json.dumps({"type": type, "requestId": mine, **fields}))
+            except ConnectionClosed:
+                return None
+            try:
+                answer = self._answers.get(timeout=DEADLINE)
+            except queue.Empty:
+                self.wrong.append(f"no answer to {type} {fields}")
+                return None
+            if answer is not None and answer.get("requestId") != mine:
+                self.wrong.append(f"an answer to something else: {answer}")
+            return answer
+
+    def close(self) -> None:
+        self._socket.close()
+        self._reader.join(DEADLINE)
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._take(json.loads(self._socket.recv()))
+        except ConnectionClosed:
+            self.open = False
+            self._answers.put(None)
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        kind, channel = frame["type"], frame.get("channel", "")
+        if kind == "channel:joined":
+            self.views[channel] = {member["id"]: member for member in frame.get("members", [])}
+            if channel.startswith("presence-") and self.views[channel].get(self.user) != frame["me"]:
+                self.wrong.append(f"a snapshot without me: {frame}")
+        elif kind == "channel:left":
+            self.views.pop(channel, None)
+        elif kind == "channel:updated":
+            self.views[channel][self.user] = frame["member"]
+        elif kind == "channel:message":
+            self.heard[f"{channel} {frame['data']}"] += 1
+            if channel not in self.views or self.heard[f"{channel} {frame['data']}"] > 1:
+                self.wrong.append(f"a message twice, or from elsewhere: {frame}")
+        elif kind.startswith("presence:"):
+            self._replay(kind, channel, frame["member"])
+        if "requestId" in frame:
+            self._answers.put(frame)
+
+    def _replay(self, kind: str, channel: str, member: dict[str, Any]) -> None:
+        self.events += 1
+        view = self.views.get(channel)
+        if view is None or (member["id"] in view) == (kind == "presence:member_joined"):
+            self.wrong.append(f"{kind} of {member['id']} in {channel}, where {sorted(view or ())} are")
+        elif kind == "presence:member_left":
+            del view[member["id"]]
+        if view is not None and kind != "presence:member_left":
+            view[member["id"]] = member
+
+
+class World:
+    """The servers, the Redis, the participants, and a source of chance."""
+
+    def __init__(self, seed: int, servers: list[Server], redis_server: RedisServer, prefix: str) -> None:
+        self.chance = random.Random(seed)
+        self.servers = servers
+        self.redis_server = redis_server
+        self.prefix = prefix
+        self.participants: list[Participant] = []
+        self.done: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self._numbers = itertools.count(1)
+        self._tokens = {user: servers[0].token(user, name=user.title()) for user in USERS}
+        self._pool = ThreadPoolExecutor(8)
+
+    @property
+    def admin(self) -> Any:
+        return redis.Redis(port=self.redis_server.port, socket_timeout=5)
+
+    def alive(self) -> list[Participant]:
+        for gone in [one for one in self.participants if not one.open]:
+            self.participants.remove(gone)
+            self.wrong += gone.wrong
+        return self.participants
+
+    def enter(self, server: Server | None = None, user: str | None = None) -> Participant | None:
+        """Another participant."""
+        server, user = server or self.chance.choice(self.servers), user or self.chance.choice(USERS)
+        try:
+            one = Participant(server, user, self._tokens[user])
+        except (OSError, EOFError, WebSocketException):
+            self.done["connect failed"] += 1
+            return None
+        self.participants.append(one)
+        self.done["connect"] += 1
+        return one
+
+    def operate(self, count: int) -> None:
+        """Some requests of some participants, at once."""
+        present = self.alive()
+        while len(present) < 12:
+            if self.enter() is None:
+                time.sleep(0.05)  # a worker is being replaced
+        chosen = [self.chance.choice(present) for _ in range(count)]
+        acts = [self._plan(one) for one in chosen]
+        list(self._pool.map(lambda act: act(), acts))
+
+    def _plan(self, one: Participant) -> Callable[[], None]:
+        what, channel, number = self.chance.random(), self.chance.choice(CHANNELS), next(self._numbers)
+        if what < 0.35 or (channel not in one.views and what < 0.9):
+            info = {"n": number} if self.chance.random() < 0.3 else {}
+            return lambda: self._note("join", one.request("join", channel=channel, userInfo=info))
+        if what < 0.55:
+            return lambda: self._note("leave", one.request("leave", channel=channel))
+        if what < 0.7 and channel.startswith("presence-"):
+            return lambda: self._note("update", one.request("channel:update", channel=channel, userInfo={"n": number}))
+        if what < 0.92:
+            return lambda: self._note("message", one.request("channel:message", channel=channel, data=number))
+        return lambda: (one.close(), self._note("close", None))[1]
+
+    def _note(self, what: str, answer: dict[str, Any] | None) -> None:
+        if answer is None:
+            self.done[what if what == "close" else f"{what} unanswered"] += 1
+        elif answer["type"] != "error":
+            self.done[what] += 1
+        else:
+            self.done[f"{what} {answer['code']}"] += 1
+            if what == "leave" and answer["code"] not in ("NOT_MEMBER", "NOT_FOUND", "LEAVE_FAILED"):
+                self.wrong.append(f"leave failed: {answer}")
+            if answer["message"] == "Internal error":
+                self.wrong.append(f"a fault: {answer}")
+
+    # Faults
+
+    def kill_worker(self) -> None:
+        os.kill(worker_of(self.chance.choice(self.servers)), signal.SIGKILL)
+
+    def pause_worker(self, seconds: float) -> None:
+        pid = worker_of(self.chance.choice(self.servers))
+        os.kill(pid, signal.SIGSTOP)
+        threading.Timer(seconds, os.kill, (pid, signal.SIGCONT)).start()
+
+    def reload_worker(self) -> None:
+        self.chance.choice(self.servers).process.send_signal(signal.SIGHUP)
+
+    def cut(self, kind: str) -> None:
+        """Close the connections of that kind, `pubsub` or `normal`, to Redis."""
+        admin = self.admin
+        own = admin.client_id()
+        for one in admin.client_list(_type=kind):
+            if int(one["id"]) != own:
+                admin.client_kill_filter(_id=one["id"])
+
+    def flush(self) -> None:
+        self.admin.flushall()
+
+    def restart_redis(self, seconds: float) -> None:
+        self.redis_server.stop()
+        time.sleep(seconds)
+        self.redis_server.start()
+
+    def pause_redis(self, seconds: float) -> None:
+        self.redis_server.process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.redis_server.process.send_signal(signal.SIGCONT)
+
+    def fault(self) -> str:
+        """One fault of any kind."""
+        chance = self.chance
+        faults: dict[str, Callable[[], None]] = {
+            "kill worker": self.kill_worker,
+            "pause worker briefly": lambda: self.pause_worker(chance.uniform(0.1, 0.8)),
+            "pause worker past its lease": lambda: self.pause_worker(LEASE * 1.7),
+            "reload worker": self.reload_worker,
+            "cut pub/sub": lambda: self.cut("pubsub"),
+            "cut commands": lambda: self.cut("normal"),
+            "cut everything": lambda: (self.cut("pubsub"), self.cut("normal"))[1],
+            "flush": self.flush,
+            "restart Redis": lambda: self.restart_redis(chance.uniform(0, 1.5)),
+            "pause Redis": lambda: self.pause_redis(chance.uniform(0.2, 1.6)),
+            "pause Redis past the lease": lambda: self.pause_redis(LEASE * 1.5),
+        }
+        name = chance.choice(sorted(faults))
+        faults[name]()
+        self.done[f"fault: {name}"] += 1
+        return name
+
+    # Truth
+
+    def check(self) -> None:
+        """Wait until everybody's view is the truth; fail with what is not."""
+        deadline = time.monotonic() + HEALS_WITHIN
+        while problems := list(self._problems()):
+            if time.monotonic() > deadline:
+                raise AssertionError("\n".join(["not the truth:", *problems[:20]]))
+            time.sleep(0.1)
+        self._check_messages()
+        wrong = self.wrong + [text for one in self.alive() for text in one.wrong]
+        assert not wrong, "\n".join(["impossible:", *wrong[:20]])
+
+    def _problems(self) -> Iterator[str]:
+        alive = self.alive()
+        for channel in CHANNELS:
+            inside = [one for one in alive if channel in one.views]
+            users = {one.user for one in inside}
+            try:
+                entries = self._in_redis(channel)
+                count = self.admin.hlen(f"{self.prefix}:channel:{{{channel}}}:connections")
+            except redis.RedisError as problem:
+                yield str(problem)
+                continue
+            if count != len(inside):
+                yield f"{channel}: {count} connections in Redis, {len(inside)} in truth"
+            if channel.startswith("presence-"):
+                if set(entries) != users:
+                    yield f"{channel}: ghosts {set(entries) - users}, missing {users - set(entries)} in Redis"
+                shapes = {json.dumps(one.views[channel], sort_keys=True) for one in inside}
+                if len(shapes) > 1:
+                    yield f"{channel}: the views differ: {shapes}"
+                for one in inside:
+                    if set(one.views.get(channel, ())) != users:
+                        yield f"{channel}: {one.user} at {one.server.port} sees {sorted(one.views[channel])}, not {users}"
+        stats = [server.get("/presence/stats") for server in self.servers]
+        for status, _, body in stats:
+            if status != 200 or json.loads(body)["connections"] != len(alive):
+                yield f"stats: {status} {body}, {len(alive)} connections in truth"
+
+    def _in_redis(self, channel: str) -> list[str]:
+        return [user.decode() for user in self.admin.hkeys(f"{self.prefix}:channel:{{{channel}}}:members")]
+
+    def _check_messages(self) -> None:
+        """A message in peace reaches everybody, once, and says so."""
+        for channel in CHANNELS:
+            inside = [one for one in self.alive() if channel in one.views]
+            if not inside:
+                continue
+            sender, number = self.chance.choice(inside), next(self._numbers)
+            answer = sender.request("channel:message", channel=channel, data=number)
+            assert answer is not None, "a connection was lost in peace"
+            assert answer["type"] == "channel:sent", answer
+            assert answer["delivered"] == len(inside) - 1, answer
+            key, deadline = f"{channel} {number}", time.monotonic() + DEADLINE
+            while deaf := [one for one in inside if one is not sender and one.heard[key] != 1]:
+                where = [(one.user, one.server.port) for one in deaf]
+                assert time.monotonic() < deadline, f"a message on {channel} by {sender.server.port} missed {where}"
+                time.sleep(0.01)
+
+    def disperse(self) -> None:
+        """Everybody goes; nothing stays behind in Redis but what says who is alive, and numbers for an hour."""
+        for one in list(self.participants):
+            one.close()
+        self.alive()
+        wait_until(lambda: not self._left_behind(), HEALS_WITHIN)
+
+    def _left_behind(self) -> list[str]:
+        admin = self.admin
+        keys = [key.decode() for key in admin.scan_iter(f"{self.prefix}:*", count=1000)]
+        return [key for key in keys if ":channel:" in key and admin.ttl(key) < 0] + [
+            key for key in keys if key.endswith(":clients")
+        ]
+
+
+def worker_of(server: Server) -> int:
+    """The pid of a server's one worker, once it has one."""
+    path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    wait_until(lambda: path.read_text().split())
+    return int(path.read_text().split()[-1])
+
+
+@contextmanager
+def running_world(program: str, seed: int, servers: int = 3) -> Iterator[World]:
+    """Servers on a Redis of their own; what they logged is printed when the block fails."""
+    with running_redis(program) as redis_server, ExitStack() as stack:
+        prefix = f"chaos-{seed}"
+        config = {
+            "PRESENCE_BACKEND": redis_server.url,
+            "PRESENCE_REDIS_PREFIX": prefix,
+            "PRESENCE_LEASE": LEASE,
+            "PRESENCE_GRACE": 1,
+            "PRESENCE_DRAIN": 0.5,
+        }
+        started = [stack.enter_context(running(arguments=("--log-level", "warning"), **config)) for _ in range(servers)]
+        yield World(seed, started, redis_server, prefix)
