@@ -41,9 +41,9 @@ def main() -> int:
     for what, count in sorted(done.items()):
         print(f"{count:8} {what}")
     if healed:
+        middle, most = statistics.median(healed), max(healed)
         print(
-            f"{len(healed)} rounds; the truth everywhere after the last fault within: median {statistics.median(healed):.1f} s, "
-            f"most {max(healed):.1f} s"
+            f"{len(healed)} rounds; after the last fault the truth everywhere in {middle:.1f} s, at the most {most:.1f}"
         )
     print(f"{failures} of {seed - options.seed} worlds failed")
     return 1 if failures else 0

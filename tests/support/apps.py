@@ -28,6 +28,7 @@ HEARD: list[dict[str, Any]] = []
 def create_app() -> Flask:
     """Tokens for anybody at `/token`, guards of every kind, and what the handlers heard at `/heard`."""
     logging.basicConfig(level=logging.DEBUG)
+    logging.getLogger("redis").setLevel(logging.INFO)
     app = Flask("presence-tests")
     app.config.update(JWT_SECRET_KEY="a secret of thirty-two characters", PRESENCE_STATS_PUBLIC=True)
     app.config.from_prefixed_env()

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,11 @@ class World:
             return lambda: self._note("update", one.request("channel:update", channel=channel, userInfo={"n": number}))
         if what < 0.92:
             return lambda: self._note("message", one.request("channel:message", channel=channel, data=number))
-        return lambda: (one.close(), self._note("close", None))[1]
+        return partial(self._close, one)
+
+    def _close(self, one: Participant) -> None:
+        one.close()
+        self._note("close", None)
 
     def _note(self, what: str, answer: dict[str, Any] | None) -> None:
         if answer is None:
@@ -206,11 +211,11 @@ class World:
     def reload_worker(self) -> None:
         self.chance.choice(self.servers).process.send_signal(signal.SIGHUP)
 
-    def cut(self, kind: str) -> None:
-        """Close the connections of that kind, `pubsub` or `normal`, to Redis."""
+    def cut(self, *kinds: str) -> None:
+        """Close the connections of these kinds, `pubsub` or `normal`, to Redis."""
         admin = self.admin
         own = admin.client_id()
-        for one in admin.client_list(_type=kind):
+        for one in [one for kind in kinds for one in admin.client_list(_type=kind)]:
             if int(one["id"]) != own:
                 admin.client_kill_filter(_id=one["id"])
 
@@ -237,7 +242,7 @@ class World:
             "reload worker": self.reload_worker,
             "cut pub/sub": lambda: self.cut("pubsub"),
             "cut commands": lambda: self.cut("normal"),
-            "cut everything": lambda: (self.cut("pubsub"), self.cut("normal"))[1],
+            "cut everything": lambda: self.cut("pubsub", "normal"),
             "flush": self.flush,
             "restart Redis": lambda: self.restart_redis(chance.uniform(0, 1.5)),
             "pause Redis": lambda: self.pause_redis(chance.uniform(0.2, 1.6)),
@@ -284,8 +289,9 @@ class World:
                 if len(shapes) > 1:
                     yield f"{channel}: the views differ: {shapes}"
                 for one in inside:
-                    if set(one.views.get(channel, ())) != users:
-                        yield f"{channel}: {one.user} at {one.server.port} sees {sorted(one.views[channel])}, not {users}"
+                    seen = set(one.views.get(channel, ()))
+                    if seen != users:
+                        yield f"{channel}: {one.user} at {one.server.port} sees {sorted(seen)}, not {users}"
         stats = [server.get("/presence/stats") for server in self.servers]
         for status, _, body in stats:
             if status != 200 or json.loads(body)["connections"] != len(alive):

@@ -89,7 +89,7 @@ class Keeper:
     def tell_again(self) -> None:
         """Redis may not know all that is open here."""
         self._clients_dirty = False
-        self._note(self._nodes.reopened(self.node, dict(self._clients)))
+        self._note(self._nodes.reopened(self.node, self._clients))
 
     def end(self) -> Pending[None]:
         """This node is no more."""

@@ -77,7 +77,7 @@ class Nodes:
         yield Call("HDEL", (self._keys.clients(node),), (client_id,))
 
     def reopened(self, node: str, clients: Mapping[str, User | None]) -> Operation[None]:
-        """Write down all connections of `node`, and that there are no others."""
+        """Write down all connections of `node`, as they are in `clients` by then, and that there are no others."""
         noted = yield Call("HKEYS", (self._keys.clients(node),))
         yield from self.opened(node, clients)
         gone = [client for client in noted if client.decode() not in clients]

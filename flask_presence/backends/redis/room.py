@@ -28,6 +28,7 @@ class Room:
         self.heal_again = False
         self.dirty = False  # Redis may know of connections that are not here, or not know of some that are
         self.waiting_since: float | None = None
+        self.waiting_at = self.replica.position
         self.empty_since: float | None = None
         self._listener = listener
         self._here: dict[str, str] = {}  # client id -> user, as entries know them
@@ -46,7 +47,9 @@ class Room:
 
     def arrives(self, client_id: str, user: str) -> None:
         self.stays_out(client_id)
-        if client_id not in self._here:
+        if client_id in self.leaving:
+            self.dirty = True  # it has turned round at the door; Redis may have seen that the other way round
+        elif client_id not in self._here:
             self._here[client_id] = user
             self._users[user] += 1
 

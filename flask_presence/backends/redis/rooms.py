@@ -105,12 +105,6 @@ class Rooms:
         for room in self:
             self.heal(room)
 
-    def heal_dirty(self) -> None:
-        """Redis is back: finish what could not be finished without it."""
-        for room in self:
-            if room.dirty or room.replica.stale:
-                self.heal(room)
-
     def heal(self, room: Room) -> Pending[None]:
         """Have Redis know who is here, and the copy who is there; `BackendUnavailable` where that could not be."""
         if room.healing is None:
@@ -136,6 +130,8 @@ class Rooms:
         """Do what is due at `now`, in seconds of the monotonic clock."""
         for room in self:
             self._hurry(room, now)
+            if room.dirty and room.healing is None:
+                self.heal(room)
             if room.is_empty and not room.dirty and room.healing is None:
                 if room.empty_since is None:
                     room.empty_since = now
@@ -158,8 +154,8 @@ class Rooms:
         waiting = room.replica.awaited or room.healing is not None
         if not waiting:
             room.waiting_since = None
-        elif room.waiting_since is None:
-            room.waiting_since = now
+        elif room.waiting_since is None or room.waiting_at != room.replica.position:
+            room.waiting_since, room.waiting_at = now, room.replica.position
         elif now - room.waiting_since > PATIENCE:
             room.waiting_since = None
             problem = BackendUnavailable("what Redis publishes does not arrive")

@@ -296,7 +296,6 @@ class Worker:
 
     def _worked(self) -> None:
         if self.link.worked():
-            self._rooms.heal_dirty()
             self._keeper.tell_again()
 
     def _reborn(self) -> None:

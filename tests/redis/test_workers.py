@@ -1,0 +1,341 @@
+"""Several real workers on a real Redis are one service: what holds in one process holds across them.
+
+Which worker of one gunicorn takes a connection is chance, so most tests have several servers of one worker each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_presence import Presence
+
+from ..conftest import Connect
+from ..support.client import Client, client
+from ..support.redis_server import RedisServer
+from ..support.server import Server, running, wait_until
+
+WORKERS = 3
+LEASE = 3.0
+
+
+@pytest.fixture(scope="module")
+def config(redis_server: RedisServer) -> dict[str, Any]:
+    return {
+        "PRESENCE_BACKEND": redis_server.url,
+        "PRESENCE_REDIS_PREFIX": f"test-workers-{os.getpid()}",
+        "PRESENCE_LEASE": LEASE,
+    }
+
+
+@pytest.fixture(scope="module")
+def workers(config: dict[str, Any]) -> Iterator[list[Server]]:
+    """Three of `gunicorn -k gevent`."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(running(**config)) for _ in range(WORKERS)]
+
+
+@pytest.fixture
+def connect(workers: list[Server]) -> Iterator[Connect]:
+    """Connections to one worker after the other."""
+    turns = itertools.cycle(workers)
+    with ExitStack() as stack:
+        yield lambda user=None, **options: stack.enter_context(client(next(turns), user, **options))
+
+
+def worker_pids(server: Server) -> set[int]:
+    pid = server.process.pid
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def pid_of(one: Client) -> int:
+    """The process that has the other end of a client's connection."""
+    port = one.socket.socket.getsockname()[1]
+    inode = next(
+        line.split()[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01"
+    )
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if descriptor.readlink().name == f"socket:[{inode}]":
+                return int(descriptor.parts[2])
+        except OSError:
+            continue
+    raise AssertionError("nobody has the connection")
+
+
+def kinds(one: Client) -> list[tuple[str, str]]:
+    return [(event["type"].partition(":")[2], event["member"]["id"]) for event in one.events() if "member" in event]
+
+
+def settled(one: Client, wanted: list[tuple[str, str]]) -> None:
+    """Wait until exactly these changes of the list have come, in any order."""
+    heard: list[tuple[str, str]] = []
+
+    def all_there() -> bool:
+        heard.extend(kinds(one))
+        return len(heard) >= len(wanted)
+
+    wait_until(all_there)
+    assert sorted(heard) == sorted(wanted)
+
+
+def test_one_service(connect: Connect, workers: list[Server], name: str) -> None:
+    """Members, messages, counts and questions are the same whichever worker is asked."""
+    room = f"presence-{name}"
+    clients = [connect(f"{name}-{number}") for number in range(9)]
+    for number, one in enumerate(clients):
+        answer = one.join(room, n=number)
+        assert [member["n"] for member in answer["members"]] == list(range(number + 1))
+    assert clients[0].say(room, "hello")["delivered"] == 8
+    for number, one in enumerate(clients[1:], 1):
+        expected = [f"{name}-{other}" for other in range(number + 1, 9)]
+        assert [one.event()["member"]["id"] for _ in expected] == expected
+        assert one.event()["data"] == "hello"
+    for worker in workers:
+        assert worker.json(f"/presence/channels/{room}")["memberCount"] == 9
+        assert room in {channel["name"] for channel in worker.json("/presence/channels?type=presence")["channels"]}
+    tab = connect(f"{name}-0")
+    assert len(tab.join(room, status="here")["members"]) == 9
+    assert clients[8].event()["type"] == "presence:member_updated"
+    assert tab.update(room, status="away")["member"]["status"] == "away"
+    assert clients[8].event()["member"]["status"] == "away"
+    assert clients[8].say(room, "to all")["delivered"] == 9
+    for one in clients[1:8]:
+        one.request("leave", channel=room)
+    settled(clients[8], [("member_left", f"{name}-{number}") for number in range(1, 8)])
+
+
+def test_snapshot_in_a_storm(connect: Connect, name: str) -> None:
+    """While the list changes and messages fly, each joiner's snapshot and what it hears after add up: nobody is
+    missed, nothing comes twice, and `delivered` is how many have heard it."""
+    room = f"presence-{name}"
+    writers = [connect(f"{name}-w{number}") for number in range(3)]
+    for one in writers:
+        one.join(room)
+    stop = threading.Event()
+    sent: dict[str, int] = {}
+
+    def write(number: int) -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            writers[number].update(room, turn=turn)
+            mark = f"{number}-{turn}"
+            sent[mark] = writers[number].say(room, mark)["delivered"]
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(len(writers))]
+    for thread in threads:
+        thread.start()
+    joiners: list[tuple[Client, dict[str, Any]]] = []
+    for number in range(40):
+        one = connect(f"{name}-j{number}")
+        joiners.append((one, one.join(room)))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    end = joiners[-1][0].join(room)["members"]
+    heard: dict[str, int] = {}
+    for one, snapshot in joiners:
+        view = {member["id"]: member for member in snapshot["members"]}
+        while len(view) < len(end) or view != {member["id"]: member for member in end}:
+            event = one.event()
+            if "member" not in event:
+                heard[event["data"]] = heard.get(event["data"], 0) + 1
+                continue
+            assert (event["member"]["id"] in view) == (event["type"] != "presence:member_joined")
+            view[event["member"]["id"]] = event["member"]
+    for one in [*writers, *(one for one, _ in joiners)]:
+        one.say(room, "the end")
+    for one in [*writers, *(one for one, _ in joiners)]:
+        ends = 0
+        while ends < len(joiners) + len(writers) - 1:
+            event = one.event()
+            if event["type"] == "channel:message":
+                ends += event["data"] == "the end"
+                heard[event["data"]] = heard.get(event["data"], 0) + 1
+    assert {mark: heard.get(mark, 0) for mark in sent} == sent
+
+
+def test_order(connect: Connect, name: str) -> None:
+    """Messages that several send at once through several workers come to all in one order."""
+    room = f"private-{name}"
+    clients = [connect(f"{name}-{number}") for number in range(6)]
+    for one in clients:
+        one.join(room)
+
+    def send(one: Client, number: int) -> None:
+        for turn in range(50):
+            one.say(room, [number, turn])
+
+    threads = [threading.Thread(target=send, args=(one, number)) for number, one in enumerate(clients[:4])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    orders = [[one.event()["data"] for _ in range(200)] for one in clients[4:]]
+    assert orders[0] == orders[1]
+    for number in range(4):
+        assert [turn for sender, turn in orders[0] if sender == number] == list(range(50))
+
+
+def test_from_anywhere(connect: Connect, config: dict[str, Any], name: str) -> None:
+    """Whoever has the app and the URL can ask and tell: a shell, a task queue, a plain worker."""
+    room = f"presence-{name}"
+    ann, bob, tab = connect(f"{name}-ann"), connect(f"{name}-bob"), connect(f"{name}-ann")
+    for one in (ann, bob, tab):
+        one.join(room)
+    app = Flask("elsewhere")
+    app.config.update(config, JWT_SECRET_KEY="another secret of thirty-two characters")
+    presence = Presence(app)
+    with app.app_context():
+        assert [member.id for member in presence.get_channel_members(room)] == [f"{name}-ann", f"{name}-bob"]
+        assert presence.publish(room, "news", {"n": 1}) == 3
+        assert presence.broadcast_to_channel(room, {"type": "news"}, exclude=bob.id) == 2
+        found = presence.get_channel(room)
+        assert found is not None
+        assert found.member_count == 2
+        assert room in [channel.name for channel in presence.list_channels(prefix=room)]
+        assert presence.get_channel_stats().connections >= 3
+        assert presence.disconnect(user_id=f"{name}-ann", reason="Bye") == 2
+        assert [member.id for member in presence.get_channel_members(room)] == [f"{name}-bob"]
+    assert ann.wait_closed() == tab.wait_closed() == (4403, "Bye")
+    events = [event for event in bob.events() if event["type"] != "presence:member_joined"]
+    assert [event["type"] for event in events] == ["channel:message", "presence:member_left"]
+
+
+def test_disconnect_from_any_worker(connect: Connect, workers: list[Server], name: str) -> None:
+    """`disconnect` reaches the connections of every worker, whichever is asked."""
+    clients = [connect(f"{name}-ann") for _ in range(6)]
+    argument = urllib.parse.quote(json.dumps({"user_id": f"{name}-ann"}))
+    assert workers[0].json(f"/call/disconnect?arguments={argument}") == 6
+    assert [one.wait_closed()[0] for one in clients] == [4403] * 6
+    assert workers[1].json(f"/call/disconnect?arguments={argument}") == 0
+
+
+def test_kill(config: dict[str, Any]) -> None:
+    """`kill -9` of a worker: its members are gone within four seconds, each announced once, nobody else; the
+    application hears of it, in a process that is left."""
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-kill"}
+    with ExitStack() as stack:
+        doomed, *others = [stack.enter_context(running(**options)) for _ in range(3)]
+        lost = {f"lost-{number}": stack.enter_context(client(doomed, f"lost-{number}")) for number in range(5)}
+        lost["twice"] = stack.enter_context(client(doomed, "twice"))
+        nowhere = stack.enter_context(client(doomed))
+        safe = [stack.enter_context(client(other, user)) for other in others for user in ("twice", "safe")]
+        for one in [*lost.values(), *safe]:
+            one.join("presence-room")
+        for one in safe:
+            one.events()
+        os.kill(pid_of(nowhere), signal.SIGKILL)
+        killed_at = time.monotonic()
+        for one in safe:
+            settled(one, [("member_left", user) for user in lost if user != "twice"])
+        assert time.monotonic() - killed_at < 4
+        for other in others:
+            members = other.json("/presence/channels/presence-room")["members"]
+            assert {member["id"] for member in members} == {"twice", "safe"}
+            assert other.json("/presence/stats")["connections"] == len(safe)
+        for user, one in [*lost.items(), (None, nowhere)]:
+            heard: list[dict[str, Any]] = []
+
+            def is_over(one: Client = one, heard: list[dict[str, Any]] = heard) -> bool:
+                heard[:] = [event for other in others for event in other.json(f"/heard/{one.id}")]
+                return "client.disconnected" in [event["name"] for event in heard]
+
+            wait_until(is_over)
+            inside = ["channel.left", "member.left"] if user != "twice" else ["channel.left"]
+            assert [event["name"] for event in heard] == [*(inside if user else []), "client.disconnected"]
+            assert {event["user"] for event in heard} == {user}
+            assert {event["reason"] for event in heard if "reason" in event} == {"worker_lost"}
+
+
+def test_kill_the_only_worker_with_sockets(config: dict[str, Any]) -> None:
+    """Where no other process has sockets, whoever is asked first sees to the dead."""
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-all"}
+    with running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
+        one = stack.enter_context(client(server, "ann"))
+        one.join("presence-room")
+        os.kill(pid_of(one), signal.SIGKILL)
+        wait_until(lambda: server.get("/presence/channels/presence-room")[0] == 404, 4)
+
+
+def test_pause(config: dict[str, Any]) -> None:
+    """A worker that is stopped for longer than its lease counts as dead; when it goes on it says so, is let in again,
+    and its own clients have seen nothing."""
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-pause"}
+    with running(**options) as here, running(**options) as there, ExitStack() as stack:
+        ann, bob = stack.enter_context(client(here, "ann")), stack.enter_context(client(there, "bob"))
+        bob.join("presence-room", n=1)
+        ann.join("presence-room", n=2)
+        settled(bob, [("member_joined", "ann")])
+        # Who has just come does not judge others by their leases.
+        settled_at = time.monotonic() + LEASE
+        wait_until(lambda: time.monotonic() > settled_at)
+        pid = pid_of(bob)
+        os.kill(pid, signal.SIGSTOP)
+        settled(ann, [("member_left", "bob")])
+        os.kill(pid, signal.SIGCONT)
+        settled(ann, [("member_joined", "bob")])
+        assert ann.say("presence-room", "hello")["delivered"] == 1
+        assert [event["type"] for event in (bob.event(),)] == ["channel:message"]
+        assert bob.silent()
+        assert [member["n"] for member in here.json("/presence/channels/presence-room")["members"]] == [1, 2]
+
+
+def test_rolling_restart(config: dict[str, Any]) -> None:
+    """`kill -HUP`: who comes back within the grace causes no events at all; who does not leaves at its end."""
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 4, "PRESENCE_DRAIN": 0.5}
+    with running(**options) as watched, running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
+        watcher = stack.enter_context(client(watched, "watcher"))
+        watcher.join("presence-room")
+        users = ["ann", "bob", "eve"]
+        before = {user: stack.enter_context(client(server, user)) for user in users}
+        members = {user: before[user].join("presence-room", of=user)["me"] for user in users}
+        assert len(watcher.events()) == 3
+        server.process.send_signal(signal.SIGHUP)
+        for user in users:
+            assert before[user].wait_closed() == (1001, "Server shutting down")
+        wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 0)
+        assert watched.json("/presence/channels/presence-room")["memberCount"] == 4
+        for user in users[:2]:
+            again = stack.enter_context(client(server, user))
+            assert again.join("presence-room")["me"] == members[user]
+        left = watcher.event()
+        assert (left["type"], left["member"]) == ("presence:member_left", members["eve"])
+        assert watcher.silent()
+        wait_until(lambda: len(worker_pids(server)) == 2)
+        assert watched.json("/presence/stats")["connections"] == 3
+
+
+def test_kill_with_grace(config: dict[str, Any]) -> None:
+    """With a grace for abrupt losses, who was on a killed worker may come back without having left."""
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-grace", "PRESENCE_GRACE_ABRUPT": 5}
+    with running(**options) as watched, running(**options) as server, ExitStack() as stack:
+        watcher, ann = stack.enter_context(client(watched, "watcher")), stack.enter_context(client(server, "ann"))
+        watcher.join("presence-room")
+        me = ann.join("presence-room")["me"]
+        bob = stack.enter_context(client(server, "bob"))
+        bob.join("presence-room")
+        assert len(watcher.events()) == 2
+        os.kill(pid_of(ann), signal.SIGKILL)
+        wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 0)
+        server.wait_until_ready()
+        again = stack.enter_context(client(server, "ann"))
+        assert again.join("presence-room")["me"] == me
+        left = watcher.event()
+        assert (left["type"], left["member"]["id"]) == ("presence:member_left", "bob")
+        assert watcher.silent()
