@@ -18,7 +18,7 @@ from flask_jwt_extended import (
     get_jwt_identity,
 )
 
-from flask_presence import ChannelName, Presence, User, deny
+from flask_presence import BackendUnavailable, ChannelName, Presence, User, deny
 
 REVOKED: set[str] = set()
 CLOSED: set[str] = set()
@@ -168,7 +168,7 @@ def add_routes(app: Flask, presence: Presence) -> None:
         arguments = json.loads(request.args.get("arguments", "{}"))
         try:
             answer = in_place(app, request.args.get("place", "view"), lambda: getattr(presence, method)(**arguments))
-        except (TypeError, ValueError) as problem:
+        except (TypeError, ValueError, BackendUnavailable) as problem:
             return jsonify({"raised": type(problem).__name__, "text": str(problem)})
         return jsonify(shape_of(answer))
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .server import wait_until
 
@@ -27,10 +27,12 @@ def find() -> str | None:
 class RedisServer:
     """A running server without persistence; `stop` and `start` keep its port, and lose what it held."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, *options: str, tls: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self._program = program
+        self._options = options
+        self._tls = tls
         self._folder = tempfile.TemporaryDirectory()
         self.start()
 
@@ -39,10 +41,11 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        options += ["--dir", self._folder.name]
+        options = ["--port", "0", "--tls-port"] if self._tls else ["--port"]
+        options += [str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options += ["--dir", self._folder.name, *self._options]
         self.process = subprocess.Popen([self._program, *options], stdout=subprocess.DEVNULL)
-        wait_until(self._answers)
+        wait_until(self._accepts if self._tls else self._answers)
 
     def stop(self) -> None:
         """End the process, by its id."""
@@ -52,6 +55,11 @@ class RedisServer:
     def close(self) -> None:
         self.stop()
         self._folder.cleanup()
+
+    def _accepts(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
 
     def _answers(self) -> bool:
         try:
@@ -63,9 +71,9 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(program: str) -> Iterator[RedisServer]:
+def running_redis(program: str, *options: str, tls: bool = False) -> Iterator[RedisServer]:
     """A server for a `with` block."""
-    server = RedisServer(program)
+    server = RedisServer(program, *options, tls=tls)
     try:
         yield server
     finally:

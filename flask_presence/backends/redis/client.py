@@ -30,6 +30,8 @@ CONNECT_PATIENCE: Final = 0.5
 MAX_CONNECTIONS: Final = 8
 REFUSALS_APART: Final = 60.0
 """Seconds between two log lines about errors that Redis answers with."""
+OPTIONAL: Final = frozenset({"CONFIG", "INFO"})
+"""Commands that an app's user of Redis may lack; nothing depends on them."""
 _AWAY: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS")
 
 log = logging.getLogger("flask_presence")
@@ -96,7 +98,10 @@ class Client:
             away = BackendUnavailable(f"Redis does not answer: {problem}")
             away.__cause__ = problem
             return [away] * len(calls)
-        return [self._refused(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+        return [
+            self._refused(call, reply) if isinstance(reply, RedisError) else reply
+            for call, reply in zip(calls, replies, strict=True)
+        ]
 
     def listener(self) -> Any:
         """A connection for subscriptions, a `redis.client.PubSub` that never connects again by itself."""
@@ -121,11 +126,11 @@ class Client:
                 known.close()
                 del self._pools[place]
 
-    def _refused(self, problem: RedisError) -> BackendUnavailable:
+    def _refused(self, call: Call, problem: RedisError) -> BackendUnavailable:
         if str(problem).startswith(_AWAY):
             return BackendUnavailable(f"Redis does not answer: {problem}")
         now = time.monotonic()
-        if now - self._refused_at >= REFUSALS_APART:
+        if call.name not in OPTIONAL and now - self._refused_at >= REFUSALS_APART:
             self._refused_at = now
             log.error("Redis answers with an error; what needed it has failed: %s", problem)
         return Refused(f"Redis refuses: {problem}")

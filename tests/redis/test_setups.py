@@ -1,0 +1,166 @@
+"""The ways in which Redis, and the server, may be set up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from websockets.exceptions import InvalidStatus
+
+from flask_presence import ConfigurationError, Presence
+
+from ..support.client import client
+from ..support.redis_server import RedisServer, running_redis
+from ..support.server import running, wait_until
+
+ACL = "+@read +@write +@scripting +@pubsub +@connection +@transaction +time +info +ping -@dangerous +info"
+
+
+def talk(**options: Any) -> str:
+    """A short conversation on a server with these options; what it has logged."""
+    with running(**options) as server, ExitStack() as stack:
+        ann, bob = stack.enter_context(client(server, "ann")), stack.enter_context(client(server, "bob"))
+        ann.join("presence-room")
+        assert len(bob.join("presence-room")["members"]) == 2
+        assert ann.say("presence-room", "hello")["delivered"] == 1
+        assert bob.event()["data"] == "hello"
+        assert server.json("/presence/stats")["connections"] == 2
+        assert server.json('/call/disconnect?arguments={"user_id":"bob"}') == 1
+        assert ann.event()["type"] == "presence:member_joined"
+        assert ann.event()["type"] == "presence:member_left"
+        return server.log()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"arguments": ("--preload", "-w", "3")},
+        {"kind": "gunicorn-gthread"},
+        {"kind": "gunicorn-gevent-websocket"},
+        {"kind": "flask-run"},
+        {"kind": "pywsgi"},
+    ],
+    ids=lambda options: str(options.get("kind", "preload")),
+)
+def test_servers(redis_server: RedisServer, prefix: str, options: dict[str, Any]) -> None:
+    """The same on every server, with several workers and an app that was made before the fork."""
+    log = talk(**options, PRESENCE_BACKEND=redis_server.url, PRESENCE_REDIS_PREFIX=prefix)
+    assert "Traceback" not in log
+
+
+def test_unpatched(redis_server: RedisServer, prefix: str) -> None:
+    """gevent without its patches would be held up by every question to Redis: refused, with what to do."""
+    options = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": prefix}
+    with running(kind="pywsgi-unpatched", **options) as server:
+        with pytest.raises(InvalidStatus) as refusal, client(server):
+            pass
+        assert refusal.value.response.status_code == 503
+        assert b"monkey.patch_all()" in (refusal.value.response.body or b"")
+        assert "monkey.patch_all()" in server.log()
+
+
+def test_two_apps(redis_server: RedisServer, prefix: str) -> None:
+    """Two apps on one Redis, with prefixes of their own, never meet."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                running(PRESENCE_BACKEND=redis_server.url, PRESENCE_REDIS_PREFIX=f"{prefix[:30]}{number}")
+            )
+            for number in range(2)
+        ]
+        ann, bob = (
+            stack.enter_context(client(server, user)) for server, user in zip(servers, ("ann", "bob"), strict=True)
+        )
+        ann.join("presence-room")
+        assert len(bob.join("presence-room")["members"]) == 1
+        assert bob.say("presence-room", "hello")["delivered"] == 0
+        assert ann.silent()
+        assert servers[0].json('/call/disconnect?arguments={"user_id":"bob"}') == 0
+        assert servers[0].json("/presence/stats")["connections"] == 1
+
+
+@pytest.fixture
+def restricted(program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis in which the app is a user with few permissions."""
+    users = tmp_path / "users.acl"
+    users.write_text(f"user default on nopass ~* &* +@all\nuser app on >secret resetchannels ~shop:* &shop:* {ACL}\n")
+    with running_redis(program, "--aclfile", str(users)) as server:
+        yield server
+
+
+def test_permissions(restricted: RedisServer) -> None:
+    """The permissions that the README names are enough, and none are missing in a log."""
+    url = restricted.url.replace("redis://", "redis://app:secret@")
+    log = talk(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="shop")
+    assert "Redis answers with an error" not in log
+    keys = [key.decode() for key in redis.Redis(port=restricted.port).scan_iter()]
+    assert keys
+    assert all(key.startswith("shop:") for key in keys)
+    with running(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="other") as server, client(server, "ann") as ann:
+        answer = ann.request("join", channel="room")
+        assert (answer["code"], answer["retryable"]) == ("JOIN_FAILED", True)
+        wait_until(lambda: "Redis" in server.log() and "ermission" in server.log())
+
+
+def test_tls(program: str, tmp_path: Path) -> None:
+    """`rediss://`, with the server's certificate checked."""
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(command, check=True, capture_output=True)
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
+    with running_redis(program, *files, tls=True) as server:
+        url = f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs={certificate}"
+        log = talk(PRESENCE_BACKEND=url, arguments=("--preload",))
+        assert "Traceback" not in log
+        with running(PRESENCE_BACKEND=f"rediss://127.0.0.1:{server.port}/0") as distrustful:
+            with client(distrustful) as one:
+                assert one.request("join", channel="room")["code"] == "JOIN_FAILED"
+
+
+def test_unix_socket(program: str, tmp_path: Path) -> None:
+    """`unix://` names the file."""
+    path = f"/tmp/redis-{os.getpid()}.sock"
+    with running_redis(program, "--unixsocket", path):
+        talk(PRESENCE_BACKEND=f"unix://{path}")
+
+
+def test_memory_policy(program: str) -> None:
+    """A Redis that throws away what it holds when it is full is warned of."""
+    with running_redis(program, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as server:
+        assert "maxmemory-policy allkeys-lru" in talk(PRESENCE_BACKEND=server.url)
+
+
+def test_redis_away_at_start(program: str) -> None:
+    """The server starts without Redis, and works once it is there."""
+    with running_redis(program) as redis_server:
+        redis_server.stop()
+        with running(PRESENCE_BACKEND=redis_server.url) as server, client(server, "ann") as ann:
+            assert ann.request("join", channel="presence-room")["code"] == "JOIN_FAILED"
+            redis_server.start()
+            wait_until(lambda: ann.request("join", channel="presence-room")["type"] == "channel:joined")
+            wait_until(lambda: server.json("/presence/stats")["connections"] == 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"PRESENCE_BACKEND": "redis://localhost:port/0"}, "no URL"),
+        ({"PRESENCE_BACKEND": "postgres://localhost"}, "the backends are"),
+        ({"PRESENCE_REDIS_PREFIX": "a:b"}, "1 to 32 letters"),
+        ({"PRESENCE_LEASE": 0.5}, "1 or more"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], text: str) -> None:
+    """A wrong setting does not start."""
+    app = Flask("bad")
+    app.config.update(settings)
+    with pytest.raises(ConfigurationError, match=text):
+        Presence(app)

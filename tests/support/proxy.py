@@ -1,0 +1,59 @@
+"""A TCP proxy that can stop passing on what the server says, without closing anything."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+class Proxy:
+    """Between clients and a server on a local port. `muted`: the connections that are open hear nothing any more."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._pairs: list[tuple[socket.socket, socket.socket, threading.Event]] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def mute(self) -> int:
+        """Silence what is open now; how many connections that are."""
+        for _, _, muted in self._pairs:
+            muted.set()
+        return len(self._pairs)
+
+    def close(self) -> None:
+        self._listener.close()
+        for client, server, _ in self._pairs:
+            client.close()
+            server.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+                muted = threading.Event()
+                self._pairs.append((client, server, muted))
+                threading.Thread(target=self._pass_on, args=(client, server, None), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(server, client, muted), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, muted: threading.Event | None) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if muted is None or not muted.is_set():
+                    sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def running_proxy(target: int) -> Iterator[Proxy]:
+    """A proxy for a `with` block."""
+    proxy = Proxy(target)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
