@@ -30,7 +30,7 @@ class ServerFailed(Exception):
 class Server:
     """A running server."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, **environment: str) -> None:
         self.peer = peer
         self.port = _free_port()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -41,7 +41,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            env=_environment() | environment,
         )
 
     @property
@@ -89,9 +89,9 @@ class Server:
 
 
 @contextmanager
-def running(peer: Peer) -> Iterator[Server]:
+def running(peer: Peer, **environment: str) -> Iterator[Server]:
     """A server for a `with` block. Raises `ServerFailed` where it does not start."""
-    server = Server(peer)
+    server = Server(peer, **environment)
     try:
         server.wait_until_ready()
         yield server

@@ -5,6 +5,8 @@
  *
  *   wsload --mode fanout --port 5000 --connections 100 --window 1 --seconds 2 --pid 1234
  *
+ * With several --port the connections are spread over the servers behind them.
+ *
  * The server speaks JSON text frames: {"type":"join","channel":…} and so on; with --dialect socketio the same
  * objects travel as Socket.IO events that are named after their type.
  */
@@ -30,6 +32,7 @@
 
 #define MAX_CONNECTIONS 20000
 #define MAX_PIDS 16
+#define MAX_PORTS 16
 #define MAX_SAMPLES 4000000
 #define SCRATCH (1 << 18)
 #define STAMP_BASE 100000000000000ull /* keeps the width fixed, and every digit exact in a JavaScript number */
@@ -54,7 +57,7 @@ static struct {
     mode_t_ mode;
     bool socketio;
     const char *path, *channel, *token_file;
-    int port, connections, window, members, concurrency, payload, timeout;
+    int ports[MAX_PORTS], port_count, connections, window, members, concurrency, payload, timeout;
     double rate, seconds, warmup;
     bool sleeps;
     int pids[MAX_PIDS], pid_count;
@@ -525,6 +528,12 @@ static void watch(int index, int operation, uint32_t events)
         fail("epoll_ctl: %s", strerror(errno));
 }
 
+/* Connections take the ports in turn. */
+static int port_of(int index)
+{
+    return options.ports[index % options.port_count];
+}
+
 static void begin(int index)
 {
     connection_t *connection = &connections[index];
@@ -533,7 +542,7 @@ static void begin(int index)
     if (connection->fd < 0)
         fail("socket: %s", strerror(errno));
     setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)options.port)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port_of(index))};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     connection->sequence = -1;
     connection->state = CONNECTING;
@@ -555,7 +564,7 @@ static void upgrade(int index)
                           "GET %s%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
                           options.path, !token_count ? "" : strchr(options.path, '?') ? "&token=" : "?token=",
-                          token_count ? tokens[index % token_count] : "", options.port);
+                          token_count ? tokens[index % token_count] : "", port_of(index));
     if (length < 0 || (size_t)length >= sizeof request)
         fail("the path or a token is too long");
     connection->state = UPGRADING;
@@ -884,7 +893,10 @@ static void set_option(int option, const char *value)
     switch (option) {
     case 'm': options.mode = mode_named(value); break;
     case 'D': options.socketio = !strcmp(value, "socketio"); break;
-    case 'p': options.port = atoi(value); break;
+    case 'p':
+        if (options.port_count < MAX_PORTS)
+            options.ports[options.port_count++] = atoi(value);
+        break;
     case 'P': options.path = value; break;
     case 'n': options.connections = atoi(value); break;
     case 'w': options.window = atoi(value); break;
@@ -916,7 +928,7 @@ static void parse_options(int count, char **values)
     };
     for (int option; (option = getopt_long(count, values, "", names, NULL)) != -1;)
         set_option(option, optarg);
-    if (options.connections < 1 || options.connections >= MAX_CONNECTIONS || options.payload > 1000 ||
+    if (!options.port_count || options.connections < 1 || options.connections >= MAX_CONNECTIONS || options.payload > 1000 ||
         options.window < 1 || options.window > 1024 || options.rate <= 0 || options.seconds > 600 ||
         options.warmup > 60 || options.timeout < 1 || options.timeout > 900)
         fail("an option is out of range");

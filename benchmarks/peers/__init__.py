@@ -154,7 +154,9 @@ FLASK_SOCKETIO: Final = Peer(
         "flask_socketio_app:app",
     ),
     directory=HERE,
-    install=_pip("flask-socketio==5.7.0", "gunicorn[gevent]", "gevent-websocket==0.10.1", "wsaccel==0.6.7"),
+    install=_pip(
+        "flask-socketio==5.7.0", "gunicorn[gevent]", "gevent-websocket==0.10.1", "wsaccel==0.6.7", "redis==8.1.0"
+    ),
     path="/socket.io/?EIO=4&transport=websocket",
     dialect="socketio",
 )

@@ -1,7 +1,11 @@
-"""Flask-SocketIO with its own rooms; the events are named after the conversation's types."""
+"""Flask-SocketIO with its own rooms; the events are named after the conversation's types.
+
+With a Redis in `BENCHMARK_REDIS`, its servers know each other by its `message_queue`.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -9,7 +13,7 @@ from flask import Flask, request
 from flask_socketio import SocketIO, emit, join_room  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 app = Flask(__name__)
-socketio = SocketIO(app, async_mode="gevent")
+socketio = SocketIO(app, async_mode="gevent", message_queue=os.environ.get("BENCHMARK_REDIS"))
 
 
 @app.get("/ready")

@@ -96,5 +96,5 @@ def raising(problem: Exception) -> Outcome[Any]:
 
 
 def throw(problem: Exception) -> Any:
-    """`raise`, as a function."""
-    raise problem
+    """`raise`, as a function; one problem may be that of many, and must not gather all their tracebacks."""
+    raise problem.with_traceback(None)

@@ -133,6 +133,7 @@ class World:
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.peace_at = 0.0
+        self.log: list[str] = []
         self._numbers = itertools.count(1)
         self._tokens = {user: servers[0].token(user, name=user.title()) for user in USERS}
         self._pool = ThreadPoolExecutor(8)
@@ -252,6 +253,7 @@ class World:
         faults[name]()
         self.peace_at = time.monotonic() + (PEACE + LEASE * 1.7 if name.startswith("pause worker past") else PEACE)
         self.done[f"fault: {name}"] += 1
+        self.log.append(name)
         return name
 
     # Truth
@@ -263,7 +265,7 @@ class World:
         deadline = time.monotonic() + HEALS_WITHIN
         while problems := list(self._problems()):
             if time.monotonic() > deadline:
-                raise AssertionError("\n".join(["not the truth:", *problems[:20]]))
+                raise AssertionError("\n".join([f"not the truth after {self.log[-4:]}:", *problems[:20]]))
             time.sleep(0.1)
         self._check_messages()
         wrong = self.wrong + [text for one in self.alive() for text in one.wrong]
@@ -313,8 +315,9 @@ class World:
             assert answer["delivered"] == len(inside) - 1, answer
             key, deadline = f"{channel} {number}", time.monotonic() + DEADLINE
             while deaf := [one for one in inside if one is not sender and one.heard[key] != 1]:
-                where = [(one.user, one.server.port) for one in deaf]
-                assert time.monotonic() < deadline, f"a message on {channel} by {sender.server.port} missed {where}"
+                where = [(one.user, one.server.port, one.heard[key]) for one in deaf]
+                how = f"a message on {channel} by {sender.server.port} was not heard once by {where}; {self.log[-4:]}"
+                assert time.monotonic() < deadline, how
                 time.sleep(0.01)
 
     def disperse(self) -> None:

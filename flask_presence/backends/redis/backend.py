@@ -6,12 +6,14 @@ which is there from the first of them.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from ...domain.channels import Channel, ChannelName, ChannelType
+from ...domain.errors import BackendUnavailable
 from ...domain.events import Event
 from ...domain.members import Member, User
 from ...domain.roster import Change, Joined, Updated
@@ -27,6 +29,7 @@ from .operations import Operation, Operations
 from .worker import Worker
 
 T = TypeVar("T")
+log = logging.getLogger("flask_presence")
 
 PATIENCE: Final = 2.0
 """Seconds that is waited for the loop at the most: for goodbyes, and for connections that have been told to go."""
@@ -68,7 +71,10 @@ class RedisBackend:
     def close(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
-            _wait(worker, worker.loop.run(worker.end))
+            try:
+                _wait(worker, worker.loop.run(worker.end))
+            except BackendUnavailable as problem:
+                log.warning("Redis is away, so others will have to notice that this process has ended: %s", problem)
             self._client.close()
 
     def check(self) -> None:

@@ -43,13 +43,15 @@ class News(NamedTuple):
 class Replica:
     """The list of one channel at one place in its order.
 
-    `stale`: something was missed, or nothing is known yet. `doubtful`: somebody was said to have left of whom
+    `stale`: something was missed, or nothing is known yet. `losses` counts how often: a snapshot that was asked for
+    before the last of them is of no use. `doubtful`: somebody was said to have left of whom
     `is_here` knows that they have not. `tell` is called for every piece of news, in order.
     """
 
     def __init__(self, tell: Callable[[News], object], is_here: Callable[[str], bool]) -> None:
         self.position = NOWHERE
         self.stale = True
+        self.losses = 0
         self.doubtful = False
         self._tell = tell
         self._is_here = is_here
@@ -109,6 +111,7 @@ class Replica:
     def lose(self) -> None:
         """Events may have been missed: nothing counts until the next snapshot."""
         self.stale = True
+        self.losses += 1
 
     def reach(self, position: Position) -> Pending[None]:
         """Settled as soon as the copy stands at `position` or after it; `BackendUnavailable` if it never does."""

@@ -67,6 +67,10 @@ class Room:
         return not self._here and not self._coming and not self.leaving
 
     @property
+    def has_comers(self) -> bool:
+        return bool(self._coming)
+
+    @property
     def count(self) -> int:
         return len(self._here)
 

