@@ -196,7 +196,8 @@ class Nodes:
 
     def _owners(self, node: str) -> Operation[dict[str, User | None]]:
         owners: dict[str, User | None] = {}
-        for client, noted in (yield Call("HGETALL", (self._keys.clients(node),))).items():
+        flat = yield Call("HGETALL", (self._keys.clients(node),))
+        for client, noted in zip(flat[::2], flat[1::2], strict=True):
             owners[client.decode()] = msgspec.json.decode(noted, type=_Owner).user if noted else None
         return owners
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from ...domain.errors import BackendUnavailable
 from .. import Loop
@@ -101,7 +102,7 @@ class Subscriber:
                 self._connect()
                 while not self._closed:
                     for _ in range(TURN):
-                        if not self._take(QUIET):
+                        if not self._take():
                             break
                     self._loop.sleep(0)
             except (RedisError, OSError, ValueError, AttributeError, RuntimeError) as problem:
@@ -119,7 +120,7 @@ class Subscriber:
             if self._pubsub is None:
                 self._connect()
             heard = False
-            while self._take(PATIENCE if self._is_behind else 0):
+            while self._take_one(PATIENCE if self._is_behind else 0):
                 heard = True
         except (RedisError, OSError) as problem:
             self._lose(problem)
@@ -131,7 +132,7 @@ class Subscriber:
         return self._catching_up() or not all(pending.settled for pending in self._topics.values())
 
     def _connect(self) -> None:
-        pubsub = self._client.listener()
+        pubsub = self._client.listener(QUIET)
         topics = self._loop.run(self._begin)
         pubsub.subscribe(*topics)
         self._loop.run(lambda: self._connected(pubsub))
@@ -146,19 +147,29 @@ class Subscriber:
         self.heard_at = time.monotonic()
         self._go_on_writing()
 
-    def _take(self, patience: float) -> bool:
-        """Hear one message, if one comes in time."""
+    def _take(self) -> bool:
+        """Hear one message, if one comes soon. Straight from the connection, as each comes to every process."""
+        try:
+            kind, topic, data = self._pubsub.connection.read_response(disconnect_on_error=False)
+        except RedisTimeout:
+            return False
+        self._loop.run(lambda: self._dispatch(kind, topic.decode(), data))
+        return True
+
+    def _take_one(self, patience: float) -> bool:
+        """Hear one message, if one comes in that many seconds."""
         message = self._pubsub.get_message(timeout=patience)
         if message is None:
             return False
-        self._loop.run(lambda: self._dispatch(message["type"], message["channel"].decode(), message["data"]))
+        kind, topic, data = message["type"].encode(), message["channel"].decode(), message["data"]
+        self._loop.run(lambda: self._dispatch(kind, topic, data))
         return True
 
-    def _dispatch(self, kind: str, topic: str, data: Any) -> None:
+    def _dispatch(self, kind: bytes, topic: str, data: Any) -> None:
         self.heard_at = time.monotonic()
-        if kind == "message":
+        if kind == b"message":
             self._hear(topic, data)
-        elif kind == "subscribe":
+        elif kind == b"subscribe":
             self._failures = 0
             pending = self._topics.get(topic)
             if pending is not None and not pending.settled:
