@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..backends.pending import Outcome, Pending, raising, then, throw
 from ..domain import wire
@@ -39,7 +39,7 @@ from ..domain.roster import Joined, Updated
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
 from .ports import Credential
-from .session import Session
+from .session import Session, Turn
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Answer = wire.Frame | None | Pending[wire.Frame | None]
 Step = Callable[[], Answer]
+
+MAX_TURNS: Final = 256
+"""Messages of one connection that may be on their way to the backend at once."""
 
 log = logging.getLogger("flask_presence")
 
@@ -68,19 +71,27 @@ class RequestHandler:
     def handle(self, session: Session, payload: bytes, is_text: bool, admitted: bool) -> None:
         """Answer a frame, or mark the session busy until that is done. `is_text`: its UTF-8 has been checked;
         `admitted`: it is within the rate limit."""
-        if not admitted:
-            self._refuse(session, RateLimitExceeded(), wire.read_request_id(payload))
-            return
-        if not is_text and not is_utf8(payload):
-            self._refuse(session, InvalidJSON(), wire.ABSENT)
-            return
-        request = wire.decode_request(payload)
-        if not self._hub.policy.enabled and request.concerns_channels:
-            self._refuse(session, ChannelsDisabled(), request.requestId)
+        request = self._read(payload, is_text, admitted)
+        if session.turns and not (isinstance(request, wire.Message) and len(session.turns) < MAX_TURNS):
+            session.put_back(payload, is_text=is_text, admitted=admitted)
         elif isinstance(request, wire.Rejected):
             self._refuse(session, request.error, request.requestId)
         else:
-            self._answer(session, request, partial(self._steps[type(request)], session, request))
+            step = partial(self._steps[type(request)], session, request)
+            if session.turns:
+                self._take_turn(session, request, step)
+            else:
+                self._answer(session, request, step)
+
+    def _read(self, payload: bytes, is_text: bool, admitted: bool) -> wire.Request | wire.Rejected:
+        if not admitted:
+            return wire.Rejected(RateLimitExceeded(), wire.read_request_id(payload))
+        if not is_text and not is_utf8(payload):
+            return wire.Rejected(InvalidJSON())
+        request = wire.decode_request(payload)
+        if not self._hub.policy.enabled and request.concerns_channels:
+            return wire.Rejected(ChannelsDisabled(), request.requestId)
+        return request
 
     def _answer(self, session: Session, request: wire.Request, step: Step) -> None:
         try:
@@ -94,16 +105,40 @@ class RequestHandler:
             self._log_fault(session, request, problem)
             self._refuse(session, request.fault("Internal error"), request.requestId)
         else:
-            if isinstance(frame, Pending):
+            if not isinstance(frame, Pending):
+                if frame is not None:
+                    session.connection.answer(self._hub.frame(wire.answer(frame, request.requestId)))
+            elif isinstance(request, wire.Message):
+                self._take_turn(session, request, lambda: frame)
+            else:
                 session.busy = True
                 frame.when(partial(self._resume, session, request))
-            elif frame is not None:
-                session.connection.answer(self._hub.frame(wire.answer(frame, request.requestId)))
 
     def _resume(self, session: Session, request: wire.Request, step: Outcome[wire.Frame | None]) -> None:
         if session.is_open:
             self._answer(session, request, step)
         session.finish()
+
+    def _take_turn(self, session: Session, request: wire.Request, step: Step) -> None:
+        """Begin on a message although those before it are still on their way: the backend keeps their order, and the
+        answers come one after the other."""
+        turn = Turn(request)
+        session.turns.append(turn)
+        try:
+            answer = step()
+        except Exception as problem:
+            self._end_turn(session, turn, raising(problem))
+        else:
+            then(answer, partial(self._end_turn, session, turn))
+
+    def _end_turn(self, session: Session, turn: Turn, outcome: Outcome[wire.Frame | None]) -> None:
+        turn.outcome = outcome
+        while session.turns and session.turns[0].outcome is not None:
+            first = session.turns.popleft()
+            if session.is_open and first.outcome is not None:
+                self._answer(session, first.request, first.outcome)
+        if not session.turns:
+            session.finish()
 
     def _refuse(self, session: Session, problem: RequestError, request_id: Any) -> None:
         session.connection.answer(self._hub.frame(wire.answer(wire.error(problem), request_id)))

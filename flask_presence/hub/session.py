@@ -10,11 +10,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from ..backends.pending import Pending
+from ..backends.pending import Outcome, Pending
 from ..domain.channels import ChannelName
 from ..domain.events import Event, Reason
 from ..domain.limits import RateLimit
 from ..domain.members import User
+from ..domain.wire import Frame, Request
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 MAX_WAITING_FRAMES: Final = 1024
 MAX_WAITING_BYTES: Final = 131072
 MAX_WAITING_EVENTS: Final = 1024
+
+
+class Turn:
+    """A request whose answer must come after those before it; `outcome` once there is one."""
+
+    __slots__ = ("outcome", "request")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.outcome: Outcome[Frame | None] | None = None
 
 
 class Session:
@@ -44,6 +55,7 @@ class Session:
         "left",
         "recheck_at",
         "recheck_failures",
+        "turns",
         "user",
         "warned",
     )
@@ -59,6 +71,7 @@ class Session:
         self.is_open = True
         self.left: Pending[None] | None = None  # settled when it has left every channel, after its end
         self.busy = False
+        self.turns: deque[Turn] = deque()  # messages that are on their way, in the order of their answers
         self.events: deque[Event] | None = None  # for handlers, while some are being run
         self.warned = False
         self.recheck_at = 0.0
@@ -99,6 +112,14 @@ class Session:
         if self._limit.exhausted:
             self.connection.close(1008, "Too many requests", "closed")
         return False
+
+    def put_back(self, payload: bytes, *, is_text: bool, admitted: bool) -> None:
+        """A frame that is not to be handled yet: `finish` lets it come."""
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.appendleft((payload, is_text, admitted))
+        self._queued += len(payload)
+        self.busy = True
 
     def finish(self) -> None:
         """The request that was under way has been answered."""
