@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.support.chaos import PEACE, World, running_world
+from tests.support.chaos import running_world
 from tests.support.redis_server import find
 
 ROUNDS_PER_WORLD = 25
@@ -32,7 +32,7 @@ def main() -> int:
     while time.monotonic() < end:
         try:
             with running_world(program, seed, options.workers) as world:
-                _play(world, end, healed)
+                healed += world.play(ROUNDS_PER_WORLD, end)
                 done += world.done
         except AssertionError as problem:
             failures += 1
@@ -47,23 +47,6 @@ def main() -> int:
         )
     print(f"{failures} of {seed - options.seed} worlds failed")
     return 1 if failures else 0
-
-
-def _play(world: World, end: float, healed: list[float]) -> None:
-    world.operate(4)
-    for _ in range(ROUNDS_PER_WORLD):
-        for _ in range(world.chance.randrange(1, 4)):
-            for _ in range(world.chance.randrange(10, 60)):
-                world.operate(world.chance.randrange(1, 6))
-            world.fault()
-        fault_over = world.peace_at - PEACE
-        for _ in range(world.chance.randrange(0, 20)):
-            world.operate(world.chance.randrange(1, 6))
-        world.check()
-        healed.append(time.monotonic() - fault_over)
-        if time.monotonic() > end:
-            break
-    world.disperse()
 
 
 def _parse() -> argparse.Namespace:

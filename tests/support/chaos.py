@@ -199,6 +199,24 @@ class World:
             if answer["message"] == "Internal error":
                 self.wrong.append(f"a fault: {answer}")
 
+    def play(self, rounds: int, until: float = float("inf")) -> list[float]:
+        """Rounds of requests with faults in between, each checked; the seconds from the last fault of each to the
+        truth. Ends early at `until`, in seconds of the monotonic clock."""
+        healed: list[float] = []
+        self.operate(4)
+        while len(healed) < rounds and time.monotonic() < until:
+            for _ in range(self.chance.randrange(1, 4)):
+                for _ in range(self.chance.randrange(10, 60)):
+                    self.operate(self.chance.randrange(1, 6))
+                self.fault()
+            fault_over = self.peace_at - PEACE
+            for _ in range(self.chance.randrange(20)):
+                self.operate(self.chance.randrange(1, 6))
+            self.check()
+            healed.append(time.monotonic() - fault_over)
+        self.disperse()
+        return healed
+
     # Faults
 
     def kill_worker(self) -> None:
