@@ -51,12 +51,15 @@ class Participant:
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._socket = connect(
-            f"ws://{server.host}/presence/ws?token={token}",
-            open_timeout=DEADLINE,
-            ping_interval=None,
-            compression=None,
-            max_queue=None,
+        self._stack = ExitStack()
+        self._socket = self._stack.enter_context(
+            connect(
+                f"ws://{server.host}/presence/ws?token={token}",
+                open_timeout=DEADLINE,
+                ping_interval=None,
+                compression=None,
+                max_queue=None,
+            )
         )
         self.id = json.loads(self._socket.recv(DEADLINE))["clientId"]
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -80,14 +83,14 @@ class Participant:
             return answer
 
     def close(self) -> None:
-        self._socket.close()
+        self._stack.close()
         self._reader.join(DEADLINE)
 
     def _read(self) -> None:
         try:
             while True:
                 self._take(json.loads(self._socket.recv()))
-        except ConnectionClosed:
+        except (ConnectionClosed, OSError):
             self.open = False
             self._answers.put(None)
 
