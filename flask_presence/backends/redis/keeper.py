@@ -26,7 +26,8 @@ HEARTBEAT: Final = 1.0
 
 
 class Keeper:
-    """This process's node. `reborn` is called in the loop when Redis has lost it: all must be told again.
+    """This process's node. `reborn` is called in the loop when Redis has lost it: all must be told again, and the
+    channels are given in which it may have had connections.
 
     `node` changes when others have taken it for dead, as they may still be at it.
     """
@@ -38,7 +39,7 @@ class Keeper:
         link: Link,
         listener: Listener,
         lease: float,
-        reborn: Callable[[], object],
+        reborn: Callable[[], list[str]],
     ) -> None:
         self.node = new_node()
         self._nodes = nodes
@@ -132,12 +133,15 @@ class Keeper:
             self._pipeline.run(self._sweep(beat.now)).when(self._swept)
 
     def _begin_again(self, *, another: bool) -> None:
+        before = self.node
         if another:
             self.node = new_node()
         self._begins = True
         self.beat()
         self.tell_again()
-        self._reborn()
+        channels = self._reborn()
+        if another:
+            self._pipeline.run(self._nodes.abandon(before, channels))
 
     def _sweep(self, now: int) -> Operation[list[Event]]:
         """Bury the dead. Who has just come (back) itself leaves those alone whom only their lease condemns: they may

@@ -105,24 +105,37 @@ class Nodes:
         return reply.decode() if reply else None
 
     def reap(self, node: str) -> Operation[list[Event]]:
-        """Take all of a dead node's connections out of their channels; what the application should hear of it."""
-        keys = self._keys
+        """Take all of a dead node's connections out of their channels; what the application should hear of it.
+
+        The node is forgotten when there was nothing to take: what it had asked for before it died may have been done
+        only after somebody had reaped it.
+        """
+        keys, events, taken = self._keys, list[Event](), 0
         owners = yield from self._owners(node)
-        events: list[Event] = []
         for name in (yield Call("SMEMBERS", (keys.index(node),))):
             channel = ChannelName(name.decode())
-            events += yield from self._reap_channel(node, channel, owners)
-            yield Call("SREM", (keys.index(node),), (channel,))
-        if not (yield Call("SCARD", (keys.index(node),))):
+            found, left = yield from self._reap_channel(node, channel, owners)
+            taken += found
+            events += left
+        if owners:
+            yield Call("DEL", (keys.clients(node),))
+        elif not taken:
             yield from self.forget(node)
         events += [ClientDisconnected(client_id, user, ABNORMAL, "worker_lost") for client_id, user in owners.items()]
         return events
+
+    def abandon(self, node: str, channels: list[str]) -> Operation[None]:
+        """A node has another name now; what it may yet have in `channels` by this one is left to the reapers."""
+        if channels:
+            yield Call("SADD", (self._keys.index(node),), tuple(channels))
+        yield Call("SADD", (self._keys.nodes,), (node,))
 
     def forget(self, node: str) -> Operation[None]:
         """Nothing is left of `node`."""
         keys = self._keys
         yield [
             Call("DEL", (keys.clients(node),)),
+            Call("DEL", (keys.index(node),)),
             Call("SREM", (keys.nodes,), (node,)),
             Call("ZREM", (keys.leases,), (node,)),
             Call("ZREM", (keys.claims,), (node,)),
@@ -152,8 +165,8 @@ class Nodes:
 
     def _reap_channel(
         self, node: str, channel: ChannelName, owners: Mapping[str, User | None]
-    ) -> Operation[list[Event]]:
-        keys, events = self._keys, list[Event]()
+    ) -> Operation[tuple[int, list[Event]]]:
+        keys, events, taken = self._keys, list[Event](), 0
         looked_at = CHUNK
         while looked_at == CHUNK:
             until = ""
@@ -161,13 +174,14 @@ class Nodes:
                 until = yield from self._hold_own(node, channel, owners)
             arguments = (keys.topic(channel), "0", node, str(CHUNK), until)
             looked_at, *gone = yield Call("reap", (*keys.channel(channel), keys.own(channel, node)), arguments)
+            taken += looked_at
             for client, entry in zip(gone[::2], gone[1::2], strict=True):
                 user = owners.get(client.decode())
                 events.append(ChannelLeft(client.decode(), user, channel, channel.type, "worker_lost"))
                 if entry:
                     member = parse_entry(entry).member
                     events.append(MemberLeft(client.decode(), user, channel, member))
-        return events
+        return taken, events
 
     def _hold_own(self, node: str, channel: ChannelName, owners: Mapping[str, User | None]) -> Operation[str]:
         """Write down that the users of a dead node's connections in a channel are about to be held; until when."""

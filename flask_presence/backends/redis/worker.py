@@ -301,9 +301,10 @@ class Worker:
             self._rooms.look_soon()
             self._keeper.tell_again()
 
-    def _reborn(self) -> None:
+    def _reborn(self) -> list[str]:
         self._operations = Operations(self._keys, self._keeper.node, self._max_info)
         self._rooms.heal_all()
+        return [room.name for room in self._rooms]
 
     def _is_behind(self) -> bool:
         return any(room.replica.awaited or room.healing for room in self._rooms)
