@@ -20,7 +20,7 @@ from ..support.client import client
 from ..support.redis_server import RedisServer, running_redis
 from ..support.server import running, wait_until
 
-ACL = "+@read +@write +@scripting +@pubsub +@connection +@transaction +time +info +ping -@dangerous +info"
+ACL = "+@read +@write +@scripting +@pubsub +@connection +time -@dangerous"
 
 
 def talk(**options: Any) -> str:

@@ -47,6 +47,7 @@ class RedisBackend:
         self._keys = Keys(prefix)
         self._lease = lease
         self._max_info = max_info
+        self._url = url
         self._client = Client(url)
         self._nodes = Nodes(self._keys, lease, grace_abrupt)
         self._census = Census(self._keys, self._nodes)
@@ -61,7 +62,8 @@ class RedisBackend:
 
     def start(self, loop: Loop) -> None:
         self._loop = loop
-        self._worker = Worker(self._keys, self._client, self._nodes, loop, self._listener, self._lease, self._max_info)
+        own = Client(self._url)  # so that no crowd of questions keeps a change waiting for a connection
+        self._worker = Worker(self._keys, own, self._nodes, loop, self._listener, self._lease, self._max_info)
         loop.run(self._worker.begin)
 
     def tick(self, now: float) -> None:  # noqa: ARG002 (time is that of Redis, or monotonic)
@@ -69,12 +71,14 @@ class RedisBackend:
             self._worker.tick(time.monotonic())
 
     def close(self) -> None:
-        worker, self._worker = self._worker, None
+        worker = self._worker
         if worker is not None:
             try:
                 _wait(worker, worker.loop.run(worker.end))
             except BackendUnavailable as problem:
                 log.warning("Redis is away, so others will have to notice that this process has ended: %s", problem)
+            self._worker = None
+            worker.disconnect()
             self._client.close()
 
     def check(self) -> None:
@@ -86,7 +90,8 @@ class RedisBackend:
         self._begun.opened(client_id, user)
 
     def closed(self, client_id: str) -> None:
-        self._begun.closed(client_id)
+        if self._worker is not None:
+            self._worker.closed(client_id)
 
     def join(
         self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
@@ -101,7 +106,7 @@ class RedisBackend:
         *,
         hold: float = 0,
     ) -> Pending[Change | None] | None:
-        return self._begun.leave(channel, client_id, hold)
+        return self._worker.leave(channel, client_id, hold) if self._worker is not None else None
 
     def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Pending[Updated]:
         return self._begun.update(channel, client_id, info, now)

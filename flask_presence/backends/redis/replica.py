@@ -44,8 +44,9 @@ class Replica:
     """The list of one channel at one place in its order.
 
     `stale`: something was missed, or nothing is known yet. `losses` counts how often: a snapshot that was asked for
-    before the last of them is of no use. `doubtful`: somebody was said to have left of whom
-    `is_here` knows that they have not. `tell` is called for every piece of news, in order.
+    before the last of them is of no use. `doubtful`: somebody was said to have left of whom `is_here` knows that they
+    have not. `keeps`: somebody is listed whom the last snapshot did not have. `tell` is called for every piece of
+    news, in order.
     """
 
     def __init__(self, tell: Callable[[News], object], is_here: Callable[[str], bool]) -> None:
@@ -53,6 +54,7 @@ class Replica:
         self.stale = True
         self.losses = 0
         self.doubtful = False
+        self.keeps = False
         self._tell = tell
         self._is_here = is_here
         self._paused = 0
@@ -92,7 +94,9 @@ class Replica:
 
         With `keep`, members who are missing stay listed: others may still be bringing them back.
         """
-        for user in [user for user in self._entries if user not in entries]:
+        missing = [user for user in self._entries if user not in entries]
+        self.keeps = keep and bool(missing)
+        for user in missing:
             if not keep:
                 self._remove(user, "")
         for user, entry in sorted(entries.items(), key=lambda item: item[1].place):

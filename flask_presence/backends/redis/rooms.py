@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from functools import partial
+from itertools import islice
 from typing import Final, TypeVar
 
 from ...domain.channels import ChannelName
@@ -27,6 +28,8 @@ from .subscriber import Subscriber
 
 T = TypeVar("T")
 
+SLICE: Final = 1000
+"""Rooms that are looked after at a time, so that many do not hold up the loop."""
 LINGER: Final = 15.0
 """Seconds for which an empty room keeps hearing its channel: reloading a page is cheap."""
 LAG: Final = 0.5
@@ -61,6 +64,7 @@ class Rooms:
         self._by_topic: dict[str, Room] = {}
         self._look_at: dict[str, float] = {}
         self._keep_until = 0.0
+        self._round: Iterator[Room] = iter(())
 
     def __iter__(self) -> Iterator[Room]:
         return iter(list(self._rooms.values()))
@@ -136,23 +140,34 @@ class Rooms:
         return pending.map(lambda placed: room.replica.reach(placed.position).map(lambda _: placed.value))
 
     def tick(self, now: float) -> None:
-        """Do what is due at `now`, in seconds of the monotonic clock."""
-        for room in self:
-            self._hurry(room, now)
-            if room.dirty and room.healing is None:
-                self.heal(room)
-            if room.is_empty and not room.dirty and room.healing is None:
-                if room.empty_since is None:
-                    room.empty_since = now
-                elif now - room.empty_since >= LINGER:
-                    self._close(room)
-                    continue
-            if now >= self._look_at[room.name] and room.healing is None and not room.replica.stale:
-                self._look_at[room.name] = now + LOOK_EVERY
-                self._look(room)
-        if self._keep_until and now >= self._keep_until:
-            self._keep_until = 0.0
-            self.lost()  # whoever has not been brought back by now is not there
+        """Do what is due at `now`, in seconds of the monotonic clock; for some rooms at a time, if there are many."""
+        seen = 0
+        for room in islice(self._round, SLICE):
+            seen += 1
+            if self._rooms.get(room.name) is room:
+                self._look_after(room, now)
+        if seen < SLICE:
+            self._round = iter(self)
+
+    def _look_after(self, room: Room, now: float) -> None:
+        self._hurry(room, now)
+        if room.healing is not None:
+            return
+        if room.replica.keeps and now >= self._keep_until:
+            room.replica.lose()  # whoever has not been brought back by now is not there
+            room.dirty = True
+        if room.dirty:
+            self.heal(room)
+        elif not room.is_empty:
+            room.empty_since = None
+        elif room.empty_since is None:
+            room.empty_since = now
+        elif now - room.empty_since >= LINGER:
+            self._close(room)
+            return
+        if now >= self._look_at[room.name] and not room.replica.stale:
+            self._look_at[room.name] = now + LOOK_EVERY
+            self._look(room)
 
     def leave_all(self) -> None:
         """The node ends."""
@@ -223,7 +238,7 @@ class Rooms:
             self.heal(room)
         elif position > room.replica.position:
             # What is published comes on another connection, so it may still be on its way.
-            room.replica.reach(position)
+            room.replica.expect(position)
 
     def _close(self, room: Room) -> None:
         topic = self._keys.topic(room.name)

@@ -16,7 +16,7 @@ from ...domain.errors import BackendUnavailable, NotFound, NotMember, RequestErr
 from ...domain.members import User
 from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
-from ..pending import Outcome, Pending, then
+from ..pending import Outcome, Pending, then, when_all
 from . import orders
 from .client import Client
 from .documents import Entry
@@ -42,6 +42,7 @@ class Worker:
         self, keys: Keys, client: Client, nodes: Nodes, loop: Loop, listener: Listener, lease: float, max_info: int
     ) -> None:
         self.loop = loop
+        self._client = client
         self._keys = keys
         self._listener = listener
         self._max_info = max_info
@@ -83,13 +84,23 @@ class Worker:
             self._orders_since = self._keeper.now
 
     def end(self) -> Pending[None]:
-        """This process has no sockets any more."""
-        self._rooms.leave_all()
+        """This process has no sockets any more; settled when Redis knows that, or others will have to find out."""
+        ended: Pending[None] = Pending()
+        leaving = [pending for room in self._rooms for pending in room.leaving.values()]
+        when_all(leaving, lambda: self._take_leave().when(ended.settle))
+        return ended
+
+    def disconnect(self) -> None:
+        """Let go of what this process is connected by."""
         self._subscriber.close()
-        if self._rooms_are_clean:
+        self._client.close()
+
+    def _take_leave(self) -> Pending[None]:
+        if self.link.up and all(room.is_empty and not room.dirty for room in self._rooms):
+            self._rooms.leave_all()
             return self._keeper.end()
         ended: Pending[None] = Pending()
-        ended.settle(lambda: None)  # others will see to what could not be said
+        ended.settle(lambda: None)
         return ended
 
     def opened(self, client_id: str, user: User | None) -> None:
@@ -233,10 +244,6 @@ class Worker:
     def listens(self) -> bool:
         """Whether it hears orders."""
         return self._subscriber.connected and self._subscriber.want(self._keys.control).settled
-
-    @property
-    def _rooms_are_clean(self) -> bool:
-        return self.link.up and not any(room.dirty or not room.is_empty for room in self._rooms)
 
     def _surely(self, room: Room, make: Any, *, halt: bool = True) -> Pending[Any]:
         """What an operation gives; where Redis knows nothing of what it rests on, heal and try once more."""
