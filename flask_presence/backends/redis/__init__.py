@@ -5,6 +5,6 @@ made anew from them.
 
 From the inside out: `keys`, `documents` and `scripts` say what stands in Redis; `operations`, `nodes`, `census`,
 `orders` and `inspection` what is done with it, sans IO; `client`, `pipeline` and `subscriber` drive that; `replica`,
-`room` and `rooms` are the channels as this process has them, `link` and `keeper` its own life; `worker` puts them
-together, `backend` is the front door.
+`room`, `rooms` and `joining` are the channels as this process has them, `link` and `keeper` its own life; `worker`
+puts them together, `backend` is the front door.
 """

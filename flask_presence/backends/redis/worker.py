@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from ...domain.channels import ChannelName
-from ...domain.errors import BackendUnavailable, NotFound, NotMember, RequestError
+from ...domain.errors import BackendUnavailable, NotFound, NotMember
 from ...domain.members import User
 from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
@@ -21,18 +21,16 @@ from . import orders
 from .client import Client
 from .documents import Entry
 from .inspection import inspect
+from .joining import Joining
 from .keeper import Keeper, heartbeat
-from .keys import Keys, escape
+from .keys import Keys
 from .link import Link
 from .nodes import Nodes
-from .operations import NOWHERE, Call, Entered, Lost, Operation, Operations, Placed, Position
+from .operations import NOWHERE, Call, Lost, Operation, Operations, Placed, Position
 from .pipeline import Pipeline
 from .room import Room
 from .rooms import Rooms
 from .subscriber import Subscriber
-
-MAX_JOINS: Final = 4
-"""How often Redis may lose a joiner before the join has been answered."""
 
 
 class Worker:
@@ -114,53 +112,8 @@ class Worker:
     ) -> Pending[Joined]:
         self.link.check()
         room = self._rooms.enter(channel)
-        whose = escape(user.id) if user is not None and channel.type == "presence" else ""
-        fresh, tries, losses = not room.has(client_id), 0, 0
-        room.comes(client_id)
-
-        def enter() -> Pending[Entered]:
-            entering: Pending[Entered] = self._rooms.subscribed(room).map(attempt)
-            return entering
-
-        def attempt(_: None) -> Pending[Entered]:
-            nonlocal losses
-            losses = room.replica.losses
-            operation = self._operations.join(
-                channel, client_id, user, info, now, room.replica.position, with_list=room.replica.stale
-            )
-            return self._pipeline.run(operation, room.replica).map(place)
-
-        def place(placed: Placed[Entered]) -> Pending[Entered]:
-            replica = room.replica
-            if replica.stale and (placed.value.entries or not whose) and replica.position <= placed.position:
-                self._rooms.load(room, placed.position, placed.value.entries, losses)
-            return replica.reach(placed.position).map(lambda _: placed.value)
-
-        def arrive(outcome: Outcome[Entered]) -> Joined | Pending[Joined]:
-            nonlocal tries
-            try:
-                entered = outcome()
-                entry = room.replica.entries.get(whose)
-                if whose and entry is None:
-                    # Redis has lost the joiner meanwhile, together with everybody else.
-                    tries += 1
-                    if tries >= MAX_JOINS:
-                        raise BackendUnavailable("Redis loses what it is told")
-                    return enter().then(arrive)
-            except BackendUnavailable:
-                room.stays_out(client_id)
-                room.dirty = True
-                raise
-            except RequestError:
-                room.stays_out(client_id)
-                raise
-            room.arrives(client_id, whose)
-            if entry is None:
-                return Joined(fresh)
-            members = tuple(other.member for other in room.replica.entries.values())
-            return Joined(fresh, entered.change, members, entry.member)
-
-        return enter().then(arrive)
+        operations = lambda: self._operations  # noqa: E731
+        return Joining(self._rooms, self._pipeline, operations, room, client_id, user, info, now).begin()
 
     def leave(self, channel: ChannelName, client_id: str, hold: float) -> Pending[Change | None] | None:
         room = self._rooms.get(channel)
