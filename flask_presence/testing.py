@@ -50,6 +50,7 @@ class InlineLoop:
 
     def settle(self) -> None:
         """Run what has been spawned, and what that spawns, and take in what others did, until nothing is left."""
+        self._sources = [source for source in self._sources if not source.ended]
         while self._waiting or any(source.catch_up() for source in self._sources):
             while self._waiting:
                 self._waiting.popleft()()
@@ -158,6 +159,7 @@ class TestClient:
         payload = frame.encode() if isinstance(frame, str) else frame
         if not isinstance(payload, bytes):
             payload = json.dumps(frame).encode()
+        self._loop.settle()  # the backend may have something to do that is due
         if self._wire.goodbye is None:
             self._session.receive(payload, is_text=not isinstance(frame, bytes))
             self._loop.settle()

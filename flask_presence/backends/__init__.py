@@ -53,7 +53,10 @@ class Loop(Protocol):
 
 
 class Source(Protocol):
-    """Where a backend hears of what others do."""
+    """Where a backend hears of what others do. `ended`: there will be nothing more."""
+
+    @property
+    def ended(self) -> bool: ...
 
     def listen(self) -> None:
         """Hear and pass on, for ever; may block."""

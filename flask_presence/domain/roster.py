@@ -114,7 +114,8 @@ class Roster:
         return Joined(fresh, change, room.members(), me.member)
 
     def leave(self, channel: ChannelName, client_id: str, *, hold: bool = False) -> Change | None:
-        """Take a connection out; the change where it was its user's last, unless the user is to be held.
+        """Take a connection out; the change where it was its user's last, unless the user is to be held (who
+        has another connection needs no hold).
 
         Raises `NotFound` for a channel that nobody is in, `NotMember` where the connection is not in it.
         """
@@ -129,7 +130,7 @@ class Roster:
             return None
         entry = room.present[user_id]
         entry.connections.discard(client_id)
-        entry.held = entry.held or hold
+        entry.held = entry.held or (hold and not entry.connections)
         return self._drop(room, entry)
 
     def release(self, channel: ChannelName, user_id: str) -> Change | None:

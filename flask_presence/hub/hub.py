@@ -264,7 +264,7 @@ class Hub:
             if session is not None:
                 session.connection.close(1001, "Server shutting down", "shutdown")
 
-        self._ask(close)
+        self.loop.run(close)
 
     @property
     def handlers_running(self) -> int:

@@ -60,7 +60,7 @@ def all_of(loop: ThreadLoop, pipeline: Pipeline, operations: list[Operation[Any]
 
 
 def pipeline_on(client: Client, loop: ThreadLoop) -> Pipeline:
-    return Pipeline(client, loop, lambda problem: None, lambda: None)
+    return Pipeline(client, loop, lambda problem: None)
 
 
 @pytest.fixture(scope="module")

@@ -86,10 +86,12 @@ class RosterMachine(RuleBasedStateMachine):
         if was_in is None:
             assert change is None
             return
-        if hold and channel.type == "presence":
-            self.held.add((channel, CLIENTS[client_id].id))
-        assert not (change and (channel, CLIENTS[client_id].id) in self.held)
         del self.observers[channel, client_id]
+        place = (channel, CLIENTS[client_id].id)
+        others = {(where, CLIENTS[other].id) for where, other in self.observers}
+        if hold and channel.type == "presence" and place not in others:
+            self.held.add(place)
+        assert not (change and place in self.held)
         self.tell(channel, change, client_id)
 
     @rule(user=st.sampled_from(USERS), channel=st.sampled_from(CHANNELS))

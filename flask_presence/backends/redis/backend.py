@@ -32,7 +32,9 @@ T = TypeVar("T")
 log = logging.getLogger("flask_presence")
 
 PATIENCE: Final = 2.0
-"""Seconds that is waited for the loop at the most: for goodbyes, and for connections that have been told to go."""
+"""Seconds that connections which have been told to go are waited for."""
+LAST_PATIENCE: Final = 10.0
+"""Seconds that the last leaves of a process are waited for."""
 SWEEP_EVERY: Final = 1.0
 """Seconds between two looks of a process without sockets at who is dead."""
 
@@ -74,7 +76,7 @@ class RedisBackend:
         worker = self._worker
         if worker is not None:
             try:
-                _wait(worker, worker.loop.run(worker.end))
+                _wait(worker, worker.loop.run(worker.end), LAST_PATIENCE)
             except BackendUnavailable as problem:
                 log.warning("Redis is away, so others will have to notice that this process has ended: %s", problem)
             self._worker = None
@@ -128,7 +130,7 @@ class RedisBackend:
         closed = 0
         if worker is not None:
             others -= worker.listens
-            closed = _wait(worker, worker.loop.run(lambda: worker.obey_here(order))) or 0
+            closed = _wait(worker, worker.loop.run(lambda: worker.obey_here(order)), PATIENCE) or 0
         closed += orders.gather(self._client, self._keys, order, others)
         self._notice(self._ask(self._nodes.let_go_of(user_id, client_id)))
         return closed
@@ -175,9 +177,9 @@ class RedisBackend:
                 self._worker.loop.run(lambda event=event: self._listener.notice(event))  # type: ignore[misc]
 
 
-def _wait(worker: Worker, pending: Pending[T]) -> T | None:
-    """What comes of `pending`, beside the loop; `None` where it takes too long."""
-    deadline = time.monotonic() + PATIENCE
+def _wait(worker: Worker, pending: Pending[T], patience: float) -> T | None:
+    """What comes of `pending`, beside the loop; `None` where it takes longer than `patience` seconds."""
+    deadline = time.monotonic() + patience
     while not pending.settled and time.monotonic() < deadline:
         worker.loop.sleep(0.002)
     outcomes: list[Outcome[T]] = []

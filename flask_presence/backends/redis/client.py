@@ -20,7 +20,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
 from ...domain.errors import BackendUnavailable
-from .operations import Call, Operation
+from .operations import Call, Operation, Refused
 from .scripts import script
 
 T = TypeVar("T")
@@ -35,10 +35,6 @@ OPTIONAL: Final = frozenset({"CONFIG", "INFO"})
 _AWAY: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS")
 
 log = logging.getLogger("flask_presence")
-
-
-class Refused(BackendUnavailable):
-    """Redis is there, and answers one call with an error: out of memory, no permission, a key of another type."""
 
 
 class Client:

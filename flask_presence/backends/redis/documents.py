@@ -83,6 +83,33 @@ def merged_document(
     return msgspec.structs.replace(old, info=merged, updated_at=now)
 
 
+class _Owner(msgspec.Struct, omit_defaults=True):
+    """Whose a connection is, for what is heard of it when its process is gone."""
+
+    id: str
+    name: str | None = None
+    email: str | None = None
+    avatar: str | None = None
+    claims: dict[str, Any] = {}
+
+
+def encode_owner(user: User | None) -> bytes:
+    """For `decode_owner`; claims that are no JSON are left out. Empty for an anonymous connection."""
+    if user is None:
+        return b""
+    try:
+        return msgspec.json.encode(_Owner(user.id, user.name, user.email, user.avatar, dict(user.claims)))
+    except (TypeError, ValueError, RecursionError):
+        return msgspec.json.encode(_Owner(user.id, user.name, user.email, user.avatar))
+
+
+def decode_owner(noted: bytes) -> User | None:
+    if not noted:
+        return None
+    owner = msgspec.json.decode(noted, type=_Owner)
+    return User(owner.id, owner.name, owner.email, owner.avatar, owner.claims)
+
+
 def encode(document: Document | None) -> bytes:
     """For a script; empty for none."""
     return msgspec.json.encode(document) if document is not None else b""

@@ -27,7 +27,8 @@ HEARTBEAT: Final = 1.0
 
 class Keeper:
     """This process's node. `reborn` is called in the loop when Redis has lost it: all must be told again, and the
-    channels are given in which it may have had connections.
+    channels are given in which it may have had connections. `returned` is called when Redis had been away,
+    `failed` when it is.
 
     `node` changes when others have taken it for dead, as they may still be at it.
     """
@@ -40,6 +41,8 @@ class Keeper:
         listener: Listener,
         lease: float,
         reborn: Callable[[], list[str]],
+        returned: Callable[[], object],
+        failed: Callable[[BackendUnavailable], object],
     ) -> None:
         self.node = new_node()
         self._nodes = nodes
@@ -48,6 +51,8 @@ class Keeper:
         self._listener = listener
         self._lease = lease
         self._reborn = reborn
+        self._returned = returned
+        self._failed = failed
         self._every = heartbeat(lease)
         self._clients: dict[str, User | None] = {}
         self._clients_dirty = False
@@ -57,8 +62,8 @@ class Keeper:
         self._sweeping = False
         self._beat_due = 0.0
         self._trusted_at = time.monotonic() + lease
-        self.now = 0
-        """The time in Redis at the last heartbeat, in ms."""
+        self._now = 0
+        self._now_at = 0.0
 
     def user_of(self, client_id: str) -> User | None:
         return self._clients.get(client_id)
@@ -66,6 +71,10 @@ class Keeper:
     @property
     def is_deserted(self) -> bool:
         return not self._clients
+
+    def time_at(self, moment: float) -> int:
+        """What the time was in Redis, in ms, at a moment of the monotonic clock; 0 before the first heartbeat."""
+        return int(self._now - (self._now_at - moment) * 1000) if self._now else 0
 
     def opened(self, client_id: str, user: User | None) -> None:
         self._clients[client_id] = user
@@ -114,15 +123,16 @@ class Keeper:
             beat = outcome()
         except BackendUnavailable as problem:
             if self._link.up:
-                self._link.failed(problem)
+                self._failed(problem)
             return
         begun, self._begins = self._begins, False
         data_lost = self._birth not in (0, beat.birth)
-        self._birth, self.now = beat.birth, beat.now
+        self._birth, self._now, self._now_at = beat.birth, beat.now, sent
         if beat.verdict == "lost":
             self._begin_again(another=not data_lost)
             return
-        self._link.beaten(sent)
+        if self._link.beaten(sent):
+            self._returned()
         self._beat_due = sent + self._every
         if beat.verdict == "late" or begun:
             self._trusted_at = time.monotonic() + self._lease

@@ -75,6 +75,11 @@ class Keys:
         return f"{self.prefix}:holds"
 
     @property
+    def holders(self) -> str:
+        """Whose the lost connections were because of which users are held."""
+        return f"{self.prefix}:holders"
+
+    @property
     def orders(self) -> str:
         """What all nodes were lately told to do."""
         return f"{self.prefix}:orders"

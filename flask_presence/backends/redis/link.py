@@ -44,9 +44,13 @@ class Link:
         """Whether it is time for another heartbeat, while Redis is away."""
         return now >= self._retry_at
 
-    def beaten(self, sent: float) -> None:
-        """A heartbeat that was sent at `sent` has been answered."""
+    def beaten(self, sent: float) -> bool:
+        """A heartbeat that was sent at `sent` has been answered well; whether Redis had been away."""
         self._beat_at = sent
+        was_away, self._problem, self._failures = self._problem is not None, None, 0
+        if was_away:
+            log.warning("Redis is back")
+        return was_away
 
     def failed(self, problem: BackendUnavailable) -> None:
         if self._problem is None:
@@ -54,10 +58,3 @@ class Link:
         self._problem = problem
         self._retry_at = time.monotonic() + min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311
         self._failures = min(self._failures + 1, 10)
-
-    def worked(self) -> bool:
-        """Redis has answered; whether it had been away."""
-        was_away, self._problem, self._failures = self._problem is not None, None, 0
-        if was_away:
-            log.warning("Redis is back")
-        return was_away

@@ -6,22 +6,27 @@ is announced once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-import msgspec
-
 from ...domain.channels import ChannelName
+from ...domain.errors import BackendUnavailable
 from ...domain.events import ChannelLeft, ClientDisconnected, Event, MemberLeft
 from ...domain.members import User
-from .documents import parse_entry
+from .documents import decode_owner, encode_owner, parse_entry
 from .keys import Keys, escape, unescape
 from .operations import CHUNK, Call, Operation
 
 CLAIM: Final = 5.0
 """Seconds that one node has to reap another before the next may try."""
 ABNORMAL: Final = 1006
-DUE_AT_ONCE: Final = 100
+BATCH: Final = 200
+"""Holds that are ended in one round trip, at the most."""
+RENEW_EVERY: Final = 20
+"""Channels of a dead node after which its claim is renewed."""
+
+log = logging.getLogger("flask_presence")
 
 
 class Beat(NamedTuple):
@@ -30,19 +35,6 @@ class Beat(NamedTuple):
     birth: int
     now: int
     verdict: str
-
-
-class _Owner(msgspec.Struct, omit_defaults=True):
-    """Whose a connection is, for the events of a dead node."""
-
-    id: str
-    name: str | None = None
-    email: str | None = None
-    avatar: str | None = None
-
-    @property
-    def user(self) -> User:
-        return User(self.id, self.name, self.email, self.avatar)
 
 
 class Nodes:
@@ -67,8 +59,7 @@ class Nodes:
         """Write down connections of `node`, and whose they are."""
         pairs: list[str | bytes] = []
         for client_id, user in clients.items():
-            owner = user and _Owner(user.id, user.name, user.email, user.avatar)
-            pairs += [client_id, msgspec.json.encode(owner) if owner else b""]
+            pairs += [client_id, encode_owner(user)]
         if pairs:
             yield Call("HSET", (self._keys.clients(node),), tuple(pairs))
 
@@ -111,16 +102,18 @@ class Nodes:
         only after somebody had reaped it.
         """
         keys, events, taken = self._keys, list[Event](), 0
-        owners = yield from self._owners(node)
-        for name in (yield Call("SMEMBERS", (keys.index(node),))):
-            channel = ChannelName(name.decode())
-            found, left = yield from self._reap_channel(node, channel, owners)
-            taken += found
-            events += left
-        if owners:
-            yield Call("DEL", (keys.clients(node),))
-        elif not taken:
-            yield from self.forget(node)
+        flat = yield Call("take", (keys.clients(node),))
+        owners = {client.decode(): decode_owner(whose) for client, whose in zip(flat[::2], flat[1::2], strict=True)}
+        try:
+            for at, name in enumerate((yield Call("SMEMBERS", (keys.index(node),)))):
+                if at % RENEW_EVERY == RENEW_EVERY - 1:
+                    until = (yield from self.time()) + int(CLAIM * 1000)
+                    yield Call("ZADD", (keys.claims,), (str(until), node))
+                taken += yield from self._reap_channel(node, ChannelName(name.decode()), owners, events)
+            if not taken and not owners:
+                yield from self.forget(node)
+        except BackendUnavailable as problem:
+            log.warning("a dead process could not be seen to, and will be again: %s", problem)
         events += [ClientDisconnected(client_id, user, ABNORMAL, "worker_lost") for client_id, user in owners.items()]
         return events
 
@@ -143,8 +136,12 @@ class Nodes:
 
     def let_go(self, now: int) -> Operation[list[MemberLeft]]:
         """End the holds whose time is over at `now`, in ms; what the application should hear of it."""
-        due = yield Call("ZRANGEBYSCORE", (self._keys.holds,), ("-inf", str(now), "LIMIT", "0", str(DUE_AT_ONCE)))
-        return (yield from self._release(due, str(now)))
+        events: list[MemberLeft] = []
+        due = [b""] * BATCH
+        while len(due) == BATCH:
+            due = yield Call("ZRANGEBYSCORE", (self._keys.holds,), ("-inf", str(now), "LIMIT", "0", str(BATCH)))
+            events += yield from self._release(due, str(now))
+        return events
 
     def let_go_of(
         self, user_id: str | None, client_id: str | None, name: str | None = None
@@ -164,10 +161,10 @@ class Nodes:
         return {place.decode().partition("\0")[0] for place in (yield Call("ZRANGE", (self._keys.holds,), ("0", "-1")))}
 
     def _reap_channel(
-        self, node: str, channel: ChannelName, owners: Mapping[str, User | None]
-    ) -> Operation[tuple[int, list[Event]]]:
-        keys, events, taken = self._keys, list[Event](), 0
-        looked_at = CHUNK
+        self, node: str, channel: ChannelName, owners: Mapping[str, User | None], events: list[Event]
+    ) -> Operation[int]:
+        """How many connections were looked at; what the application should hear is added to `events`."""
+        keys, taken, looked_at = self._keys, 0, CHUNK
         while looked_at == CHUNK:
             until = ""
             if self._grace and channel.type == "presence":
@@ -179,9 +176,8 @@ class Nodes:
                 user = owners.get(client.decode())
                 events.append(ChannelLeft(client.decode(), user, channel, channel.type, "worker_lost"))
                 if entry:
-                    member = parse_entry(entry).member
-                    events.append(MemberLeft(client.decode(), user, channel, member))
-        return taken, events
+                    events.append(MemberLeft(client.decode(), user, channel, parse_entry(entry).member))
+        return taken
 
     def _hold_own(self, node: str, channel: ChannelName, owners: Mapping[str, User | None]) -> Operation[str]:
         """Write down that the users of a dead node's connections in a channel are about to be held; until when."""
@@ -192,28 +188,30 @@ class Nodes:
             if user is not None:
                 place = "\0".join((escape(channel), escape(user.id), client.decode()))
                 notes.append(Call("ZADD", (self._keys.holds,), (until, place)))
+                notes.append(Call("HSET", (self._keys.holders,), (place, encode_owner(user))))
         yield notes
         return until
 
     def _release(self, places: list[bytes], until: str) -> Operation[list[MemberLeft]]:
+        """End these holds, if they end at `until`, in ms (empty: in any case)."""
         keys, events = self._keys, list[MemberLeft]()
-        for place in places:
-            name, user, client = place.decode().split("\0")
-            channel = ChannelName(unescape(name))
-            arguments = (keys.topic(channel), "0", user, until)
-            (entry,) = yield Call("release", keys.channel(channel), arguments)
-            yield Call("ZREM", (keys.holds,), (place,))
+        if not places:
+            return events
+        parts = [place.decode().split("\0") for place in places]
+        channels = [ChannelName(unescape(name)) for name, _, _ in parts]
+        owners = yield Call("HMGET", (keys.holders,), tuple(places))
+        released = yield [
+            Call("release", keys.channel(channel), (keys.topic(channel), "0", user, until))
+            for channel, (_, user, _) in zip(channels, parts, strict=True)
+        ]
+        yield [Call("ZREM", (keys.holds,), tuple(places)), Call("HDEL", (keys.holders,), tuple(places))]
+        for channel, (_, _, client), (entry,), owner in zip(channels, parts, released, owners, strict=True):
             if entry:
                 document = parse_entry(entry).document
-                events.append(MemberLeft(client, document.user, channel, document.member()))
+                events.append(
+                    MemberLeft(client, decode_owner(owner or b"") or document.user, channel, document.member())
+                )
         return events
-
-    def _owners(self, node: str) -> Operation[dict[str, User | None]]:
-        owners: dict[str, User | None] = {}
-        flat = yield Call("HGETALL", (self._keys.clients(node),))
-        for client, noted in zip(flat[::2], flat[1::2], strict=True):
-            owners[client.decode()] = msgspec.json.decode(noted, type=_Owner).user if noted else None
-        return owners
 
     def time(self) -> Operation[int]:
         """That of Redis, in ms."""

@@ -15,7 +15,7 @@ from ...domain.channels import Channel, ChannelName
 from ...domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, UpdateFailed
 from ...domain.members import Member, User, info_size
 from ...domain.roster import Change
-from .documents import Entry, encode, merged_document, new_document, parse_entry
+from .documents import Entry, encode, encode_owner, merged_document, new_document, parse_entry
 from .keys import Keys, escape
 
 T = TypeVar("T")
@@ -46,6 +46,10 @@ class Call(NamedTuple):
 
 Operation = Generator[Call | list[Call], Any, T]
 """Is sent the reply to a call, or the replies to calls that belong together and go out together."""
+
+
+class Refused(BackendUnavailable):
+    """Redis is there, and answers one call with an error: out of memory, no permission, a key of another type."""
 
 
 class Lost(Exception):
@@ -91,6 +95,14 @@ class Snapshot:
         listed = channel.type == "presence"
         count = self.listed if listed else self.connections
         return Channel(channel, channel.type, count, self.created_at, self.members if listed and with_members else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """The list after a heal, and what became of the users of connections that Redis should not have known of."""
+
+    entries: Mapping[str, Entry]
+    left: Mapping[str, Change]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +172,17 @@ class Operations:
         hold: float = 0,
         known: Position = NOWHERE,
     ) -> Operation[Placed[Change | None]]:
-        """As `Roster.leave`; `user` is held for `hold` seconds."""
+        """As `Roster.leave`; `user` is held for `hold` seconds, unless Redis has no room to write that down."""
         until = ""
         if hold and user is not None:
             place = "\0".join((escape(channel), escape(user.id), client_id))
-            reply = yield Call("hold", (self._keys.holds,), (place, str(int(hold * 1000))))
-            until = reply[0].decode()
+            try:
+                (end,) = yield Call(
+                    "hold", (self._keys.holds, self._keys.holders), (place, str(int(hold * 1000)), encode_owner(user))
+                )
+                until = end.decode()
+            except Refused:
+                until = ""
         keys = (*self._keys.channel(channel), self._keys.own(channel, self._node))
         reply = yield Call("leave", keys, (self._keys.topic(channel), str(known.epoch), client_id, until))
         if reply[0] == b"not_found":
@@ -241,7 +258,7 @@ class Operations:
         expected: Callable[[], Container[str]],
         known: Position,
         now: datetime,
-    ) -> Operation[Placed[Snapshot]]:
+    ) -> Operation[Placed[Healed]]:
         """Make Redis know of the node's connections in `channel` again, and of no others; the channel after that.
 
         `holders` are in it for sure, `expected` are these and those who are just coming. They are asked for again
@@ -254,14 +271,17 @@ class Operations:
             still = expected()
             back = [holder for holder in mine[at : at + CHUNK] if holder.client_id in still]
             noted = yield self._restore(channel, back, known, now)
+        left: dict[str, Change] = {}
         for client in noted:
             if client.decode() not in expected():
                 try:
-                    yield from self.leave(channel, client.decode(), known=known)
+                    placed = yield from self.leave(channel, client.decode(), known=known)
                 except (NotFound, NotMember):
                     continue
-        snapshot: Placed[Snapshot] = yield from self.snapshot(channel)
-        return snapshot
+                if placed.value is not None:
+                    left[client.decode()] = placed.value
+        snapshot = yield from self.snapshot(channel)
+        return Placed(snapshot.position, Healed(snapshot.value.entries, left))
 
     def look(self, channel: str) -> Operation[Placed[int]]:
         """Where the channel stands, and how many connections the node has in it."""

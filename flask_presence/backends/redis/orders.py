@@ -64,13 +64,12 @@ def missed(keys: Keys, since: int) -> Operation[list[Order]]:
 def gather(client: Client, keys: Keys, order: Order, count: int) -> int:
     """The sum of `count` reports, as far as they come in time. Waits."""
     total, end = 0, time.monotonic() + PATIENCE
-    for _ in range(count):
-        patience = min(end - time.monotonic(), 0.8)
-        if patience <= 0:
-            break
+    while count > 0 and (patience := end - time.monotonic()) > 0:
         try:
-            reply = client.ask("BLPOP", keys.replies(order.id), f"{patience:.2f}")
+            reply = client.ask("BLPOP", keys.replies(order.id), f"{min(patience, 0.8):.2f}")
         except BackendUnavailable:
             break
-        total += int(reply[1]) if reply else 0
+        if reply:
+            total += int(reply[1])
+            count -= 1
     return total

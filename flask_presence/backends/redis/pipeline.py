@@ -6,6 +6,7 @@ lost with the connection, harms no other. While Redis is away they fail at once.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,10 +15,12 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from ...domain.errors import BackendUnavailable
 from .. import Loop
 from ..pending import Pending, raising
-from .client import Client, Refused
-from .operations import Call, Operation
+from .client import Client
+from .operations import Call, Operation, Refused
 
 T = TypeVar("T")
+
+log = logging.getLogger("flask_presence")
 
 LOT: Final = 256
 """Calls that are sent together, at the most (or one operation's, if these are more)."""
@@ -46,16 +49,13 @@ class _Step(NamedTuple):
 class Pipeline:
     """Drives operations beside the loop, by one worker, which is there only while there is work.
 
-    `failed` and `worked` are called in the loop when a lot has been lost, or has come back.
+    `failed` is called in the loop when a lot has been lost.
     """
 
-    def __init__(
-        self, client: Client, loop: Loop, failed: Callable[[BackendUnavailable], object], worked: Callable[[], object]
-    ) -> None:
+    def __init__(self, client: Client, loop: Loop, failed: Callable[[BackendUnavailable], object]) -> None:
         self._client = client
         self._loop = loop
         self._failed = failed
-        self._worked = worked
         self._waiting: deque[_Step] = deque()
         self._working = False
 
@@ -87,7 +87,11 @@ class Pipeline:
         lot = self._loop.run(self._take)
         while lot:
             calls = [call for step in lot for call in step.calls]
-            replies = self._client.run_calls(calls)
+            try:
+                replies = self._client.run_calls(calls)
+            except Exception as problem:
+                log.exception("a lot of calls to Redis failed; what needed them fails too")
+                replies = [BackendUnavailable(f"the client of Redis failed: {problem}")] * len(calls)
             lot = self._loop.run(partial(self._deal_out, lot, replies))
 
     def _take(self) -> list[_Step]:
@@ -104,9 +108,7 @@ class Pipeline:
 
     def _deal_out(self, lot: list[_Step], replies: Sequence[Any]) -> list[_Step]:
         away = next((reply for reply in replies if isinstance(reply, BackendUnavailable)), None)
-        if away is None or isinstance(away, Refused):
-            self._worked()
-        else:
+        if away is not None and not isinstance(away, Refused):
             self._failed(away)
         at = 0
         for step in lot:

@@ -10,6 +10,7 @@ from collections.abc import Container
 from datetime import datetime, timezone
 
 from ...domain.channels import ChannelName
+from ...domain.members import User
 from ...domain.roster import Change
 from .. import Listener
 from ..pending import Pending
@@ -24,6 +25,7 @@ class Room:
         self.name = name
         self.replica = Replica(self._tell, self._is_here)
         self.leaving: dict[str, Pending[Change | None]] = {}
+        self.left_unheard: dict[str, User | None] = {}  # connections that left without Redis having said so
         self.healing: Pending[None] | None = None
         self.heal_again = False
         self.dirty = False  # Redis may know of connections that are not here, or not know of some that are

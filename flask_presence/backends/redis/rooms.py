@@ -16,11 +16,12 @@ from typing import Final, TypeVar
 
 from ...domain.channels import ChannelName
 from ...domain.errors import BackendUnavailable
+from ...domain.events import MemberLeft
 from .. import Listener
 from ..pending import Outcome, Pending
 from .documents import Entry
 from .keys import Keys
-from .operations import NOWHERE, Operations, Placed, Position, Snapshot
+from .operations import NOWHERE, Healed, Operations, Placed, Position
 from .pipeline import Pipeline
 from .replica import parse_event
 from .room import Room
@@ -175,7 +176,8 @@ class Rooms:
             self._close(room)
 
     def _hurry(self, room: Room, now: float) -> None:
-        waiting = room.replica.awaited or room.healing is not None or room.has_comers
+        deaf = room.has_comers and not self.subscribed(room).settled
+        waiting = deaf or room.replica.awaited or room.healing is not None
         if not waiting:
             room.waiting_since = None
         elif room.waiting_since is None or room.waiting_at != room.replica.position:
@@ -196,14 +198,13 @@ class Rooms:
         except BackendUnavailable as problem:
             self._end_healing(room, problem)
             return
-        room.heal_again = False
-        room.replica.doubtful = False
+        room.heal_again = room.dirty = room.replica.doubtful = False
         operation = self._operations().heal(
             room.name, room.holders, room.expected, room.replica.position, datetime.now(timezone.utc)
         )
         self._pipeline.run(operation, room.replica).when(partial(self._healed, room, room.replica.losses))
 
-    def _healed(self, room: Room, losses: int, outcome: Outcome[Placed[Snapshot]]) -> None:
+    def _healed(self, room: Room, losses: int, outcome: Outcome[Placed[Healed]]) -> None:
         try:
             placed = outcome()
         except BackendUnavailable as problem:
@@ -211,7 +212,10 @@ class Rooms:
             return
         if room.replica.stale or placed.position.epoch != room.replica.position.epoch:
             self.load(room, placed.position, placed.value.entries, losses)
-        room.dirty = False
+        for client_id, change in placed.value.left.items():
+            user = room.left_unheard.get(client_id)
+            self._listener.notice(MemberLeft(client_id, user, room.name, change.member))
+        room.left_unheard.clear()
         self._end_healing(room, None)
         if room.heal_again or room.replica.stale or room.replica.doubtful:
             self.heal(room)

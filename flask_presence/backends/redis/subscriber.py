@@ -203,14 +203,17 @@ class Subscriber:
                 pubsub, new, old = self._loop.run(self._next)
         except (RedisError, OSError, ValueError, AttributeError, RuntimeError):
             log.debug("a subscription could not be sent; the reader notices, and makes all of them anew", exc_info=True)
-            self._loop.run(self.reset)
-        finally:
-            self._writing = False
+            self._loop.run(self._stop_writing)
+
+    def _stop_writing(self) -> None:
+        self._writing = False
+        self.reset()
 
     def _next(self) -> tuple[Any, list[str], list[str]]:
         new = [topic for topic in self._new if topic in self._topics]
         old = [topic for topic in self._old if topic not in self._topics]
         self._new, self._old = [], []
+        self._writing = bool(self._pubsub is not None and (new or old))
         return self._pubsub, new, old
 
     def _disconnect(self, pubsub: Any) -> None:

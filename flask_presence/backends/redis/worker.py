@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from ...domain.channels import ChannelName
 from ...domain.errors import BackendUnavailable, NotFound, NotMember
@@ -32,6 +32,9 @@ from .room import Room
 from .rooms import Rooms
 from .subscriber import Subscriber
 
+ORDER_MARGIN: Final = 2.0
+"""Seconds before the last sign of life of a lost subscription from when on orders may have been missed."""
+
 
 class Worker:
     """One process's part in the service."""
@@ -46,8 +49,10 @@ class Worker:
         self._max_info = max_info
         self._nodes = nodes
         self.link = Link(fence=lease - 2 * heartbeat(lease))
-        self._pipeline = Pipeline(client, loop, self._failed, self._worked)
-        self._keeper = Keeper(nodes, self._pipeline, self.link, listener, lease, self._reborn)
+        self._pipeline = Pipeline(client, loop, self._failed)
+        self._keeper = Keeper(
+            nodes, self._pipeline, self.link, listener, lease, self._reborn, self._returned, self._failed
+        )
         self._operations = Operations(keys, self._keeper.node, max_info)
         self._subscriber = Subscriber(client, loop, self._hear, self._lost, self._is_behind)
         self._rooms = Rooms(keys, lambda: self._operations, self._pipeline, self._subscriber, listener, keep=lease / 2)
@@ -55,7 +60,8 @@ class Worker:
         self._probe_after = lease / 2
         self._probed_at = 0.0
         self._obeyed: dict[str, float] = {}
-        self._orders_since = 0
+        self._deaf_since = 0
+        self.ended = False
 
     def begin(self) -> None:
         """Come to life. Heartbeats before anything else, as the pipeline keeps the order."""
@@ -69,6 +75,8 @@ class Worker:
         self._subscriber.listen()
 
     def catch_up(self) -> bool:
+        if self.ended:
+            return False
         self.tick(time.monotonic())
         return self._subscriber.catch_up()
 
@@ -78,8 +86,6 @@ class Worker:
         if self.link.up:
             self._rooms.tick(now)
             self._probe(now)
-        if self._subscriber.connected and self._keeper.now:
-            self._orders_since = self._keeper.now
 
     def end(self) -> Pending[None]:
         """This process has no sockets any more; settled when Redis knows that, or others will have to find out."""
@@ -90,6 +96,7 @@ class Worker:
 
     def disconnect(self) -> None:
         """Let go of what this process is connected by."""
+        self.ended = True
         self._subscriber.close()
         self._client.close()
 
@@ -122,10 +129,10 @@ class Worker:
         if not room.has(client_id):
             return room.leaving.get(client_id)
         room.goes(client_id)
-        if not self.link.up:
-            room.dirty = True
-            return None
         user = self._keeper.user_of(client_id) if channel.type == "presence" else None
+        if not self.link.up:
+            self._left_unheard(room, client_id, user)
+            return None
 
         def left(outcome: Outcome[Change | None]) -> Change | None:
             del room.leaving[client_id]
@@ -134,7 +141,7 @@ class Worker:
             except (NotFound, NotMember):
                 return None  # Redis has lost the connection, as was meant
             except BackendUnavailable:
-                room.dirty = True
+                self._left_unheard(room, client_id, user)
                 raise
 
         operation = self._operations.leave(channel, client_id, user, hold, room.replica.position)
@@ -230,7 +237,13 @@ class Worker:
         if order.origin != self.node:
             self.obey_here(order).when(lambda closed: self._pipeline.run(orders.report(self._keys, order, closed())))
 
+    def _left_unheard(self, room: Room, client_id: str, user: User | None) -> None:
+        room.dirty = True
+        room.left_unheard[client_id] = user
+
     def _lost(self) -> None:
+        if not self._deaf_since:
+            self._deaf_since = self._keeper.time_at(self._subscriber.heard_at - ORDER_MARGIN)
         self._rooms.lost()
         self._subscriber.want(self._keys.control).when(self._make_up)
 
@@ -239,16 +252,20 @@ class Worker:
 
         def obey(outcome: Outcome[list[orders.Order]]) -> None:
             try:
-                for order in outcome():
-                    self._obey(order)
+                given = outcome()
             except BackendUnavailable:
                 self._subscriber.reset()  # then this is done once more
+                return
+            self._deaf_since = 0
+            for order in given:
+                self._obey(order)
 
         try:
             subscribed()
         except BackendUnavailable:
             return
-        self._pipeline.run(orders.missed(self._keys, self._orders_since)).when(obey)
+        if self._deaf_since:
+            self._pipeline.run(orders.missed(self._keys, self._deaf_since)).when(obey)
 
     def _failed(self, problem: BackendUnavailable) -> None:
         self.link.failed(problem)
@@ -256,10 +273,9 @@ class Worker:
         self._subscriber.give_up(problem)
         self._rooms.give_up(problem)
 
-    def _worked(self) -> None:
-        if self.link.worked():
-            self._rooms.look_soon()
-            self._keeper.tell_again()
+    def _returned(self) -> None:
+        self._rooms.look_soon()
+        self._keeper.tell_again()
 
     def _reborn(self) -> list[str]:
         self._operations = Operations(self._keys, self._keeper.node, self._max_info)

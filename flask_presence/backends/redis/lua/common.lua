@@ -43,13 +43,17 @@ end
 local function close_if_empty()
   if is_empty() then
     redis.call('HDEL', state, 'c')
-    redis.call('EXPIRE', state, 3600)
+    redis.call('EXPIRE', state, 300)
   end
+end
+
+local function has_session(user)
+  return redis.call('ZLEXCOUNT', sessions, '[' .. user .. '\0', '(' .. user .. '\1') > 0
 end
 
 -- Take a user off the list who has neither a connection nor a hold; their entry, if that is so.
 local function drop(topic, at, client, user)
-  if redis.call('ZLEXCOUNT', sessions, '[' .. user .. '\0', '(' .. user .. '\1') > 0 then return '' end
+  if has_session(user) then return '' end
   if redis.call('HEXISTS', held, user) == 1 then return '' end
   local entry = redis.call('HGET', members, user)
   if not entry then return '' end

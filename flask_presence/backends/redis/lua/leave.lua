@@ -1,9 +1,11 @@
--- A connection goes; with its user's last one the user, unless held.
+-- A connection goes; with its user's last one the user, unless held. Who has another connection needs no hold.
 -- KEYS  the channel's five, 6 set of the node's own connections
 -- ARGV  1 topic 2 known epoch 3 client 4 until when the user is held, in ms ('': not at all)
 -- gives {'ok', epoch, number, entry of a user who has left or ''} | {'not_found'} | {'not_member'}
-local topic, client, at = ARGV[1], ARGV[3], epoch(ARGV[2])
+local topic, client = ARGV[1], ARGV[3]
 redis.call('SREM', KEYS[6], client)
+if redis.call('EXISTS', state) == 0 then return {'not_found'} end
+local at = epoch(ARGV[2])
 local whose = redis.call('HGET', connections, client)
 if not whose then
   if is_empty() then
@@ -16,7 +18,7 @@ redis.call('HDEL', connections, client)
 local user, entry = split(whose), ''
 if user ~= '' then
   redis.call('ZREM', sessions, user .. '\0' .. client)
-  if ARGV[4] ~= '' then redis.call('HSET', held, user, ARGV[4]) end
+  if ARGV[4] ~= '' and not has_session(user) then redis.call('HSET', held, user, ARGV[4]) end
   entry = drop(topic, at, client, user)
 end
 close_if_empty()

@@ -13,7 +13,7 @@ for _, client in ipairs(taken) do
       local entry = ''
       if user ~= '' then
         redis.call('ZREM', sessions, user .. '\0' .. client)
-        if ARGV[5] ~= '' then redis.call('HSET', held, user, ARGV[5]) end
+        if ARGV[5] ~= '' and not has_session(user) then redis.call('HSET', held, user, ARGV[5]) end
         entry = drop(ARGV[1], at, '', user)
       end
       table.insert(reply, client)

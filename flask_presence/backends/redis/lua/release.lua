@@ -2,6 +2,7 @@
 -- KEYS  the channel's five
 -- ARGV  1 topic 2 known epoch 3 user 4 only if the hold ends by then, in ms ('': in any case)
 -- gives entry of a user who has left or ''
+if redis.call('EXISTS', state) == 0 then return {''} end
 local at, until_when = epoch(ARGV[2]), redis.call('HGET', held, ARGV[3])
 local entry = ''
 if until_when and (ARGV[4] == '' or tonumber(until_when) <= tonumber(ARGV[4])) then

@@ -2,11 +2,8 @@
 -- KEYS  the channel's five
 -- ARGV  1 topic 2 known epoch 3 client 4 version with which 5 was made 5 document merged ('': no change)
 -- gives {'ok', epoch, number, entry, changed} | {'merge', entry} | {'not_found'} | {'not_listed'} | {'not_member'}
+if redis.call('EXISTS', state) == 0 or is_empty() then return {'not_found'} end
 local at = epoch(ARGV[2])
-if is_empty() then
-  close_if_empty()
-  return {'not_found'}
-end
 local whose = redis.call('HGET', connections, ARGV[3])
 if not whose then return {'not_member'} end
 local user = split(whose)
