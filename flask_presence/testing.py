@@ -51,7 +51,7 @@ class InlineLoop:
     def settle(self) -> None:
         """Run what has been spawned, and what that spawns, and take in what others did, until nothing is left."""
         self._sources = [source for source in self._sources if not source.ended]
-        while self._waiting or any(source.catch_up() for source in self._sources):
+        while any(source.catch_up() for source in self._sources) or self._waiting:
             while self._waiting:
                 self._waiting.popleft()()
 

@@ -191,3 +191,33 @@ def test_order_given_while_deaf(place: Place) -> None:
         cut_subscriptions(place)
     place.servers[0].json('/call/disconnect?arguments={"user_id":"eve"}')
     assert eve.wait_closed()[0] == 4403
+
+
+def test_order_given_in_silence(program: str) -> None:
+    """Nor does it help that the subscription was open, and silent, when it was said."""
+    with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
+        near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": LEASE}
+        far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
+        with running(**near) as one, running(**far) as other, client(other, "eve") as eve:
+            eve.join("presence-room")
+            proxy.mute()
+            assert one.json('/call/disconnect?arguments={"user_id":"eve"}') == 0
+            assert eve.wait_closed()[0] == 4403
+
+
+def test_left_meanwhile_is_told(place: Place) -> None:
+    """The application hears that a member left although Redis was away when they did."""
+    bob = place.members[1]
+    place.redis_server.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: place.members[0].request("join", channel="other")["type"] == "error")
+    assert bob.request("leave", channel="presence-room")["type"] == "channel:left"
+    place.redis_server.process.send_signal(signal.SIGCONT)
+    settled(place.members[0], [("member_left", "bob")])
+    names: list[str] = []
+
+    def is_told() -> bool:
+        names[:] = [event["name"] for event in place.servers[0].json(f"/heard/{bob.id}")]
+        return "member.left" in names
+
+    wait_until(is_told)
+    assert names.count("member.left") == 1

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import secrets
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
+from flask import Flask
+from flask_jwt_extended import JWTManager
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from flask_presence import Presence
+
 from ..support.redis_server import RedisServer
+from ..support.server import wait_until
 from ..unit.test_life import Life
 
 
@@ -32,10 +39,33 @@ def test_life(redis_server: RedisServer, workers: int) -> None:
                 return closed.result()
 
     few = settings(
-        max_examples=50,
+        max_examples=25,
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
     run_state_machine_as_test(RedisLife, settings=few)
+
+
+def test_clients_one_after_another(redis_server: RedisServer, prefix: str) -> None:
+    """Test clients that come and go leave nothing in Redis, and wait for nobody in between."""
+    app = Flask("life")
+    app.config.update(
+        JWT_SECRET_KEY="a secret of thirty-two characters",
+        PRESENCE_BACKEND=redis_server.url,
+        PRESENCE_REDIS_PREFIX=prefix,
+        PRESENCE_LEASE=1,
+    )
+    JWTManager(app)
+    presence = Presence(app)
+    for number in range(5):
+        with presence.test_client(user="ann", app=app) as ann:
+            ann.join("presence-room", user_info={"n": number})
+            if number == 0:
+                end = time.monotonic() + 1.2  # longer than its lease, as one who stops in a debugger
+                wait_until(lambda end=end: time.monotonic() > end)  # type: ignore[misc]
+            assert ann.update("presence-room", x=number)["member"]["x"] == number
+    keys = redis.Redis(port=redis_server.port, decode_responses=True)
+    assert keys.smembers(f"{prefix}:nodes") == set()
+    assert all(keys.ttl(key) > 0 for key in keys.scan_iter(f"{prefix}:channel:*"))

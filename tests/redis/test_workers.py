@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from flask import Flask
 
 from flask_presence import Presence
@@ -339,3 +340,81 @@ def test_kill_with_grace(config: dict[str, Any]) -> None:
         left = watcher.event()
         assert (left["type"], left["member"]["id"]) == ("presence:member_left", "bob")
         assert watcher.silent()
+
+
+def test_stop_with_much_to_leave(redis_server: RedisServer, config: dict[str, Any]) -> None:
+    """A worker that stops while its clients are in hundreds of channels leaves nobody behind, and is forgotten."""
+    prefix = "test-leave-all"
+    options = config | {"PRESENCE_REDIS_PREFIX": prefix, "PRESENCE_GRACE": 1, "PRESENCE_DRAIN": 0.2}
+    keys = redis.Redis(port=redis_server.port, decode_responses=True)
+    with running(**options) as watched, ExitStack() as stack:
+        watcher = stack.enter_context(client(watched, "watcher"))
+        watcher.join("presence-0-0")
+        with running(PRESENCE_RATE_LIMIT=None, **options) as server:
+            for user in range(6):
+                one = stack.enter_context(client(server, f"user-{user}"))
+                for number in range(100):
+                    one.join(f"presence-{user}-{number}")
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(30)
+        settled(watcher, [("member_joined", "user-0"), ("member_left", "user-0")])
+
+        def is_clean() -> bool:
+            held = keys.zcard(f"{prefix}:holds"), keys.hlen(f"{prefix}:holders")
+            listed = sum(int(keys.hlen(name)) for name in keys.scan_iter(f"{prefix}:channel:*:members", count=1000))
+            return (held, listed, keys.scard(f"{prefix}:nodes")) == ((0, 0), 1, 1)
+
+        wait_until(is_clean)
+
+
+def test_claims_outlive_a_worker(config: dict[str, Any]) -> None:
+    """What is heard of a dead worker's connections has their users with their claims, as ever."""
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-claims"}
+    with running(**options) as doomed, running(**options) as other, ExitStack() as stack:
+        stack.enter_context(client(other, "watcher")).join("presence-room")
+        ann = stack.enter_context(client(doomed, "ann", claims={"teams": ["red"]}))
+        ann.join("presence-room")
+        os.kill(pid_of(ann), signal.SIGKILL)
+        heard: list[dict[str, Any]] = []
+
+        def is_over() -> bool:
+            heard[:] = other.json(f"/heard/{ann.id}")
+            return "client.disconnected" in [event["name"] for event in heard]
+
+        wait_until(is_over)
+        assert [event["teams"] for event in heard] == [["red"]] * 3
+
+
+def test_clean_leave_after_coming_back(config: dict[str, Any]) -> None:
+    """Who came back within the grace and then leaves has left, at once."""
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-came-back", "PRESENCE_GRACE_ABRUPT": 30}
+    with running(**options) as one, running(**options) as other, ExitStack() as stack:
+        watcher = stack.enter_context(client(one, "watcher"))
+        watcher.join("presence-room")
+        lost, back = (stack.enter_context(client(server, "ann")) for server in (one, other))
+        lost.join("presence-room")
+        back.join("presence-room")
+        lost.socket.socket.close()
+        wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 1)
+        back.request("leave", channel="presence-room")
+        settled(watcher, [("member_joined", "ann"), ("member_left", "ann")])
+
+
+def test_looking_for_what_is_not_there(redis_server: RedisServer, connect: Connect, config: dict[str, Any]) -> None:
+    """Requests about channels that nobody is in write nothing into Redis."""
+    keys, prefix = redis.Redis(port=redis_server.port), config["PRESENCE_REDIS_PREFIX"]
+    one = connect("ann")
+    before = set(keys.scan_iter(f"{prefix}:channel:*", count=1000))
+    for number in range(20):
+        assert one.request("channel:update", channel=f"presence-no-{number}", userInfo={"x": 1})["type"] == "error"
+        assert one.request("leave", channel=f"no-{number}")["code"] == "NOT_FOUND"
+    assert set(keys.scan_iter(f"{prefix}:channel:*", count=1000)) <= before
+
+
+def test_joins_without_end(config: dict[str, Any], name: str) -> None:
+    """Many joins to a quiet channel are no sign that something is wrong."""
+    with running(PRESENCE_RATE_LIMIT=None, **config) as server, client(server) as one:
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            one.join(f"quiet-{name}")
+        assert "were lost" not in server.log()

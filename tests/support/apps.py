@@ -116,6 +116,7 @@ def add_handlers(presence: Presence) -> None:
             key: str(value) for key, value in vars(event).items() if key not in ("user", "member", "raw")
         }
         shape["user"] = event.user.id if event.user else None
+        shape["teams"] = event.user.claims.get("teams") if event.user else None
         shape["jwt"] = get_jwt().get("sub")
         if hasattr(event, "raw"):
             shape["data"] = event.data
