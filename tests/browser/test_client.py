@@ -352,9 +352,9 @@ def test_talking_at_once(open_tab: OpenTab) -> None:
     ann = open_tab("ann", options="token, auth: 'message'")
     ann.do("void watch(window.room = presence.join('presence-once', {away: true}))")
     ann.do(
-        "new Promise((done) => presence.on('state', (state) => state === 'connected' &&"
-        " done(Promise.all([room.update({away: false}), room.send('message')]))))"
-        " && (presence.state === 'connected' ? 1 : 1)"
+        "(window.ask = () => void Promise.all([room.update({away: false}), room.send('message')]),"
+        " void (presence.state === 'connected' ? ask()"
+        " : presence.on('state', (state) => state === 'connected' && ask())))"
     )
     ann.wait("presence.state === 'connected' && room.me?.away === false")
     assert ann.do("presence.join('presence-twice').send('message')") == {"delivered": 0}
