@@ -47,7 +47,6 @@ class Worker:
         self._keys = keys
         self._listener = listener
         self._max_info = max_info
-        self._nodes = nodes
         self.link = Link(fence=lease - 2 * heartbeat(lease))
         self._pipeline = Pipeline(client, loop, self._failed)
         self._keeper = Keeper(
