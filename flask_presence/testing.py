@@ -51,9 +51,17 @@ class InlineLoop:
     def settle(self) -> None:
         """Run what has been spawned, and what that spawns, and take in what others did, until nothing is left."""
         self._sources = [source for source in self._sources if not source.ended]
-        while any(source.catch_up() for source in self._sources) or self._waiting:
+        while True:
             while self._waiting:
                 self._waiting.popleft()()
+            # What has been spawned meanwhile may be what others wait for, so that comes before any waiting.
+            if self._catch_up(patient=False) or self._waiting:
+                continue
+            if not self._catch_up(patient=True) and not self._waiting:
+                return
+
+    def _catch_up(self, *, patient: bool) -> bool:
+        return any(source.catch_up(patient=patient) for source in self._sources)
 
 
 class _Identity(str):

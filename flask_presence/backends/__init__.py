@@ -61,8 +61,9 @@ class Source(Protocol):
     def listen(self) -> None:
         """Hear and pass on, for ever; may block."""
 
-    def catch_up(self) -> bool:
-        """Pass on what has come, and wait for what this process knows to be on its way; whether there was any."""
+    def catch_up(self, *, patient: bool) -> bool:
+        """Pass on what has come, and, if `patient`, wait a while for what is known to be on its way; whether there was
+        anything."""
 
 
 class Backend(Protocol):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
@@ -113,15 +114,16 @@ class Subscriber:
                 self._loop.sleep(min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1))  # noqa: S311
         self._loop.run(lambda: self._lose(None))
 
-    def catch_up(self) -> bool:
+    def catch_up(self, *, patient: bool) -> bool:
+        """As in `Source`."""
         if self._closed:
             return False
         try:
             if self._pubsub is None:
                 self._connect()
-            heard = False
-            while self._take_one(PATIENCE if self._is_behind else 0):
-                heard = True
+            heard = self._take_one(PATIENCE if patient and self._is_behind else 0)
+            while heard and self._take_one(0):
+                continue
         except (RedisError, OSError) as problem:
             self._lose(problem)
             return False
@@ -158,6 +160,8 @@ class Subscriber:
 
     def _take_one(self, patience: float) -> bool:
         """Hear one message, if one comes in that many seconds."""
+        if self._pubsub.connection is None:
+            raise ConnectionLost("the connection was closed, so as to be made anew")
         message = self._pubsub.get_message(timeout=patience)
         if message is None:
             return False

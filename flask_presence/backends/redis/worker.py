@@ -73,11 +73,11 @@ class Worker:
     def listen(self) -> None:
         self._subscriber.listen()
 
-    def catch_up(self) -> bool:
+    def catch_up(self, *, patient: bool) -> bool:
         if self.ended:
             return False
         self.tick(time.monotonic())
-        return self._subscriber.catch_up()
+        return self._subscriber.catch_up(patient=patient)
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
