@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -68,13 +69,14 @@ class FlaskApplication:
             if guard is None:
                 return Verdict(True)
             name = f"{getattr(guard, '__module__', '')}.{getattr(guard, '__qualname__', guard)}"
+            began = time.monotonic()
             try:
                 answer = guard(_copied(user), channel, user_info)
             except BaseException as problem:  # gevent.Timeout and SystemExit deny like the others
                 text = "guard %s failed; %.200r was denied"
                 self._complaints.complain(f"guard {name}", logging.ERROR, text, name, str(channel), problem=problem)
-                return Verdict(False)
-            verdict = read_verdict(answer)
+                return Verdict(False, mistake="it raised", seconds=time.monotonic() - began)
+            verdict = dataclasses.replace(read_verdict(answer), seconds=time.monotonic() - began)
             if verdict.mistake:
                 text = "guard %s denied %.200r: %s"
                 self._complaints.complain(f"guard {name}", logging.ERROR, text, name, str(channel), verdict.mistake)

@@ -27,6 +27,7 @@ from .settings import Settings
 from .shutdown import Shutdown
 from .transport.codec import encode_frame
 from .transport.endpoint import Endpoint, Limits
+from .transport.loops import sleep_beside
 from .transport.takeover import Takeover
 
 TICK: Final = 0.25
@@ -75,6 +76,7 @@ class Service:
         self._endpoint: Endpoint | None = None
         self._shutdown = Shutdown(self)
         self._complained = False
+        self._ticked_at = 0.0
         problem = self._origin_problem()
         if problem:
             raise ConfigurationError(problem)
@@ -91,6 +93,13 @@ class Service:
         """Wait, without holding up the event loop."""
         if self._endpoint is not None:
             self._endpoint.loop.sleep(seconds)
+
+    def wait(self, seconds: float) -> None:
+        """As `sleep`, also where there has been no socket yet."""
+        if self._endpoint is not None:
+            self._endpoint.loop.sleep(seconds)
+        else:
+            sleep_beside(seconds)
 
     def goodbye(self, spread: float, patience: float) -> None:
         """Close every connection within `spread` seconds; wait `patience` seconds for the peers and for the
@@ -159,11 +168,18 @@ class Service:
                     ping_timeout=settings.ping_timeout,
                 )
                 loop = takeover.new_loop()
-                endpoint = loop.run(lambda: Endpoint(loop, limits))
-                loop.run(lambda: loop.every(TICK, self.hub.tick))
-                self.hub.run_on(loop, endpoint.send_all)
+                endpoint = loop.run(lambda: Endpoint(loop, limits, self.hub.meter))
+                self._ticked_at = time.monotonic()
+                loop.run(lambda: loop.every(TICK, self._tick))
+                self.hub.run_on(loop, endpoint)
                 self._endpoint = endpoint
             return self._endpoint
+
+    def _tick(self) -> None:
+        moment, now = time.monotonic(), time.time()
+        self.hub.lagged(now, max(0.0, moment - self._ticked_at - TICK))
+        self._ticked_at = moment
+        self.hub.tick(now)
 
     def _origin_problem(self) -> str | None:
         if ANY not in self.settings.allowed_origins:

@@ -6,7 +6,7 @@ Nothing here knows a connection, only client ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.errors import ConfigurationError
 from ..domain.events import Event
 from ..domain.members import Member, User
+from ..domain.readings import Reading, Survey
 from ..domain.roster import Change, Joined, Updated
 from .pending import Pending
 
@@ -34,6 +35,9 @@ class Listener(Protocol):
 
     def notice(self, event: Event) -> None:
         """Have the application hear of what happened to a connection that no process has any more."""
+
+    def reading(self) -> Reading:
+        """What this process has counted, and how it is."""
 
 
 class Loop(Protocol):
@@ -145,6 +149,17 @@ class Backend(Protocol):
 
     def connections(self) -> int:
         """All open connections of the service."""
+
+    def connections_of(self, name: str) -> Mapping[str, int]:
+        """How many connections each member has in a presence channel, by user id; 0 for one who is held."""
+
+    def survey(self) -> Survey:
+        """What all processes of the service are doing."""
+
+    def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
+        """The changes of the member list of one channel, or of all, from now on and without end; `None` while there
+        are none, before which a `blocking` backend has waited for up to a second. Some may be missed, by who does not
+        keep up, and while the state store is cut off."""
 
 
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix")

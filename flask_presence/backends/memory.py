@@ -5,17 +5,22 @@ Law: plain dictionaries, changed without a greenlet switch; must be called in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import MemberLeft
 from ..domain.members import Member, User
+from ..domain.readings import Survey
 from ..domain.roster import Change, Joined, Roster, Updated
 from ..domain.timestamps import from_epoch
 from . import Listener, Loop
 from .pending import Pending
+
+MAX_UNSEEN: Final = 10000
+"""Changes that a watcher may be behind; older ones are dropped."""
 
 
 class _Hold(NamedTuple):
@@ -37,6 +42,7 @@ class MemoryBackend:
         self._listener: Listener
         self._clients: dict[str, User | None] = {}
         self._holds: dict[tuple[ChannelName, str], _Hold] = {}
+        self._watchers: tuple[tuple[str | None, deque[tuple[ChannelName, Change]]], ...] = ()
 
     def bind(self, listener: Listener) -> None:
         self._listener = listener
@@ -116,6 +122,22 @@ class MemoryBackend:
     def counts(self) -> tuple[int, dict[str, int]]:
         return self._roster.counts()
 
+    def connections_of(self, name: str) -> Mapping[str, int]:
+        return self._roster.connections_of(name)
+
+    def survey(self) -> Survey:
+        return Survey((self._listener.reading(),), {}, {})
+
+    def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
+        unseen: deque[tuple[ChannelName, Change]] = deque(maxlen=MAX_UNSEEN)
+        watcher = (name, unseen)
+        self._watchers = (*self._watchers, watcher)
+        try:
+            while True:
+                yield unseen.popleft() if unseen else None
+        finally:
+            self._watchers = tuple(other for other in self._watchers if other is not watcher)
+
     def _release(self, *places: tuple[ChannelName, str], now: datetime) -> None:
         for place in places:
             channel, user_id = place
@@ -128,3 +150,6 @@ class MemoryBackend:
     def _announce(self, channel: ChannelName, change: Change | None, exclude: str | None, now: datetime) -> None:
         if change is not None:
             self._listener.announce(channel, change, exclude, now)
+            for name, unseen in self._watchers:
+                if name in (None, channel):
+                    unseen.append((channel, change))

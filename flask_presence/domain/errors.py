@@ -27,7 +27,7 @@ Law: one class per wire code; `message` is safe to send to a client, never text 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class PresenceError(Exception):
@@ -114,6 +114,10 @@ class RateLimitExceeded(RequestError):
 
 class InternalError(RequestError):
     code = "INTERNAL_ERROR"
+
+
+ERROR_CODES: Final[tuple[str, ...]] = tuple(sorted(kind.code for kind in RequestError.__subclasses__()))
+"""Every code that an `error` frame may have."""
 
 
 class BackendUnavailable(PresenceError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .channels import MAX_NAME_LENGTH, ChannelName
+from .meter import GuardOutcome
 from .text import sendable
 
 Guard = Callable[..., Any]
@@ -22,11 +23,19 @@ _BAD_PATTERN = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a guard's answer means. `mistake` is what the log should say about the guard itself."""
+    """What a guard's answer means. `mistake` is what the log should say about the guard itself; `seconds` how long it
+    took, `None` where no guard was asked."""
 
     allowed: bool
     reason: str | None = None
     mistake: str | None = None
+    seconds: float | None = None
+
+    @property
+    def outcome(self) -> GuardOutcome:
+        if self.allowed:
+            return "allowed"
+        return "failed" if self.mistake else "denied"
 
 
 def deny(reason: str | None = None) -> dict[str, Any]:

@@ -173,6 +173,11 @@ class Roster:
         room = self._rooms.get(name)
         return room.members() if room else ()
 
+    def connections_of(self, name: str) -> dict[str, int]:
+        """How many connections each member has in a presence channel, by user id; 0 for one who is held."""
+        room = self._rooms.get(name)
+        return {user_id: len(entry.connections) for user_id, entry in room.present.items()} if room else {}
+
     def counts(self) -> tuple[int, dict[str, int]]:
         """The sum of the channels' member counts, and the number of channels by type."""
         total = 0

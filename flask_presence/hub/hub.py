@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..backends import Backend, Loop
 from ..backends.pending import Outcome, Pending, then, when_all
@@ -29,10 +29,12 @@ from ..domain.events import (
 )
 from ..domain.frozen import freeze
 from ..domain.members import Member, User
+from ..domain.meter import Meter
+from ..domain.readings import Busy, Lag, Outbox, Reading, Survey, Traffic
 from ..domain.roster import Change
 from .audience import Audience
 from .handlers import EventQueue
-from .ports import Application, Connection, Credential, Policy
+from .ports import Application, Connection, Credential, Policy, Transport
 from .requests import RequestHandler
 from .session import Session
 from .tokens import TokenWatch
@@ -40,15 +42,12 @@ from .tokens import TokenWatch
 T = TypeVar("T")
 log = logging.getLogger("flask_presence")
 
-SendAll = Callable[[Sequence[Any], bytes, Any], None]
-"""A frame to all in the sequence, which never changes, but one."""
-
 
 class Hub:
     """Owner of the sessions and of who hears which channel.
 
     `frame` turns a message's JSON into what a `Connection` takes; it is called once for a broadcast,
-    however many hear it.
+    however many hear it. `meter` counts what happens here.
     """
 
     def __init__(
@@ -61,7 +60,11 @@ class Hub:
         self.sessions: dict[str, Session] = {}
         self._audiences: dict[str, Audience] = {}
         self._loop: Loop | None = None
-        self._send_all: SendAll = _send_each
+        self._transport: Transport | None = None
+        self.meter = Meter()
+        self._traffic = Traffic()
+        self._busy = Busy()
+        self._lag = Lag()
         self.handle = RequestHandler(self).handle
         self._events = EventQueue(self)
         self._tokens = TokenWatch(self)
@@ -77,14 +80,14 @@ class Hub:
         assert self._loop is not None, "the hub has no connections yet, so nothing runs"
         return self._loop
 
-    def run_on(self, loop: Loop, send_all: SendAll | None = None) -> None:
-        """Use `loop` from now on, and `send_all` for broadcasts where the transport has a faster way than one
-        `send` after another. `RuntimeError` while connections live on another loop."""
+    def run_on(self, loop: Loop, transport: Transport | None = None) -> None:
+        """Use `loop` from now on, and `transport` for what concerns all connections, if they have one in common.
+        `RuntimeError` while connections live on another loop."""
         if self._loop is not loop and self.sessions:
             raise RuntimeError("the connections of this process run on another event loop")
         self._loop = loop
+        self._transport = transport
         self.backend.start(loop)
-        self._send_all = send_all or _send_each
 
     @staticmethod
     def now() -> datetime:
@@ -100,13 +103,16 @@ class Hub:
         self.sessions[session.id] = session
         self.backend.opened(session.id, session.user)
         self._tokens.add(session)
-        connection.answer(self.frame(wire.connected(session.id, session.user, self.now())))
+        self.meter.opened += 1
+        self.answer(session, wire.connected(session.id, session.user, self.now()))
         self.emit(session, ClientConnected(session.id, session.user))
 
     def disconnected(self, session: Session, code: int, reason: Reason) -> None:
         """The session's connection is gone: out of its channels, and out of sight."""
         del self.sessions[session.id]
         self._tokens.discard(session)
+        self.meter.close(code)
+        self.meter.slow += reason == "slow"
         leaving = []
         for channel in list(session.channels.values()):
             try:
@@ -145,6 +151,7 @@ class Hub:
         if audience is None:
             audience = self._audiences[channel] = Audience()
         audience.add(session.id, session.connection)
+        self.meter.joins[channel.type] += 1
 
     def leave(self, session: Session, channel: ChannelName, reason: Reason) -> Pending[None] | None:
         """Take the session out of a channel that it is in.
@@ -204,9 +211,26 @@ class Hub:
         audience = self._audiences.get(channel)
         if audience is None:
             return 0
-        skipped = audience.get(exclude)
-        self._send_all(audience.everyone, self.frame(payload), skipped)
-        return len(audience) - (skipped is not None)
+        skipped, frame = audience.get(exclude), self.frame(payload)
+        if self._transport is not None:
+            self._transport.send_all(audience.everyone, frame, skipped)
+        else:
+            for connection in audience.everyone:
+                if connection is not skipped:
+                    connection.send(frame)
+        count = len(audience) - (skipped is not None)
+        self.meter.deliveries += count
+        self._busy.current[channel] = self._busy.current.get(channel, 0) + 1
+        return count
+
+    def answer(self, session: Session, payload: bytes) -> None:
+        """Send a frame's JSON to one connection alone."""
+        self.meter.answers += 1
+        session.connection.answer(self.frame(payload))
+
+    def reading(self) -> Reading:
+        outbox = self._transport.outbox() if self._transport is not None else Outbox()
+        return Reading(self.meter.counts(), dict(self._traffic.slots), self._busy.rates(), outbox, self._lag.worst)
 
     def announce(self, channel: ChannelName, change: Change, exclude: str | None, now: datetime) -> None:
         self.deliver(channel, wire.member_event(channel, change, now), exclude)
@@ -224,7 +248,14 @@ class Hub:
         if now is None:
             now = self.now().timestamp()
         self._tokens.look_after(now)
+        self._traffic.note(now, self.meter.received, self.meter.sent)
+        self._busy.turn(now)
         self.backend.tick(now)
+
+    def lagged(self, now: float, seconds: float) -> None:
+        """The loop came to something that many seconds after it was due; `now` in epoch seconds."""
+        self.meter.lag.observe(seconds)
+        self._lag.note(now, seconds)
 
     # For the server's own code
 
@@ -247,6 +278,14 @@ class Hub:
             return Stats(sum(by_type.values()), total, freeze(by_type), self.backend.connections())
 
         return self._ask(count)
+
+    def survey(self) -> Survey:
+        """What all processes of the service are doing."""
+        return self._ask(self.backend.survey)
+
+    def connections_of(self, name: str) -> Mapping[str, int]:
+        """How many connections each member has in a presence channel; 0 for one who is held."""
+        return self._ask(lambda: self.backend.connections_of(name))
 
     def check(self) -> None:
         """Raise `BackendUnavailable` where the state store does not answer."""
@@ -278,13 +317,8 @@ class Hub:
 
     def _detach(self, session: Session, channel: ChannelName) -> None:
         del session.channels[channel]
+        self.meter.leaves[channel.type] += 1
         audience = self._audiences[channel]
         audience.remove(session.id)
         if not audience:
             del self._audiences[channel]
-
-
-def _send_each(connections: Sequence[Connection], frame: bytes, skipped: Connection | None) -> None:
-    for connection in connections:
-        if connection is not skipped:
-            connection.send(frame)

@@ -6,7 +6,7 @@ Law: interfaces only. The transport implements `Connection` (and the `Loop` of `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ from ..domain.channels import ChannelName
 from ..domain.events import Event, Reason
 from ..domain.guards import Verdict
 from ..domain.members import User
+from ..domain.meter import Meter
+from ..domain.readings import Outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,18 @@ class Connection(Protocol):
 
     def resume(self) -> None:
         """Read from the socket again."""
+
+
+class Transport(Protocol):
+    """All connections of the process. `meter` is the one that counts their bytes."""
+
+    meter: Meter
+
+    def send_all(self, connections: Sequence[Any], frame: bytes, skipped: Any) -> None:
+        """`Connection.send` to each in the sequence, which never changes, but to `skipped`."""
+
+    def outbox(self) -> Outbox:
+        """What waits for them."""
 
 
 class Application(Protocol):

@@ -107,7 +107,7 @@ class RequestHandler:
         else:
             if not isinstance(frame, Pending):
                 if frame is not None:
-                    session.connection.answer(self._hub.frame(wire.answer(frame, request.requestId)))
+                    self._hub.answer(session, wire.answer(frame, request.requestId))
             elif isinstance(request, wire.Message):
                 self._take_turn(session, request, lambda: frame)
             else:
@@ -141,7 +141,8 @@ class RequestHandler:
             session.finish()
 
     def _refuse(self, session: Session, problem: RequestError, request_id: Any) -> None:
-        session.connection.answer(self._hub.frame(wire.answer(wire.error(problem), request_id)))
+        self._hub.meter.errors[problem.code] += 1
+        self._hub.answer(session, wire.answer(wire.error(problem), request_id))
 
     def _log_fault(self, session: Session, request: wire.Request, problem: Exception) -> None:
         kind = type(request).__struct_config__.tag
@@ -190,6 +191,8 @@ class RequestHandler:
     def _enter_if(
         self, verdict: Verdict | None, session: Session, channel: ChannelName, info: dict[str, Any] | None
     ) -> Answer:
+        if verdict is not None and verdict.seconds is not None:
+            self._hub.meter.guards[verdict.outcome].observe(verdict.seconds)
         if not session.is_open:
             return None
         if verdict is None:
@@ -245,6 +248,7 @@ class RequestHandler:
 
     def _sent(self, session: Session, channel: ChannelName, request: wire.Message, delivered: int) -> wire.Frame:
         hub = self._hub
+        hub.meter.published += 1
         if hub.application.listens(MessageSent.name):
             hub.emit(session, MessageSent(session.id, session.user, channel, request.event, bytes(request.data)))
         return wire.Sent(channel=str(channel), delivered=delivered)

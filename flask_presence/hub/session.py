@@ -83,16 +83,21 @@ class Session:
         self._paused = False
 
     @property
+    def user_id(self) -> str | None:
+        return self.user.id if self.user else None
+
+    @property
     def token(self) -> str | None:
         """The token that the connection rests on, if it does on one."""
         return self.credential.token if self.credential else None
 
     def matches(self, user_id: str | None, client_id: str | None) -> bool:
         """Whether this is a connection of that user and with that client id; `None` stands for any."""
-        return user_id in (None, self.user and self.user.id) and client_id in (None, self.id)
+        return user_id in (None, self.user_id) and client_id in (None, self.id)
 
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         """A message from the client: handled now, or once those before it are done."""
+        self.hub.meter.received += 1
         admitted = self.admit()
         if not self.is_open:
             return

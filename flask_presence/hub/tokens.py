@@ -59,6 +59,7 @@ class TokenWatch:
             self._hub.loop.spawn(self._recheck, session, credential)
         elif end is not None and end - now <= WARN_BEFORE and not session.warned:
             session.warned = True
+            self._hub.meter.answers += 1
             session.connection.send(self._hub.frame(wire.auth_expiring(from_epoch(end))))
 
     def _recheck(self, session: Session, credential: Credential) -> None:

@@ -37,7 +37,12 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Handler(Protocol):
-    """Who a connection belongs to."""
+    """Who a connection belongs to: `id` and `user_id` name it to people."""
+
+    id: str
+
+    @property
+    def user_id(self) -> str | None: ...
 
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         """A whole message. The UTF-8 of a text has been checked, that of a binary message has not."""
@@ -217,6 +222,7 @@ class Connection:
             self._lose()
             return
         self._seen = time.monotonic()
+        self._endpoint.meter.bytes_received += len(data)
         for opcode, payload in self._in.feed(data):
             self._take(opcode, payload)
             if self._state != "open":
@@ -252,6 +258,7 @@ class Connection:
             except OSError:
                 self._lose(later=True)
                 return
+            self._endpoint.meter.bytes_sent += sent
             self._forget(sent)
             if sent < len(data):
                 self._set_writing(True)
@@ -327,7 +334,6 @@ class Connection:
         if not self._writing:
             self._write()
         if self._state == "open" and self._backlog - self._own > self._endpoint.limits.max_outbox:
-            self._endpoint.overflowed += 1
             self._end(1013, "slow")
             self._say_goodbye(codec.encode_close(1013, "Too slow"), SLOW_PATIENCE)
             self._endpoint.report_later(self)

@@ -6,11 +6,14 @@ looks after everybody. An endpoint is a friend of its connections: the hot path 
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ..domain.meter import Meter
+from ..domain.readings import SLOWEST, Blocked, Outbox
 from .loops import EventLoop
 
 if TYPE_CHECKING:
@@ -44,15 +47,15 @@ class _Broadcast:
 class Endpoint:
     """The connections that share an event loop: flushed together, looked after by one timer.
 
-    `overflowed` counts the connections that were closed because they read too slowly.
+    `meter` is told of their bytes.
     """
 
-    def __init__(self, loop: EventLoop, limits: Limits) -> None:
+    def __init__(self, loop: EventLoop, limits: Limits, meter: Meter | None = None) -> None:
         self.loop = loop
         self.limits = limits
         self.tick = max(0.02, min(1.0, limits.ping_interval / 4, limits.ping_timeout / 4))
         self.connections: set[Connection] = set()
-        self.overflowed = 0
+        self.meter = meter or Meter()
         self._dirty: list[Connection] = []
         self._broadcast: _Broadcast | None = None
         self._together = min(FLUSH_SIZE, limits.max_outbox)
@@ -64,6 +67,19 @@ class Endpoint:
         """End what is still there without another word."""
         for connection in list(self.connections):
             connection.reset()
+
+    def outbox(self) -> Outbox:
+        """What waits for the connections. Who is blocked is named by the `id` and `user_id` of their handler."""
+        waiting = 0
+        blocked: list[Connection] = []
+        for connection in self.connections:
+            if connection._frames:
+                waiting += connection._backlog
+                if connection._writing:
+                    blocked.append(connection)
+        slowest = heapq.nlargest(SLOWEST, blocked, key=lambda connection: connection._backlog)
+        named = (Blocked(one._handler.id, one._handler.user_id, one._backlog) for one in slowest)
+        return Outbox(waiting, slowest[0]._backlog if slowest else 0, len(blocked), tuple(named))
 
     def send_all(self, connections: Sequence[Connection], frame: bytes, skipped: Connection | None) -> None:
         """`Connection.send` to each but `skipped`, without a call for each. The sequence must not change.
@@ -145,10 +161,12 @@ class Endpoint:
                 except OSError:
                     sent = 0  # full, or broken: the next attempt will tell
                 if sent == connection._backlog:
+                    self.meter.bytes_sent += sent
                     frames.clear()
                     connection._backlog = connection._own = 0
                     connection._half_sent = False
                     continue
+                self.meter.bytes_sent += sent
                 connection._forget(sent)
             connection._write()
         reports, self._reports = self._reports, []
@@ -158,6 +176,7 @@ class Endpoint:
     def _send_broadcast(self, broadcast: _Broadcast) -> None:
         frames, size, skipped = broadcast.frames, broadcast.size, broadcast.skipped
         data = frames[0] if len(frames) == 1 else b"".join(frames)
+        total = 0
         for connection in broadcast.connections:
             if connection is skipped or connection._state != "open":
                 continue
@@ -167,8 +186,10 @@ class Endpoint:
                     sent = connection._sock.send(data)
                 except OSError:
                     sent = 0  # full, or broken: the next attempt will tell
+                total += sent
             if sent != size:
                 connection.send_rest(frames, size, sent)
+        self.meter.bytes_sent += total
 
     def _look_after(self) -> None:
         now = time.monotonic()

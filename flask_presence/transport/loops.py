@@ -269,3 +269,12 @@ def is_gevent_socket(sock: object) -> bool:
     """Whether `sock` belongs to gevent, so that its hub must drive it."""
     module = sys.modules.get("gevent.socket")
     return module is not None and isinstance(sock, module.socket)
+
+
+def sleep_beside(seconds: float) -> None:
+    """Wait without holding up the gevent hub of this thread, if it has one."""
+    local = sys.modules.get("gevent._hub_local")
+    if local is not None and local.get_hub_if_exists() is not None:
+        sys.modules["gevent"].sleep(seconds)
+    else:
+        time.sleep(seconds)

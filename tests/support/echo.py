@@ -25,6 +25,8 @@ class Echo:
     """Sends every message back."""
 
     connection: Connection
+    id = "echo"
+    user_id = None
 
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         self.connection.answer(encode_frame(payload, TEXT if is_text else BINARY))

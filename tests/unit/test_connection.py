@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flask_presence.domain.readings import Blocked, Outbox
 from flask_presence.transport.codec import CLOSE, TEXT, encode_close, encode_frame
 from flask_presence.transport.connection import Connection
 from flask_presence.transport.endpoint import Endpoint, Limits
@@ -24,6 +25,9 @@ LIMIT = 100_000
 
 class Recorder:
     """A handler that remembers."""
+
+    id = "a client"
+    user_id = "ann"
 
     def __init__(self) -> None:
         self.endings: list[tuple[int, Any]] = []
@@ -101,7 +105,7 @@ def test_order_is_that_of_sending(pair: Pair) -> None:
 
 
 def test_overflow(pair: Pair) -> None:
-    """Who reads too slowly gets whole frames only, then 1013; it is counted, and told once."""
+    """Who reads too slowly gets whole frames only, then 1013; the handler is told once."""
 
     def act() -> None:
         for number in range(200):
@@ -113,7 +117,6 @@ def test_overflow(pair: Pair) -> None:
     assert [int(payload.split()[0]) for _, payload in frames[:-1]] == list(range(len(frames) - 1))
     assert frames[-1] == (CLOSE, encode_close(1013, "Too slow")[2:])
     assert pair.handler.endings == [(1013, "slow")]
-    assert pair.endpoint.overflowed == 1
 
 
 def test_outbox_at_its_limit(pair: Pair) -> None:
@@ -127,6 +130,8 @@ def test_outbox_at_its_limit(pair: Pair) -> None:
 
     pair.run(fill)
     assert pair.handler.endings == []
+    blocked = Blocked("a client", "ann", LIMIT)
+    assert pair.run(pair.endpoint.outbox) == Outbox(LIMIT, LIMIT, 1, (blocked,))
     pair.run(lambda: pair.connection.send(b"x"))
     wait_until(lambda: pair.handler.endings)
     assert pair.handler.endings == [(1013, "slow")]

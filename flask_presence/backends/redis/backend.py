@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -16,6 +16,7 @@ from ...domain.channels import Channel, ChannelName, ChannelType
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event
 from ...domain.members import Member, User
+from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
 from ..pending import Outcome, Pending
@@ -26,6 +27,7 @@ from .keeper import sweep
 from .keys import Keys
 from .nodes import Nodes
 from .operations import Operation, Operations
+from .watch import watch
 from .worker import Worker
 
 T = TypeVar("T")
@@ -149,6 +151,17 @@ class RedisBackend:
 
     def connections(self) -> int:
         return self._ask(self._nodes.connections())
+
+    def connections_of(self, name: str) -> Mapping[str, int]:
+        return self._ask(self._operations.connections_of(name))
+
+    def survey(self) -> Survey:
+        worker = self._worker
+        node, mine = worker.loop.run(lambda: (worker.node, worker.reading())) if worker is not None else (None, None)
+        return self._ask(self._nodes.readings.survey(node, mine))
+
+    def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
+        return watch(self._client, self._keys, name)
 
     @property
     def _begun(self) -> Worker:

@@ -13,6 +13,7 @@ from typing import Final
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event
 from ...domain.members import User
+from ...domain.readings import Reading
 from .. import Listener
 from ..pending import Outcome, Pending
 from .link import Link
@@ -64,6 +65,7 @@ class Keeper:
         self._trusted_at = time.monotonic() + lease
         self._now = 0
         self._now_at = 0.0
+        self._posted = self._counted_before = Reading()
 
     def user_of(self, client_id: str) -> User | None:
         return self._clients.get(client_id)
@@ -101,9 +103,20 @@ class Keeper:
         self._clients_dirty = False
         self._note(self._nodes.reopened(self.node, self._clients))
 
+    def reading(self) -> Reading:
+        """What has been counted here since the node was given its name."""
+        return self._listener.reading().since(self._counted_before)
+
     def end(self) -> Pending[None]:
         """This node is no more."""
+        self._post()
         return self._pipeline.run(self._nodes.forget(self.node))
+
+    def _post(self) -> None:
+        reading = self.reading()
+        if reading != self._posted:
+            self._posted = reading
+            self._pipeline.run(self._nodes.readings.post(self.node, reading))
 
     def _note(self, operation: Operation[None]) -> None:
         def check(outcome: Outcome[None]) -> None:
@@ -138,6 +151,7 @@ class Keeper:
             self._trusted_at = time.monotonic() + self._lease
         if self._clients_dirty:
             self.tell_again()
+        self._post()
         if not self._sweeping:
             self._sweeping = True
             self._pipeline.run(self._sweep(beat.now)).when(self._swept)
@@ -146,6 +160,8 @@ class Keeper:
         before = self.node
         if another:
             self.node = new_node()
+            self._counted_before = self._listener.reading().since(self.reading().since(self._posted))
+        self._posted = Reading()
         self._begins = True
         self.beat()
         self.tell_again()

@@ -50,6 +50,17 @@ class Keys:
         return f"{self._tag(name)}:events"
 
     @property
+    def all_topics(self) -> str:
+        """A pattern for those of all channels, and others: the one that an app's user of Redis may subscribe to, as a
+        narrower one would have to be allowed by itself."""
+        return f"{self.prefix}:*"
+
+    def channel_of(self, topic: str) -> str | None:
+        """The name of the channel whose events are published there, if it is such a topic."""
+        start = f"{self.prefix}:channel:{{"
+        return unescape(topic[len(start) :].rpartition("}")[0]) if topic.startswith(start) else None
+
+    @property
     def nodes(self) -> str:
         """All nodes that may have connections."""
         return f"{self.prefix}:nodes"
@@ -78,6 +89,21 @@ class Keys:
     def holders(self) -> str:
         """Whose the lost connections were because of which users are held."""
         return f"{self.prefix}:holders"
+
+    @property
+    def readings(self) -> str:
+        """What each node has counted, and how it is."""
+        return f"{self.prefix}:readings"
+
+    @property
+    def counts(self) -> str:
+        """What nodes had counted that are no more."""
+        return f"{self.prefix}:counts"
+
+    @property
+    def slots(self) -> str:
+        """When they had."""
+        return f"{self.prefix}:slots"
 
     @property
     def orders(self) -> str:

@@ -17,6 +17,7 @@ from ...domain.members import User
 from .documents import decode_owner, encode_owner, parse_entry
 from .keys import Keys, escape, unescape
 from .operations import CHUNK, Call, Operation
+from .readings import Readings
 
 CLAIM: Final = 5.0
 """Seconds that one node has to reap another before the next may try."""
@@ -47,6 +48,7 @@ class Nodes:
         self._keys = keys
         self._lease = str(int(lease * 1000))
         self._grace = grace
+        self.readings = Readings(keys)
 
     def beat(self, node: str, *, begins: bool = False) -> Operation[Beat]:
         """Say that `node` lives. One that begins has no lease to lose."""
@@ -132,6 +134,7 @@ class Nodes:
             Call("SREM", (keys.nodes,), (node,)),
             Call("ZREM", (keys.leases,), (node,)),
             Call("ZREM", (keys.claims,), (node,)),
+            self.readings.fold(),
         ]
 
     def let_go(self, now: int) -> Operation[list[MemberLeft]]:

@@ -16,7 +16,7 @@ from ...domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember
 from ...domain.members import Member, User, info_size
 from ...domain.roster import Change
 from .documents import Entry, encode, encode_owner, merged_document, new_document, parse_entry
-from .keys import Keys, escape
+from .keys import Keys, escape, unescape
 
 T = TypeVar("T")
 
@@ -242,6 +242,17 @@ class Operations:
         reply = yield Call("snapshot", self._keys.channel(channel), ("1" if with_list else "",))
         created_at = datetime.fromisoformat(reply[2].decode()) if reply[2] else None
         return Placed(_position(reply), Snapshot(created_at, int(reply[3]), int(reply[4]), _entries(reply[5])))
+
+    def connections_of(self, channel: str) -> Operation[dict[str, int]]:
+        """How many connections each member has, by user id; 0 for one who is held."""
+        _, members, connections, *_ = self._keys.channel(channel)
+        listed, whose = yield [Call("HKEYS", (members,)), Call("HVALS", (connections,))]
+        counts = {user.decode(): 0 for user in listed}
+        for value in whose:
+            user = value.partition(b"\0")[0].decode()
+            if user in counts:
+                counts[user] += 1
+        return {unescape(user): count for user, count in counts.items()}
 
     def enter(self, channel: str) -> Operation[None]:
         """Write down that the node may have connections in `channel`, before it has any."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ...domain.channels import ChannelName
 from ...domain.errors import BackendUnavailable, NotFound, NotMember
 from ...domain.members import User
+from ...domain.readings import Reading
 from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
 from ..pending import Outcome, Pending, then, when_all
@@ -194,6 +195,10 @@ class Worker:
         outcome = self._listener.close_matching(order.user, order.client, order.text)
         then(outcome, closed.settle)
         return closed
+
+    def reading(self) -> Reading:
+        """See `Listener.reading`, but since this node was given its name."""
+        return self._keeper.reading()
 
     @property
     def node(self) -> str:

@@ -1,0 +1,62 @@
+"""What the processes have counted, kept where all can ask for it.
+
+Law: sans IO. A node's counts are its own while it is known, and the service's from the step in which it is forgotten:
+counted once, always.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Final
+
+import msgspec
+
+from ...domain.readings import SLOT, SLOTS, Reading, Survey
+from .keys import Keys
+from .operations import Call, Operation
+
+KEPT: Final = 86400
+"""Seconds for which the counts of a service are kept in which no process lives."""
+
+_decode: Final = msgspec.json.Decoder(Reading).decode
+
+
+class Readings:
+    """The readings of the nodes under one prefix."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def post(self, node: str, reading: Reading) -> Operation[None]:
+        """Have the others know what `node` has counted."""
+        keys = self._keys
+        yield [
+            Call("HSET", (keys.readings,), (node, msgspec.json.encode(reading))),
+            *(Call("EXPIRE", (key,), (str(KEPT),)) for key in (keys.readings, keys.counts, keys.slots)),
+        ]
+
+    def fold(self) -> Call:
+        """Keep what those have counted that are no nodes any more."""
+        keys = self._keys
+        oldest = math.floor(time.time() / SLOT) - SLOTS - 2
+        return Call("fold", (keys.readings, keys.nodes, keys.counts, keys.slots), (str(oldest),))
+
+    def survey(self, node: str | None, mine: Reading | None) -> Operation[Survey]:
+        """All of it; `mine` is that of `node`, which may have counted more than it has posted."""
+        keys = self._keys
+        alive, posted, counts, slots = yield Call("survey", (keys.readings, keys.leases, keys.counts, keys.slots), ())
+        readings = {name: _decode(text) for name, text in zip(posted[::2], posted[1::2], strict=True)}
+        if node is not None and mine is not None:
+            readings[node.encode()] = mine
+            alive.append(node.encode())
+        living = tuple(reading for name, reading in readings.items() if name in alive)
+        dead = tuple(reading for name, reading in readings.items() if name not in alive)
+        departed = {name.decode(): float(number) for name, number in zip(counts[::2], counts[1::2], strict=True)}
+        return Survey(living, departed, _slots(slots), dead)
+
+
+def _slots(flat: list[bytes]) -> dict[int, tuple[int, int]]:
+    numbers = {name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
+    found = {name.partition(" ")[0] for name in numbers}
+    return {int(slot): (numbers.get(f"{slot} in", 0), numbers.get(f"{slot} out", 0)) for slot in found}

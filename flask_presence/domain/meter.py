@@ -1,0 +1,120 @@
+"""What a process counts: numbers that only grow, and that add up over processes.
+
+Law: what there is to count is fixed here, labels included, so it stays bounded whatever clients do: never a channel,
+a user or an address. Counting is an addition; nothing here knows the time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+from .channels import CHANNEL_TYPES
+from .errors import ERROR_CODES
+
+Counts = Mapping[str, float]
+"""Numbers by name, or by name and label with a `|` between."""
+
+GuardOutcome = Literal["allowed", "denied", "failed"]
+GUARD_OUTCOMES: Final[tuple[GuardOutcome, ...]] = ("allowed", "denied", "failed")
+OTHER: Final = "other"
+CLOSE_CODES: Final = (1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4401, 4403)
+"""Those that have a count of their own; a peer may say any from 1000 to 4999."""
+REFUSALS: Final = (400, 401, 403, 426, 503)
+"""HTTP statuses with which an upgrade is refused."""
+BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the buckets of a histogram, in seconds; there is one more for all above."""
+
+
+class Histogram:
+    """How many times something took how long, in seconds."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self, buckets: Iterable[float] = (), total: float = 0.0) -> None:
+        self.buckets = list(buckets) or [0.0] * (len(BOUNDS) + 1)
+        self.total = total
+
+    def observe(self, seconds: float) -> None:
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+
+    @property
+    def count(self) -> float:
+        return sum(self.buckets)
+
+
+class Meter:
+    """The counts of one process since it began. All are of this process's own connections.
+
+    `received`: messages from clients. `answers`: messages to whoever asked. `deliveries`: messages to those who are
+    in a channel, one for each. `published`: messages that clients sent on to a channel. `slow`: connections closed
+    because they did not read. Bytes are those of WebSocket frames.
+    """
+
+    __slots__ = (
+        *("answers", "bytes_received", "bytes_sent", "closed", "deliveries", "errors", "guards", "joins", "lag"),
+        *("leaves", "opened", "published", "received", "refused", "slow"),
+    )
+
+    def __init__(self) -> None:
+        self.opened = self.slow = 0
+        self.received = self.answers = self.deliveries = self.published = 0
+        self.bytes_received = self.bytes_sent = 0
+        self.joins: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
+        self.leaves: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
+        self.closed: dict[str, int] = dict.fromkeys((*map(str, CLOSE_CODES), OTHER), 0)
+        self.errors: dict[str, int] = dict.fromkeys(ERROR_CODES, 0)
+        self.refused: dict[str, int] = dict.fromkeys(map(str, REFUSALS), 0)
+        self.guards: dict[GuardOutcome, Histogram] = {outcome: Histogram() for outcome in GUARD_OUTCOMES}
+        self.lag = Histogram()
+
+    @property
+    def sent(self) -> int:
+        """Messages to clients."""
+        return self.answers + self.deliveries
+
+    def close(self, code: int) -> None:
+        """A connection has ended with `code`."""
+        self.closed[str(code) if str(code) in self.closed else OTHER] += 1
+
+    def counts(self) -> dict[str, float]:
+        """All of it, as it is now."""
+        plain = ("opened", "received", "answers", "deliveries", "published", "bytes_received", "bytes_sent", "slow")
+        counts: dict[str, float] = {name: getattr(self, name) for name in plain}
+        for name in ("joins", "leaves", "closed", "errors", "refused"):
+            counts.update((f"{name}|{label}", count) for label, count in getattr(self, name).items())
+        for outcome, histogram in self.guards.items():
+            counts.update(_flat(f"guards|{outcome}", histogram))
+        counts.update(_flat("lag", self.lag))
+        return counts
+
+
+def add(*several: Counts) -> dict[str, float]:
+    """Their sum."""
+    total: dict[str, float] = {}
+    for counts in several:
+        for name, count in counts.items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def subtract(counts: Counts, earlier: Counts) -> dict[str, float]:
+    """What has been added since `earlier`."""
+    return {name: count - earlier.get(name, 0) for name, count in counts.items()}
+
+
+def by_label(counts: Counts, name: str) -> dict[str, float]:
+    """The counts of `name`, by label."""
+    start = f"{name}|"
+    return {key.removeprefix(start): count for key, count in counts.items() if key.startswith(start)}
+
+
+def histogram(counts: Counts, name: str) -> Histogram:
+    """The histogram that was called `name`."""
+    return Histogram((counts.get(f"{name}|{at}", 0) for at in range(len(BOUNDS) + 1)), counts.get(f"{name}|sum", 0))
+
+
+def _flat(name: str, of: Histogram) -> dict[str, float]:
+    return {f"{name}|sum": of.total} | {f"{name}|{at}": count for at, count in enumerate(of.buckets)}
