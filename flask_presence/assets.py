@@ -1,6 +1,7 @@
-"""The browser client, as the blueprint serves it: classic script, ES module, and its types.
+"""What browsers load, as the blueprint serves it: the client (classic script, ES module, types), and what the stats
+page looks and moves by.
 
-Law: open to all, from any origin; never stale, as browsers ask again and an ETag answers.
+Law: open to all (the client from any origin); never stale, as browsers ask again and an ETag answers.
 """
 
 from __future__ import annotations
@@ -38,9 +39,23 @@ def asks_for_module(request: Request) -> bool:
 def client_response(form: Form, request: Request) -> Response:
     """The client, or 304 where the browser has it."""
     response = Response(client_source(form), mimetype="text/plain" if form == "types" else "text/javascript")
-    response.headers["Cache-Control"] = "public, no-cache"
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.headers["Vary"] = "Sec-Fetch-Mode, Sec-Fetch-Dest"
+    return _revalidated(response, request)
+
+
+def asset(name: str, mimetype: str, request: Request) -> Response:
+    """A file that is no secret, or 304 where the browser has it."""
+    return _revalidated(Response(_read(name), mimetype=mimetype), request)
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (STATIC / name).read_bytes()
+
+
+def _revalidated(response: Response, request: Request) -> Response:
+    response.headers["Cache-Control"] = "public, no-cache"
     response.add_etag()
     response.make_conditional(request)
     return harden(response)

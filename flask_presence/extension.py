@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from .application import HandlerRegistry
 from .auth import UserLoader
-from .blueprint import StatsGuard, make_blueprint
+from .blueprint import make_blueprint
 from .domain import wire
 from .domain.channels import Channel, ChannelName, Stats, channel_type
 from .domain.errors import InvalidRequest
@@ -23,6 +23,7 @@ from .domain.guards import GuardRegistry, Pattern, with_leading_arguments
 from .domain.members import Member, User
 from .service import Service
 from .settings import load_settings
+from .stats.admission import StatsGuard
 from .testing import TestClient
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Request, Response, jsonify
 
 
-def json_response(shape: dict[str, Any], status: int = 200) -> Response:
-    """`shape` as JSON that no cache keeps."""
+def json_response(shape: dict[str, Any], status: int = 200, request: Request | None = None) -> Response:
+    """`shape` as JSON that no cache keeps. With a `request` it has an ETag, and is 304 where the client names it."""
     response = jsonify(shape)
     response.status_code = status
+    if request is not None:
+        response.add_etag()
+        response.make_conditional(request)
     return harden(response)
 
 

@@ -89,6 +89,10 @@ class Service:
         """See `Presence.drain`."""
         self._shutdown.drain(0)
 
+    def prepare_to_drain(self) -> None:
+        """Have `draining` become true when this process is told to stop, also where there has been no socket yet."""
+        self._shutdown.prepare()
+
     def sleep(self, seconds: float) -> None:
         """Wait, without holding up the event loop."""
         if self._endpoint is not None:

@@ -66,7 +66,7 @@ class Meter:
         self.leaves: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
         self.closed: dict[str, int] = dict.fromkeys((*map(str, CLOSE_CODES), OTHER), 0)
         self.errors: dict[str, int] = dict.fromkeys(ERROR_CODES, 0)
-        self.refused: dict[str, int] = dict.fromkeys(map(str, REFUSALS), 0)
+        self.refused: dict[str, int] = dict.fromkeys((*map(str, REFUSALS), OTHER), 0)
         self.guards: dict[GuardOutcome, Histogram] = {outcome: Histogram() for outcome in GUARD_OUTCOMES}
         self.lag = Histogram()
 
@@ -78,6 +78,10 @@ class Meter:
     def close(self, code: int) -> None:
         """A connection has ended with `code`."""
         self.closed[str(code) if str(code) in self.closed else OTHER] += 1
+
+    def refuse(self, status: int) -> None:
+        """A connection was refused before it was one, with that HTTP status."""
+        self.refused[str(status) if str(status) in self.refused else OTHER] += 1
 
     def counts(self) -> dict[str, float]:
         """All of it, as it is now."""

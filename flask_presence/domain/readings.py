@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from .meter import Counts, add, subtract
+from .meter import Counts, Meter, add, subtract
 
 SLOT: Final = 2.0
 """Seconds for which messages are counted together."""
@@ -26,6 +26,9 @@ BUSY_SLOTS: Final = 5
 BUSIEST: Final = 500
 """Channels whose rate a process tells the others."""
 SLOWEST: Final = 10
+
+NOTHING: Final[Counts] = Meter().counts()
+"""Every count, at nought."""
 
 Slots = Mapping[int, tuple[int, int]]
 """Messages in and out, by the number of the slot."""
@@ -88,7 +91,7 @@ class Survey:
     @property
     def counts(self) -> dict[str, float]:
         """Of the whole service, since its beginning."""
-        return add(self.departed, *(reading.counts for reading in (*self.readings, *self.dead)))
+        return add(NOTHING, self.departed, *(reading.counts for reading in (*self.readings, *self.dead)))
 
     @property
     def outbox(self) -> Outbox:

@@ -34,7 +34,8 @@ def watch(client: Client, keys: Keys, name: str | None) -> Iterator[tuple[Channe
             pubsub.psubscribe(keys.all_topics)
         else:
             pubsub.subscribe(keys.topic(name))
-        yield None  # from here on nothing is missed
+        _next(pubsub, keys)  # Redis has acknowledged it: from here on nothing is missed
+        yield None
         while True:
             yield _next(pubsub, keys)
     except (RedisError, OSError) as problem:

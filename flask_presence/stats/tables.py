@@ -1,0 +1,79 @@
+"""Tables for people at a terminal.
+
+Law: what others have written is data: it moves no cursor and colours nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .view import count, details, duration, rate, size
+
+
+def activity_table(activity: dict[str, Any]) -> Iterator[str]:
+    """The numbers that matter, one to a line."""
+    stats, outbox = activity["stats"], activity["outbox"]
+    by_type = ", ".join(f"{number} {kind}" for kind, number in stats["byType"].items())
+    rows = [
+        ("Connections", count(stats["connections"])),
+        ("Channels", f"{count(stats['channels'])} ({by_type})"),
+        ("Members", count(stats["totalMembers"])),
+        ("Messages in", f"{rate(activity['received']['rate'])} a second"),
+        ("Messages out", f"{rate(activity['sent']['rate'])} a second"),
+        (
+            "Busiest",
+            ", ".join(f"{one['name']} ({rate(one['rate'])} a second)" for one in activity["busiest"]) or "none",
+        ),
+        ("Slow clients", f"{outbox['blocked']} now, {outbox['closed']} closed; {size(outbox['waitingBytes'])} wait"),
+        *(
+            ("", f"{one['userId'] or 'anonymous'} ({one['clientId']}): {size(one['waitingBytes'])} wait")
+            for one in outbox["slowest"]
+        ),
+        ("Loop lag", duration(activity["lagSeconds"])),
+        ("Backend", f"{activity['backend']['kind']}, {activity['workers']} worker(s)"),
+    ]
+    return table([], rows)
+
+
+def channels_table(listed: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        (one["name"], one["type"], count(one["memberCount"]), rate(one["rate"]), one["createdAt"])
+        for one in listed["channels"]
+    ]
+    return table(["CHANNEL", "TYPE", "MEMBERS", "PER SECOND", "SINCE"], rows)
+
+
+def members_table(channel: dict[str, Any]) -> Iterator[str]:
+    counts = channel.get("connections", {})
+    rows = [
+        (one["id"], one["name"], str(counts.get(one["id"], "")), one["joinedAt"], _compact(details(one)))
+        for one in channel["members"]
+    ]
+    return table(["USER", "NAME", "CONNECTIONS", "SINCE", "INFO"], rows)
+
+
+def change_line(change: dict[str, Any], moment: str) -> str:
+    """What happened, to whom, where."""
+    member = change["member"]
+    info = _compact(details(member)) if change["change"] != "left" else ""
+    line = f"{moment}  {change['change']:7}  {change['channel']}  {member['id']}  {member['name']}  {info}"
+    return printable(line.rstrip())
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines with their columns below each other."""
+    lines = [[printable(cell) for cell in row] for row in ([heads] if heads else []) + list(rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def printable(text: str) -> str:
+    """`text` with everything escaped that is not seen, as a terminal would obey it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _compact(info: dict[str, Any]) -> str:
+    return json.dumps(info, ensure_ascii=False) if info else ""
