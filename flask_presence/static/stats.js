@@ -153,7 +153,7 @@ function showFlow(tile, flow) {
   const [, , width, height] = one("svg", tile).getAttribute("viewBox").split(" ").map(Number);
   const top = Math.max(...flow.history, 1);
   const step = width / (flow.history.length - 1);
-  const points = flow.history.map((value, at) => `${(at * step).toFixed(1)},${(height - (value / top) * height).toFixed(1)}`);
+  const points = flow.history.map((value, at) => `${at * step},${(height - (value / top) * height).toFixed(1)}`);
   one("polyline", tile).setAttribute("points", points.join(" "));
   put(one("[data-rate]", tile), rate(flow.rate));
   put(one("[data-peak]", tile), rate(Math.max(...flow.history)));
@@ -191,7 +191,7 @@ function showChannel(channel) {
   if (channel?.members) summary = `${count(channel.memberCount)} members`;
   else if (channel) summary = `${count(channel.memberCount)} connections; only presence channels list their members.`;
   put(one("[data-summary]", panel), summary);
-  one("table", panel).hidden = !members.length;
+  one(".scroll", panel).hidden = !members.length;
   fill(one("#members"), one("#member-row"), members, (field, member) => {
     put(field("name"), member.name);
     put(field("id"), member.id);
@@ -202,7 +202,7 @@ function showChannel(channel) {
   page("members", "members", state.members, channel?.members ? { ...channel, channels: members } : { channels: [] });
 }
 
-function showDetails(place, { id, name, clientId, joinedAt, ...details }) {
+function showDetails(place, { id, name, clientId, joinedAt, updatedAt, ...details }) {
   const text = JSON.stringify(details);
   if (place.dataset.shown === text) return;
   place.dataset.shown = text;

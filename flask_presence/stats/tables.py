@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .view import count, details, duration, rate, size
+from .view import details, duration, size
 
 
 def activity_table(activity: dict[str, Any]) -> Iterator[str]:
@@ -17,14 +17,14 @@ def activity_table(activity: dict[str, Any]) -> Iterator[str]:
     stats, outbox = activity["stats"], activity["outbox"]
     by_type = ", ".join(f"{number} {kind}" for kind, number in stats["byType"].items())
     rows = [
-        ("Connections", count(stats["connections"])),
-        ("Channels", f"{count(stats['channels'])} ({by_type})"),
-        ("Members", count(stats["totalMembers"])),
-        ("Messages in", f"{rate(activity['received']['rate'])} a second"),
-        ("Messages out", f"{rate(activity['sent']['rate'])} a second"),
+        ("Connections", str(stats["connections"])),
+        ("Channels", f"{stats['channels']} ({by_type})"),
+        ("Members", str(stats["totalMembers"])),
+        ("Messages in", f"{_rate(activity['received']['rate'])} a second"),
+        ("Messages out", f"{_rate(activity['sent']['rate'])} a second"),
         (
             "Busiest",
-            ", ".join(f"{one['name']} ({rate(one['rate'])} a second)" for one in activity["busiest"]) or "none",
+            ", ".join(f"{one['name']} ({_rate(one['rate'])} a second)" for one in activity["busiest"]) or "none",
         ),
         ("Slow clients", f"{outbox['blocked']} now, {outbox['closed']} closed; {size(outbox['waitingBytes'])} wait"),
         *(
@@ -39,7 +39,7 @@ def activity_table(activity: dict[str, Any]) -> Iterator[str]:
 
 def channels_table(listed: dict[str, Any]) -> Iterator[str]:
     rows = [
-        (one["name"], one["type"], count(one["memberCount"]), rate(one["rate"]), one["createdAt"])
+        (one["name"], one["type"], str(one["memberCount"]), _rate(one["rate"]), one["createdAt"])
         for one in listed["channels"]
     ]
     return table(["CHANNEL", "TYPE", "MEMBERS", "PER SECOND", "SINCE"], rows)
@@ -73,6 +73,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def printable(text: str) -> str:
     """`text` with everything escaped that is not seen, as a terminal would obey it."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _rate(number: float | None) -> str:
+    return "-" if number is None else f"{number:.1f}"
 
 
 def _compact(info: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ OWN: Final = ("search", "type", "sort", "offset", "channel", "members")
 """What the page has to say in its query string: the channel that is shown, and the offset of its members."""
 DEFAULT_ORDER: Final = "-memberCount"
 UNKNOWN: Final = "\N{EN DASH}"
-CHART: Final = (150, 32)
+CHART: Final = (149, 32)
 """Width and height of a chart, in its own units."""
 
 CLOSE_CODES: Final = {
@@ -33,7 +33,7 @@ CLOSE_CODES: Final = {
     "1007": "sent invalid UTF-8",
     "1008": "kept sending over the rate limit",
     "1009": "sent a message that is too large",
-    "1011": "internal error",
+    "1011": "an internal error, or the client missed a pong",
     "1012": "told that the server restarts",
     "1013": "read too slowly",
     "4401": "its token ended or was revoked",
@@ -95,7 +95,7 @@ def points(history: Sequence[float]) -> str:
     width, height = CHART
     top = max(*history, 1.0)
     step = width / (len(history) - 1)
-    return " ".join(f"{at * step:.1f},{height - value / top * height:.1f}" for at, value in enumerate(history))
+    return " ".join(f"{at * step:g},{height - value / top * height:.1f}" for at, value in enumerate(history))
 
 
 def count(number: float) -> str:
@@ -129,7 +129,7 @@ def duration(seconds: float | None) -> str:
 
 
 def details(
-    member: dict[str, object], hidden: Iterable[str] = ("id", "name", "clientId", "joinedAt")
+    member: dict[str, object], hidden: Iterable[str] = ("id", "name", "clientId", "joinedAt", "updatedAt")
 ) -> dict[str, object]:
     """What a member says of itself, beside what has a column of its own."""
     return {key: value for key, value in member.items() if key not in hidden}
