@@ -58,7 +58,7 @@ def _add_questions(group: click.Group, service: Service, facts: Facts) -> None:
     def stats(url: str | None, headers: dict[str, str], as_json: bool) -> None:
         """Counts of connections, channels and members, and what goes on."""
         activity = source("stats", url, headers).activity()
-        _print(activity["stats"], activity_table(activity), as_json)
+        _print(activity["stats"], lambda: activity_table(activity), as_json)
 
     @group.command("channels")
     @click.option("--type", type=click.Choice(CHANNEL_TYPES), help="Only channels of this type.")
@@ -67,7 +67,7 @@ def _add_questions(group: click.Group, service: Service, facts: Facts) -> None:
     def channels(url: str | None, headers: dict[str, str], as_json: bool, type: str | None, prefix: str | None) -> None:
         """The channels that somebody is in, oldest first."""
         listed = source("channels", url, headers).channels(type, prefix, extras=not as_json)
-        _print(listed, channels_table(listed), as_json)
+        _print(listed, lambda: channels_table(listed), as_json)
 
     @group.command("members")
     @click.argument("channel", callback=_channel)
@@ -79,7 +79,7 @@ def _add_questions(group: click.Group, service: Service, facts: Facts) -> None:
         found = source(f"members {channel}", url, headers).channel(channel, extras=not as_json)
         if found is None:
             raise click.ClickException(f"Nobody is in {channel!r}.")
-        _print(found, members_table(found), as_json)
+        _print(found, lambda: members_table(found), as_json)
 
     @group.command("watch")
     @click.argument("channel", required=False, callback=_channel)
@@ -93,12 +93,11 @@ def _add_questions(group: click.Group, service: Service, facts: Facts) -> None:
             raise click.ClickException(
                 f"Only channels called presence-… tell who comes and goes; {channel!r} is another."
             )
-        changes = source("watch", url, headers).watch(channel)
-        for at, change in enumerate(changes):
-            if not at:
-                click.echo("Watching; Ctrl-C ends it.", err=True)
-            if change is not None:
-                click.echo(json.dumps(change) if as_json else change_line(change, time.strftime("%H:%M:%S")))
+        place = f"watch {channel}" if channel else "watch"
+        try:
+            _follow(source(place, url, headers).watch(channel), as_json)
+        except KeyboardInterrupt:
+            click.echo("", err=True)
 
 
 def _add_orders(group: click.Group, facts: Facts) -> None:
@@ -213,12 +212,17 @@ def _json(_context: click.Context, parameter: click.Parameter, value: str) -> An
         raise click.BadParameter(text, param=parameter) from None
 
 
-def _print(shape: dict[str, Any], lines: Iterator[str], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(shape))
-    else:
-        for line in lines:
-            click.echo(line)
+def _follow(changes: Iterator[dict[str, Any] | None], as_json: bool) -> None:
+    next(changes)
+    click.echo("Watching; Ctrl-C ends it.", err=True)
+    for change in changes:
+        if change is not None:
+            click.echo(json.dumps(change) if as_json else change_line(change, time.strftime("%H:%M:%S")))
+
+
+def _print(shape: dict[str, Any], table: Callable[[], Iterator[str]], as_json: bool) -> None:
+    for line in (json.dumps(shape),) if as_json else table():
+        click.echo(line)
 
 
 def _report(what: str, number: int, as_json: bool) -> None:

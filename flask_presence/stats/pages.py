@@ -117,7 +117,7 @@ def _add_api(blueprint: Blueprint, service: Service, facts: Facts) -> None:
             return error_response(400, "INVALID_REQUEST", str(problem))
         return json_response(channel_list_shape(hub, query), request=request)
 
-    @blueprint.get("/channels/<path:name>")
+    @blueprint.get("/channels/<path:name>", merge_slashes=False)
     def channel(name: str) -> Response:
         try:
             query = read_member_query(request.args)

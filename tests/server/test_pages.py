@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import re
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from flask import Flask, abort, request
+from flask_jwt_extended import JWTManager
+from werkzeug.datastructures import WWWAuthenticate
+
+from flask_presence import Presence, deny
 
 from ..conftest import Connect
-from ..support.server import Server, running
+from ..support.client import client
+from ..support.server import DEADLINE, Server, running, wait_until
 
-PAGES = ("/", "/stats", "/channels", "/channels/x")
+PAGES = ("/", "/stats", "/activity", "/channels", "/channels/x", "/metrics", "/watch")
 
 
 def test_channels(connect: Connect, server: Server, name: str) -> None:
@@ -44,7 +58,7 @@ def test_stats_page(connect: Connect, server: Server, name: str) -> None:
     connect().join(f'"><img/onerror={name}>')
     status, headers, body = server.get("/presence/")
     assert status == 200
-    assert "<script" not in body
+    assert body.count("<script") == 1  # its own
     assert "<img" not in body
     assert f"&lt;script&gt;alert(&#39;{name}&#39;)" in body
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -54,3 +68,216 @@ def test_stats_page(connect: Connect, server: Server, name: str) -> None:
 def test_no_slash(server: Server) -> None:
     """Without its slash the page redirects, also for who may not see it."""
     assert server.get("/presence")[0] == 200
+
+
+def test_no_empty_segments(connect: Connect, server: Server, name: str) -> None:
+    """A channel whose name has slashes, also two together, is found under its name."""
+    channel = f"presence-a//b/{name}"
+    connect("ann").join(channel)
+    assert server.json(f"/presence/channels/{channel}")["name"] == channel
+
+
+def test_paging(connect: Connect, server: Server, name: str) -> None:
+    """Channels can be searched, sorted and paged; the pages together are the whole, and the next one is named."""
+    ann, bob = connect("ann"), connect("bob")
+    for number in range(7):
+        ann.join(f"presence-{name}-{number}")
+    bob.join(f"presence-{name}-3")
+    where = f"/presence/channels?search={name.upper()}-&limit=3"
+    offset, seen = 0, list[str]()
+    while offset is not None:
+        page = server.json(f"{where}&sort=-name&offset={offset}")
+        assert page["total"] == 7
+        seen += [channel["name"] for channel in page["channels"]]
+        offset = page["next"]
+    assert seen == [f"presence-{name}-{number}" for number in reversed(range(7))]
+    first = server.json(f"{where}&sort=-memberCount")["channels"][0]
+    assert (first["name"], first["memberCount"]) == (f"presence-{name}-3", 2)
+    assert server.json(f"{where}&offset=99") == {"channels": [], "total": 7, "next": None}
+
+
+def test_members_in_pages(connect: Connect, server: Server, name: str) -> None:
+    """Members can be paged, in order of joining, with how many connections each has."""
+    channel = f"presence-{name}"
+    for number in range(5):
+        connect(f"user-{number}").join(channel)
+    connect("user-3").join(channel)
+    page = server.json(f"/presence/channels/{channel}?limit=2&offset=2&include=connections")
+    assert [member["id"] for member in page["members"]] == ["user-2", "user-3"]
+    assert (page["memberCount"], page["total"], page["next"]) == (5, 5, 4)
+    assert page["connections"] == {"user-2": 1, "user-3": 2}
+    assert "connections" not in server.json(f"/presence/channels/{channel}")
+
+
+def test_rates(connect: Connect, server: Server, name: str) -> None:
+    """The channel in which much is said is the busiest, and its rate goes back to nothing."""
+    ann = connect("ann")
+    ann.join(f"loud-{name}")
+    ann.join(f"soft-{name}")
+
+    def rates() -> dict[str, float]:
+        listed = server.json(f"/presence/channels?search={name}&sort=-rate&include=rate")["channels"]
+        return {channel["name"]: channel["rate"] for channel in listed}
+
+    def is_busy() -> bool:
+        ann.say(f"loud-{name}", "hello")
+        return rates()[f"loud-{name}"] > 0
+
+    wait_until(is_busy)
+    assert next(iter(rates())) == f"loud-{name}"
+    assert rates()[f"soft-{name}"] == 0
+    assert f"loud-{name}" in {channel["name"] for channel in server.json("/presence/activity")["busiest"]}
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["type=secret", "sort=size", "limit=0", "limit=1001", "limit=x", "offset=-1", "offset=1e3", "include=members"],
+)
+def test_bad_queries(server: Server, query: str) -> None:
+    """What cannot be meant is answered with 400, and with what can be."""
+    status, _, body = server.get(f"/presence/channels?{query}")
+    error = json.loads(body)["error"]
+    assert (status, error["code"]) == (400, "INVALID_REQUEST")
+    assert query.partition("=")[0].removesuffix("s") in error["message"]
+    page_status, _, _ = server.get(f"/presence/?{query}")
+    assert page_status == (400 if query.startswith(("type", "sort", "offset")) else 200)
+
+
+def test_etags(name: str) -> None:
+    """While nothing happens an ETag spares the body; when something has, the body is a new one."""
+    with running(PRESENCE_BACKEND="memory://") as quiet, client(quiet, "ann") as ann:
+        for path in ("stats", "activity", "channels?limit=9&include=rate", f"channels/presence-{name}"):
+            ann.join(f"presence-{name}")
+            wait_until(lambda path=path: _is_unchanged(quiet, f"/presence/{path}"))  # type: ignore[misc]
+            _, headers, _ = quiet.get(f"/presence/{path}")
+            assert headers["Cache-Control"] == "no-store"
+            with client(quiet, "bob") as bob:
+                bob.join(f"presence-{name}")
+                status, others, body = quiet.get(f"/presence/{path}", {"If-None-Match": headers["ETag"]})
+                assert status == 200
+                assert others["ETag"] != headers["ETag"]
+                assert json.loads(body)
+
+
+def _is_unchanged(server: Server, path: str) -> bool:
+    _, headers, _ = server.get(path)
+    status, _, body = server.get(path, {"If-None-Match": headers["ETag"]})
+    assert status in (200, 304)
+    return status == 304 and body == ""
+
+
+def make_app(guard: Callable[[], object] | None = None, **config: Any) -> Flask:
+    app = Flask("pages")
+    app.config.update(JWT_SECRET_KEY="a secret of thirty-two characters", **config)
+    JWTManager(app)
+    presence = Presence(app)
+    if guard is not None:
+        presence.stats_guard(guard)
+    return app
+
+
+def fail() -> bool:
+    raise RuntimeError("secret of the guard")
+
+
+async def coroutine() -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("guard", "told"),
+    [
+        (lambda: False, "stats_guard"),
+        (lambda: None, "stats_guard"),
+        (lambda: "yes", "stats_guard"),
+        (lambda: 1, "stats_guard"),
+        (lambda: deny("For operators only"), "For operators only"),
+        (fail, "stats_guard"),
+        (coroutine, "stats_guard"),
+    ],
+)
+def test_stats_guard_says_no(guard: Callable[[], object], told: str) -> None:
+    """Whatever is not a plain yes keeps every page closed, and nothing of a failure is told."""
+    visitor = make_app(guard).test_client()
+    for page in PAGES:
+        response = visitor.get(f"/presence{page}")
+        assert response.status_code == 403
+        assert told in json.loads(response.text)["error"]["message"]
+        assert "secret" not in response.text
+
+
+def test_stats_guard_says_yes() -> None:
+    """The function runs in the page's request context, once for each request; True opens, as does a dictionary."""
+    seen: list[str] = []
+
+    def guard() -> bool:
+        seen.append(request.path)
+        return request.headers.get("X-Key") == "secret"
+
+    visitor = make_app(guard).test_client()
+    for page in PAGES:
+        status = 404 if page == "/channels/x" else 200
+        assert visitor.get(f"/presence{page}", headers={"X-Key": "secret"}).status_code == status
+        assert visitor.get(f"/presence{page}", headers={"X-Key": "wrong"}).status_code == 403
+    assert seen == [f"/presence{page}" for page in PAGES for _ in range(2)]
+    assert make_app(lambda: {"authorized": True}).test_client().get("/presence/").status_code == 200
+
+
+def test_stats_guard_asks_for_a_login() -> None:
+    """A function that aborts decides itself what is answered."""
+
+    def guard() -> bool:
+        abort(401, www_authenticate=WWWAuthenticate("basic", {"realm": "operators"}))
+
+    response = make_app(guard).test_client().get("/presence/")
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Basic")
+
+
+def test_page_without_script(connect: Connect, server: Server, name: str) -> None:
+    """The page itself has the numbers, the channels that were asked for, and the members of the one that is open; what
+    else stands in its query string stays in its links."""
+    ann = connect("ann", claims={"name": "Ann"})
+    ann.join(f"presence-{name}", mood=f"<b>{name}</b>")
+    connect("ann").join(f"presence-{name}")
+    connect().join(f"other-{name}")
+    _, _, body = server.get(f"/presence/?search=presence-{name}&channel=presence-{name}&key=a%26b")
+    assert f"&lt;b&gt;{name}" in body
+    assert f"other-{name}" not in body.replace(f"presence-{name}", "")
+    assert re.search(r'data-field="connections" class="number">2<', body)
+    links = re.findall(r'href="([^"]*\?[^"]*)"', body)
+    assert links
+    assert all("key=a%26b" in link for link in links)
+    assert '<input type="hidden" name="key" value="a&amp;b">' in body
+
+
+def test_watchers_are_few() -> None:
+    """A process has so many streams at a time and no more; who goes makes room."""
+    with running() as server, ExitStack() as stack:
+
+        def watch() -> http.client.HTTPResponse:
+            """A stream that ends its connection when it is closed."""
+            connection = http.client.HTTPConnection(server.host, timeout=DEADLINE)
+            connection.request("GET", "/presence/watch", headers={"Connection": "close"})
+            return stack.enter_context(connection.getresponse())
+
+        streams = [watch() for _ in range(20)]
+        assert {stream.status for stream in streams} == {200}
+        assert all(stream.readline() == b"\n" for stream in streams)
+        assert watch().status == 503
+        streams[0].close()
+        wait_until(lambda: watch().status == 200)
+
+
+def test_watch_while_the_server_stops() -> None:
+    """A stream does not hold up a server that is told to stop, even one that never had a socket."""
+    with running() as server:
+        connection = http.client.HTTPConnection(server.host, timeout=DEADLINE)
+        connection.request("GET", "/presence/watch")
+        stream = connection.getresponse()
+        assert stream.readline() == b"\n"
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 20  # gunicorn would wait for it for thirty seconds
+        assert stream.read().strip() == b""
+        connection.close()

@@ -157,8 +157,10 @@ class RedisBackend:
 
     def survey(self) -> Survey:
         worker = self._worker
-        node, mine = worker.loop.run(lambda: (worker.node, worker.reading())) if worker is not None else (None, None)
-        return self._ask(self._nodes.readings.survey(node, mine))
+        if worker is not None:
+            # All processes read the same numbers in Redis, so that whichever is asked, none goes back.
+            _wait(worker, worker.loop.run(worker.post), PATIENCE)
+        return self._ask(self._nodes.readings.survey())
 
     def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
         return watch(self._client, self._keys, name)

@@ -103,20 +103,24 @@ class Keeper:
         self._clients_dirty = False
         self._note(self._nodes.reopened(self.node, self._clients))
 
-    def reading(self) -> Reading:
-        """What has been counted here since the node was given its name."""
-        return self._listener.reading().since(self._counted_before)
-
     def end(self) -> Pending[None]:
         """This node is no more."""
-        self._post()
+        self.post()
         return self._pipeline.run(self._nodes.forget(self.node))
 
-    def _post(self) -> None:
-        reading = self.reading()
-        if reading != self._posted:
-            self._posted = reading
-            self._pipeline.run(self._nodes.readings.post(self.node, reading))
+    def post(self) -> Pending[None]:
+        """Have the others know what has been counted here; settled when they can."""
+        reading = self._reading()
+        if reading == self._posted:
+            posted: Pending[None] = Pending()
+            posted.settle(lambda: None)
+            return posted
+        self._posted = reading
+        return self._pipeline.run(self._nodes.readings.post(self.node, reading))
+
+    def _reading(self) -> Reading:
+        """What has been counted here since the node was given its name."""
+        return self._listener.reading().since(self._counted_before)
 
     def _note(self, operation: Operation[None]) -> None:
         def check(outcome: Outcome[None]) -> None:
@@ -151,7 +155,7 @@ class Keeper:
             self._trusted_at = time.monotonic() + self._lease
         if self._clients_dirty:
             self.tell_again()
-        self._post()
+        self.post()
         if not self._sweeping:
             self._sweeping = True
             self._pipeline.run(self._sweep(beat.now)).when(self._swept)
@@ -160,7 +164,8 @@ class Keeper:
         before = self.node
         if another:
             self.node = new_node()
-            self._counted_before = self._listener.reading().since(self.reading().since(self._posted))
+            not_posted = self._reading().since(self._posted)
+            self._counted_before = self._listener.reading().since(not_posted)
         self._posted = Reading()
         self._begins = True
         self.beat()

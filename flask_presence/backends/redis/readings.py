@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -42,21 +43,21 @@ class Readings:
         oldest = math.floor(time.time() / SLOT) - SLOTS - 2
         return Call("fold", (keys.readings, keys.nodes, keys.counts, keys.slots), (str(oldest),))
 
-    def survey(self, node: str | None, mine: Reading | None) -> Operation[Survey]:
-        """All of it; `mine` is that of `node`, which may have counted more than it has posted."""
+    def survey(self) -> Operation[Survey]:
+        """All of it, at one moment."""
         keys = self._keys
         alive, posted, counts, slots = yield Call("survey", (keys.readings, keys.leases, keys.counts, keys.slots), ())
-        readings = {name: _decode(text) for name, text in zip(posted[::2], posted[1::2], strict=True)}
-        if node is not None and mine is not None:
-            readings[node.encode()] = mine
-            alive.append(node.encode())
+        readings = {name: _decode(text) for name, text in _pairs(posted)}
         living = tuple(reading for name, reading in readings.items() if name in alive)
         dead = tuple(reading for name, reading in readings.items() if name not in alive)
-        departed = {name.decode(): float(number) for name, number in zip(counts[::2], counts[1::2], strict=True)}
-        return Survey(living, departed, _slots(slots), dead)
+        departed = {name.decode(): float(number) for name, number in _pairs(counts)}
+        return Survey(living, departed, _by_slot({name.decode(): int(number) for name, number in _pairs(slots)}), dead)
 
 
-def _slots(flat: list[bytes]) -> dict[int, tuple[int, int]]:
-    numbers = {name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
-    found = {name.partition(" ")[0] for name in numbers}
-    return {int(slot): (numbers.get(f"{slot} in", 0), numbers.get(f"{slot} out", 0)) for slot in found}
+def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _by_slot(numbers: Mapping[str, int]) -> dict[int, tuple[int, int]]:
+    slots = {name.partition(" ")[0] for name in numbers}
+    return {int(slot): (numbers.get(f"{slot} in", 0), numbers.get(f"{slot} out", 0)) for slot in slots}

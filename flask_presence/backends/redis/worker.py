@@ -14,7 +14,6 @@ from typing import Any, Final
 from ...domain.channels import ChannelName
 from ...domain.errors import BackendUnavailable, NotFound, NotMember
 from ...domain.members import User
-from ...domain.readings import Reading
 from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
 from ..pending import Outcome, Pending, then, when_all
@@ -196,9 +195,9 @@ class Worker:
         then(outcome, closed.settle)
         return closed
 
-    def reading(self) -> Reading:
-        """See `Listener.reading`, but since this node was given its name."""
-        return self._keeper.reading()
+    def post(self) -> Pending[None]:
+        """Have the others know what has been counted here; settled when they can."""
+        return self._keeper.post()
 
     @property
     def node(self) -> str:

@@ -1,0 +1,313 @@
+"""`flask presence …`: what people and programs read, and what comes back when something is not as it should be."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask_jwt_extended import JWTManager
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_presence import Presence
+from flask_presence.stats.tables import printable, table
+
+from ..conftest import Connect
+from ..support.client import client
+from ..support.redis_server import RedisServer
+from ..support.server import DEADLINE, ROOT, Server, running
+
+
+def run(*arguments: str, **config: Any) -> Result:
+    """A command of an app that has no server, with Flask's own runner."""
+    app = Flask("cli")
+    app.config.update(JWT_SECRET_KEY="a secret of thirty-two characters", **config)
+    JWTManager(app)
+    Presence(app)
+    return app.test_cli_runner().invoke(args=["presence", *arguments])
+
+
+def succeed(*arguments: str, **config: Any) -> str:
+    result = run(*arguments, **config)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def where(server: Server) -> tuple[str, str]:
+    """The options that ask the running server."""
+    return "--url", f"{server.origin}/presence"
+
+
+def test_stats(connect: Connect, where: tuple[str, str], name: str) -> None:
+    """Numbers for people, and the shape of `/stats` for programs."""
+    connect("ann").join(f"presence-{name}")
+    shape = json.loads(succeed("stats", *where, "--json"))
+    assert shape.keys() == {"channels", "totalMembers", "byType", "connections"}
+    assert shape["byType"]["presence"] >= 1
+    assert re.search(r"^Connections +\d+$", succeed("stats", *where), re.MULTILINE)
+
+
+def test_channels(connect: Connect, server: Server, where: tuple[str, str], name: str) -> None:
+    """A table, and the very shape of `/channels`, narrowed in the same ways."""
+    ann = connect("ann")
+    ann.join(f"presence-{name}-room")
+    ann.join(f"{name}-public")
+    lines = succeed("channels", "--prefix", f"presence-{name}-", *where).splitlines()
+    assert lines[0].split() == ["CHANNEL", "TYPE", "MEMBERS", "PER", "SECOND", "SINCE"]
+    assert [line.split()[:3] for line in lines[1:]] == [[f"presence-{name}-room", "presence", "1"]]
+    shape = json.loads(succeed("channels", "--type", "public", "--prefix", f"{name}-", *where, "--json"))
+    assert shape == server.json(f"/presence/channels?type=public&prefix={name}-")
+    assert len(shape["channels"]) == 1
+
+
+def test_members(connect: Connect, server: Server, where: tuple[str, str], name: str) -> None:
+    """Who is in a channel, with metadata and the number of connections; an empty one is an error."""
+    channel = f"presence-{name}/ä?#"
+    connect("ann").join(channel, mood="gr\u202eeat")
+    connect("ann").join(channel)
+    heads, line = succeed("members", channel, *where).splitlines()
+    assert heads.split() == ["USER", "NAME", "CONNECTIONS", "SINCE", "INFO"]
+    assert line.split()[0] == "ann"
+    assert " 2 " in line
+    assert "gr\\u202eeat" in line
+    shape = json.loads(succeed("members", channel, *where, "--json"))
+    assert [member["id"] for member in shape["members"]] == ["ann"]
+    empty = run("members", f"presence-nobody-{name}", *where)
+    assert (empty.exit_code, empty.stdout) == (1, "")
+    assert "Nobody is in" in empty.stderr
+    assert run("members", name, *where).exit_code == 1
+
+
+def test_closed_pages() -> None:
+    """A header lets in where the pages are closed; without one the answer says what is missing."""
+    with running(app="tests.support.plain:create_app()", PRESENCE_STATS_PUBLIC=False) as server:
+        where = ("--url", f"{server.origin}/presence/")
+        result = run("stats", *where)
+        assert result.exit_code == 1
+        assert "403" in result.stderr
+        assert "stats_guard" in result.stderr
+        assert "--header" in result.stderr
+        assert json.loads(succeed("stats", *where, "--header", "X-Key: let me in", "--json"))["connections"] == 0
+
+
+@pytest.mark.parametrize("command", [["stats"], ["channels"], ["members", "presence-x"], ["watch"]])
+def test_memory_has_no_state_here(command: list[str]) -> None:
+    """With the memory backend the questions say whom to ask."""
+    result = run(*command)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"flask presence {' '.join(command)} --url http://" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["publish", "x", "news", "1"], ["broadcast", "x", "{}"], ["disconnect", "--user", "ann"]],
+)
+def test_memory_takes_no_orders(command: list[str]) -> None:
+    """With the memory backend the orders say where they can be given."""
+    result = run(*command)
+    assert result.exit_code == 1
+    assert "memory://" in result.stderr
+    assert "Redis" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["stats", "--url", "file:///etc/passwd"], "http://"),
+        (["stats", "--url", "http://127.0.0.1:1/presence", "--header", "nonsense"], "Name: value"),
+        (["stats", "--url", "http://127.0.0.1:1/presence", "--header", "X: a\nY: b"], "Name: value"),
+        (["channels", "--type", "secret"], "presence"),
+        (["members", "a b"], "white space"),
+        (["publish", "x", "news", "hello"], "is no JSON"),
+        (["broadcast", "x", "[1]"], "JSON object"),
+        (["disconnect"], "--user"),
+        (["disconnect", "--user", "a", "--client", "b"], "--user"),
+        (["unknown"], "No such command"),
+    ],
+)
+def test_wrong_calls(command: list[str], told: str) -> None:
+    """A wrong call is 2, with what would be right."""
+    result = run(*command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+
+
+def test_no_server() -> None:
+    """A server that does not answer, one that is no blueprint, and one that redirects: 1, and a sentence."""
+    assert "is the server running?" in run("stats", "--url", "http://127.0.0.1:1/presence").stderr
+    with elsewhere() as (url, seen):
+        assert (
+            "redirects to http://127.0.0.1:1/" in run("stats", "--url", f"{url}/moved", "--header", "X-Key: k").stderr
+        )
+        assert "is that the URL of the blueprint" in run("stats", "--url", f"{url}/html").stderr
+        assert "is that the URL of the blueprint" in run("stats", "--url", f"{url}/missing").stderr
+        assert seen[0]["X-Key"] == "k"
+        assert len(seen) == 3
+
+
+@contextmanager
+def elsewhere() -> Iterator[tuple[str, list[Any]]]:
+    """A web server that is something else, and the headers that it has seen."""
+    seen: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers)
+            self.send_response({"moved": 302, "html": 200}.get(self.path.split("/")[1], 404))
+            self.send_header("Location", "http://127.0.0.1:1/")
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+        thread.join()
+
+
+class Watching:
+    """`flask presence watch` in a process of its own."""
+
+    def __init__(self, *arguments: str, **config: Any) -> None:
+        environ = {f"FLASK_{key}": json.dumps(value) for key, value in config.items()}
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "flask",
+                "--app",
+                "tests.support.apps:create_app()",
+                "presence",
+                "watch",
+                *arguments,
+            ],
+            cwd=ROOT,
+            env=os.environ | environ | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        lines = iter(self.process.stderr.readline, "")
+        assert any("Watching" in line for line in lines)
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def end(self) -> int:
+        """Press Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=DEADLINE)
+        return self.process.returncode
+
+
+def test_watch_a_server(server: Server, where: tuple[str, str], name: str) -> None:
+    """Joins, updates and leaves of a running server, as they happen, also those of a moment."""
+    channel = f"presence-{name}"
+    watching = Watching(channel, *where, "--json")
+    try:
+        with client(server, "ann") as ann, client(server, "bob") as bob:
+            ann.join(channel, mood="good")
+            bob.join(f"{channel}-other")
+            ann.update(channel, mood="better")
+            ann.request("leave", channel=channel)
+        heard = [json.loads(watching.line()) for _ in range(3)]
+        assert [(one["change"], one["channel"], one["member"]["id"]) for one in heard] == [
+            ("joined", channel, "ann"),
+            ("updated", channel, "ann"),
+            ("left", channel, "ann"),
+        ]
+        assert heard[1]["member"]["mood"] == "better"
+    finally:
+        watching.end()
+
+
+def test_watch_everything(server: Server, where: tuple[str, str], name: str) -> None:
+    """Without a channel all are watched; people read a line."""
+    watching = Watching(*where)
+    try:
+        with client(server, "ann") as ann:
+            ann.join(f"presence-{name}")
+            line = watching.line()
+            while name not in line:
+                line = watching.line()
+        assert re.match(rf"\d\d:\d\d:\d\d  joined   presence-{name}  ann  ", line)
+    finally:
+        assert watching.end() == 0
+
+
+def test_watched_server_stops() -> None:
+    """A server that stops ends the stream at once, and the watcher says so."""
+    with running() as server:
+        watching = Watching("--url", f"{server.origin}/presence")
+        server.stop()
+        _, told = watching.process.communicate(timeout=DEADLINE)
+        assert "has ended the stream" in told
+        assert watching.process.returncode == 1
+
+
+@pytest.fixture
+def redis_config(redis_server: RedisServer) -> dict[str, Any]:
+    return {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
+
+
+def test_redis_needs_no_server(redis_config: dict[str, Any]) -> None:
+    """On Redis every command works from a process of its own."""
+    with running(**redis_config) as server, client(server, "ann") as ann, client(server, "bob") as bob:
+        ann.join("presence-room", mood="good")
+        bob.join("presence-room")
+        ann.event()
+        assert json.loads(succeed("stats", "--json", **redis_config)) == server.json("/presence/stats")
+        assert "presence-room" in succeed("channels", **redis_config)
+        assert json.loads(succeed("members", "presence-room", "--json", **redis_config)) == server.json(
+            "/presence/channels/presence-room"
+        )
+        data = '{"text": "ä"}'
+        assert succeed("publish", "presence-room", "news", data, **redis_config) == "delivered: 2\n"
+        message = ann.event()
+        assert (message["event"], message["data"], message["from"]) == ("news", {"text": "ä"}, {"clientId": "server"})
+        sent = succeed("broadcast", "presence-room", '{"type": "x", "n": 1}', "--json", **redis_config)
+        assert json.loads(sent) == {"delivered": 2}
+        assert ann.event() == {"type": "x", "n": 1}
+        watching = Watching("presence-room", "--json", **redis_config)
+        closed = succeed("disconnect", "--user", "bob", "--reason", "bye", **redis_config)
+        assert closed == "disconnected: 1\n"
+        assert bob.wait_closed() == (4403, "bye")
+        heard = json.loads(watching.line())
+        assert (heard["change"], heard["member"]["id"]) == ("left", "bob")
+        watching.end()
+        assert succeed("disconnect", "--client", ann.id, **redis_config) == "disconnected: 1\n"
+
+
+def test_redis_is_away() -> None:
+    """A state store that does not answer is said to be away, with the setting that names it."""
+    for command in (["stats"], ["watch"], ["publish", "x", "y", "1"]):
+        result = run(*command, PRESENCE_BACKEND="redis://127.0.0.1:1/0")
+        assert result.exit_code == 1
+        assert "PRESENCE_BACKEND" in result.stderr
+
+
+@given(st.text())
+def test_printable(text: str) -> None:
+    """What is printed moves no cursor and hides nothing."""
+    assert printable(text).isprintable()
+    assert next(table([], [(text, "x")])).isprintable()

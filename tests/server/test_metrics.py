@@ -1,0 +1,164 @@
+"""Metrics: what Prometheus reads is what has happened."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from ..support.client import client
+from ..support.metrics import OPENMETRICS, scrape, value
+from ..support.raw import DEADLINE, greet, masked
+from ..support.redis_server import RedisServer
+from ..support.server import ROOT, Server, running, wait_until
+
+DASHBOARD = ROOT / "example" / "grafana.json"
+
+
+@pytest.fixture(params=["memory", "redis"])
+def fresh(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of which nothing has been asked yet."""
+    config: dict[str, Any] = {"PRESENCE_MAX_OUTBOX": 300_000}
+    if request.param == "redis":
+        redis_server: RedisServer = request.getfixturevalue("redis_server")
+        config |= {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
+    with running(**config) as server:
+        yield server
+
+
+def test_counts(fresh: Server) -> None:
+    """Connections, joins, messages, bytes, guards, errors and closes are counted exactly."""
+    before = scrape(fresh)
+    assert value(before, "backend_up") == 1
+    assert value(before, "connections_opened_total") == 0
+    with client(fresh, "ann") as ann, client(fresh, "bob") as bob, client(fresh) as eve:
+        ann.join("presence-room")
+        bob.join("presence-room")
+        assert bob.request("join", channel="private-denied-x")["code"] == "FORBIDDEN"
+        assert bob.request("join", channel="private-broken-x")["code"] == "FORBIDDEN"
+        assert bob.request("join", channel="private-closing-x")["type"] == "channel:joined"
+        eve.join("news")
+        assert ann.say("presence-room", "hello")["delivered"] == 1
+        bob.event()
+        assert eve.request("leave", channel="news")["type"] == "channel:left"
+        samples = scrape(fresh)
+        assert value(samples, "connections") == value(samples, "connections_opened_total") == 3
+        assert {kind: value(samples, "channels", type=kind) for kind in ("public", "private", "presence")} == {
+            "public": 0,
+            "private": 1,
+            "presence": 1,
+        }
+        assert value(samples, "members") == 3
+        joins = {kind: value(samples, "joins_total", type=kind) for kind in ("public", "private", "presence")}
+        assert joins == {"public": 1, "private": 1, "presence": 2}
+        assert value(samples, "leaves_total", type="public") == 1
+        assert value(samples, "messages_received_total") == 8
+        assert value(samples, "messages_published_total") == 1
+        assert value(samples, "answers_sent_total") == 3 + 8
+        assert value(samples, "deliveries_total") == 2  # bob's joining, to ann, and what she said
+        assert value(samples, "errors_total", code="FORBIDDEN") == 2
+        guards = {o: value(samples, "guard_seconds_count", outcome=o) for o in ("allowed", "denied", "failed")}
+        assert guards == {"allowed": 1, "denied": 1, "failed": 1}
+        assert value(samples, "guard_seconds_bucket", outcome="allowed", le="+Inf") == 1
+        assert value(samples, "received_bytes_total") > 8 * 20
+        assert value(samples, "sent_bytes_total") > 13 * 20
+    wait_until(lambda: value(scrape(fresh), "connections") == 0)
+    after = scrape(fresh)
+    assert value(after, "connections_closed_total", code="1000") == 3
+    assert value(after, "leaves_total", type="presence") == 2
+    wait_until(lambda: value(scrape(fresh), "loop_lag_seconds_count") > 0)
+
+
+def test_refusals(fresh: Server) -> None:
+    """Who is not let in is counted by the status that they are told."""
+    attempts: dict[int, dict[str, Any]] = {401: {"token": "nonsense"}, 403: {"origin": "https://elsewhere.example"}}
+    for status, options in attempts.items():
+        with pytest.raises(InvalidStatus) as refused, client(fresh, **options):
+            pass
+        assert refused.value.response.status_code == status
+    with client(fresh) as ann:
+        ann.request("ping")
+        samples = scrape(fresh)
+    assert value(samples, "upgrades_refused_total", status="401") == 1
+    assert value(samples, "upgrades_refused_total", status="403") == 1
+
+
+def test_slow_client(fresh: Server) -> None:
+    """Who does not read is seen, by user and by the bytes that wait, before it is closed, and counted when it is."""
+    with client(fresh, "ann") as ann, small_socket(fresh) as slow:
+        ann.join("room")
+        greet(slow, fresh.port, fresh.token("slow"))
+        slow.sendall(masked(json.dumps({"type": "join", "channel": "room"}).encode()))
+        wait_until(lambda: fresh.json("/presence/channels/room")["memberCount"] == 2)
+
+        def is_blocked() -> bool:
+            ann.say("room", "x" * 20_000)
+            return value(scrape(fresh), "connections_blocked") == 1
+
+        wait_until(is_blocked)
+        outbox = fresh.json("/presence/activity")["outbox"]
+        assert [one["userId"] for one in outbox["slowest"]] == ["slow"]
+        assert 0 < outbox["slowest"][0]["waitingBytes"] == outbox["mostBytes"] <= outbox["limitBytes"]
+
+        def is_closed() -> bool:
+            ann.say("room", "x" * 20_000)
+            return value(scrape(fresh), "slow_consumers_closed_total") == 1
+
+        wait_until(is_closed)
+        assert value(scrape(fresh), "connections_closed_total", code="1013") == 1
+        assert fresh.json("/presence/activity")["outbox"]["closed"] == 1
+
+
+def test_formats(fresh: Server) -> None:
+    """OpenMetrics is understood as well, and says the same; every metric has a help text and a type."""
+    with client(fresh, "ann") as ann:
+        ann.join("presence-room")
+        plain, modern = scrape(fresh), scrape(fresh, OPENMETRICS)
+        assert {name for name, _ in plain} == {name for name, _ in modern}
+        _, _, body = fresh.get("/presence/metrics")
+    names = {name for name, _ in plain}
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", body, re.MULTILINE))
+    helps = set(re.findall(r"^# HELP (\S+) \S.*$", body, re.MULTILINE))
+    assert kinds.keys() == helps
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in names} == set(kinds)
+
+
+def test_labels_are_bounded(fresh: Server) -> None:
+    """Whatever names clients choose, no sample has one of them, and their number stays."""
+    before = scrape(fresh).keys()
+    with client(fresh, "ann") as ann:
+        for number in range(20):
+            ann.join(f"channel-{number}")
+        ann.socket.close(4999)
+    wait_until(lambda: value(scrape(fresh), "connections_closed_total", code="other") == 1)
+    assert scrape(fresh).keys() == before
+
+
+def test_dashboard(fresh: Server) -> None:
+    """The dashboard asks for nothing that does not exist."""
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in scrape(fresh)}
+    dashboard = json.loads(Path(DASHBOARD).read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(expressions) > 10
+    asked = {name for expression in expressions for name in re.findall(r"flask_presence_\w+", expression)}
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} <= families
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+@contextmanager
+def small_socket(server: Server) -> Iterator[socket.socket]:
+    """One whose peer soon notices that it is not read from."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(DEADLINE)
+        sock.connect(("127.0.0.1", server.port))
+        yield sock
