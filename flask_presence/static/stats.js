@@ -206,11 +206,11 @@ function showDetails(place, { id, name, clientId, joinedAt, updatedAt, ...detail
   const text = JSON.stringify(details);
   if (place.dataset.shown === text) return;
   place.dataset.shown = text;
-  place.replaceChildren(...Object.entries(details).map(([key, value]) => {
+  place.replaceChildren(...Object.entries(details).flatMap(([key, value]) => {
     const detail = Object.assign(document.createElement("span"), { className: "detail" });
     const label = Object.assign(document.createElement("b"), { textContent: key });
     detail.append(label, " ", typeof value === "string" ? value : JSON.stringify(value));
-    return detail;
+    return [detail, " "];
   }));
 }
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from ..support.client import client
 from ..support.metrics import OPENMETRICS, scrape, value
-from ..support.raw import DEADLINE, greet, masked
+from ..support.raw import greet, masked, small_socket
 from ..support.redis_server import RedisServer
 from ..support.server import ROOT, Server, running, wait_until
 
@@ -93,7 +91,7 @@ def test_refusals(fresh: Server) -> None:
 
 def test_slow_client(fresh: Server) -> None:
     """Who does not read is seen, by user and by the bytes that wait, before it is closed, and counted when it is."""
-    with client(fresh, "ann") as ann, small_socket(fresh) as slow:
+    with client(fresh, "ann") as ann, small_socket(fresh.port) as slow:
         ann.join("room")
         greet(slow, fresh.port, fresh.token("slow"))
         slow.sendall(masked(json.dumps({"type": "join", "channel": "room"}).encode()))
@@ -152,13 +150,3 @@ def test_dashboard(fresh: Server) -> None:
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} <= families
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids))
-
-
-@contextmanager
-def small_socket(server: Server) -> Iterator[socket.socket]:
-    """One whose peer soon notices that it is not read from."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.settimeout(DEADLINE)
-        sock.connect(("127.0.0.1", server.port))
-        yield sock

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 DEADLINE = 20.0
 ZERO_MASK = bytes(4)
@@ -33,6 +35,16 @@ def upgraded(port: int, token: str | None = None) -> socket.socket:
     raw = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
     greet(raw, port, token)
     return raw
+
+
+@contextmanager
+def small_socket(port: int) -> Iterator[socket.socket]:
+    """A connected socket whose peer soon notices that it is not read from."""
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(DEADLINE)
+        raw.connect(("127.0.0.1", port))
+        yield raw
 
 
 def masked(payload: bytes, opcode: int = 1, *, final: bool = True, mask: bytes = ZERO_MASK) -> bytes:

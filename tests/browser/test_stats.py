@@ -1,0 +1,267 @@
+"""The stats page in a real browser: its numbers are the truth while clients come and go."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from ..conftest import Connect
+from ..support.browser import Browser, Page, expect
+from ..support.client import client
+from ..support.raw import greet, masked, small_socket
+from ..support.redis_server import RedisServer, running_redis
+from ..support.server import Server, running
+
+Open = Callable[..., Page]
+LIVE = 10_000
+"""Milliseconds within which the page has seen what happened: it asks every two seconds."""
+
+
+@pytest.fixture(scope="module", params=["memory", "redis"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of which these tests know all numbers."""
+    config: dict[str, Any] = {"PRESENCE_MAX_OUTBOX": 300_000}
+    if request.param == "redis":
+        redis_server: RedisServer = request.getfixturevalue("redis_server")
+        config |= {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
+    with running(**config) as running_server:
+        yield running_server
+
+
+@pytest.fixture
+def show(browser: Browser, server: Server) -> Iterator[Open]:
+    """Opens the page. It may have no errors, and may ask nobody but its own server."""
+    problems: list[str] = []
+    with ExitStack() as stack:
+
+        def show(query: str = "", **options: Any) -> Page:
+            context = stack.enter_context(browser.new_context(**options))
+            page = context.new_page()
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+            page.on("request", lambda sent: None if sent.url.startswith(server.origin) else problems.append(sent.url))
+            page.goto(f"{server.origin}/presence/{query}")
+            return page
+
+        yield show
+    assert problems == []
+
+
+def tile(page: Page, name: str) -> Any:
+    return page.locator(".tile", has=page.locator("dt", has_text=re.compile(f"^{name}$"))).locator("dd > span").first
+
+
+def rows(page: Page, table: str) -> Any:
+    return page.locator(f"#{table} > tr")
+
+
+def cells(page: Page, table: str, *fields: str) -> list[list[str]]:
+    return [
+        [row.locator(f'[data-field="{field}"]').inner_text() for field in fields] for row in rows(page, table).all()
+    ]
+
+
+def test_numbers(show: Open, server: Server, connect: Connect, name: str) -> None:
+    """Connections, members, channels, closes, errors and guards: as they are, while they change."""
+    page = show(f"?search={name}")
+    expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client(server, f"user-{number}")) for number in range(4)]
+        for one in clients:
+            one.join(f"presence-{name}-room")
+        clients[0].join(f"{name}-news")
+        clients[1].request("join", channel=f"private-denied-{name}")
+        expect(tile(page, "Connections")).to_have_text("4", timeout=LIVE)
+        expect(tile(page, "Members")).to_have_text("5", timeout=LIVE)
+        expect(tile(page, "Channels")).to_have_text("2", timeout=LIVE)
+        expect(page.locator("#guards tr", has_text="denied").locator('[data-field="count"]')).to_have_text("1")
+        expect(page.locator("#errors tr", has_text="FORBIDDEN").locator('[data-field="number"]')).to_have_text("1")
+        expect(rows(page, "channels")).to_have_count(2)
+        assert cells(page, "channels", "name", "type", "memberCount") == [
+            [f"presence-{name}-room", "presence", "4"],
+            [f"{name}-news", "public", "1"],
+        ]
+        clients[3].socket.close()
+        expect(tile(page, "Connections")).to_have_text("3", timeout=LIVE)
+        expect(page.locator("#closed tr", has_text="1000").locator('[data-field="number"]')).to_have_text("1")
+    expect(tile(page, "Connections")).to_have_text("0", timeout=LIVE)
+    expect(rows(page, "channels")).to_have_count(0, timeout=LIVE)
+    expect(page.get_by_text("No channel is like that.")).to_be_visible()
+    truth = server.json("/presence/stats")
+    assert (truth["connections"], truth["channels"]) == (0, 0)
+
+
+def test_members(show: Open, connect: Connect, name: str) -> None:
+    """Who is in a channel, with what they say of themselves and how many connections they have, kept current; a
+    hostile name is text."""
+    hostile = f"<img src=x onerror=alert(1)>{name}"
+    ann = connect("ann", claims={"name": hostile})
+    ann.join(f"presence-{name}", mood="good", tags=["a", 1])
+    connect("ann").join(f"presence-{name}")
+    page = show()
+    page.get_by_role("link", name=f"presence-{name}").first.click()
+    expect(page.locator("#channel")).to_be_focused(timeout=LIVE)
+    assert cells(page, "members", "name", "id", "connections", "details") == [
+        [hostile, "ann", "2", 'mood good tags ["a",1]']
+    ]
+    connect("bob").join(f"presence-{name}")
+    ann.update(f"presence-{name}", mood="better", tags=None)
+    expect(rows(page, "members")).to_have_count(2, timeout=LIVE)
+    expect(page.locator("#members")).to_contain_text("better", timeout=LIVE)
+    expect(page.locator("[data-summary]")).to_have_text("2 members")
+    page.go_back()
+    expect(page.locator("#channel")).to_be_hidden(timeout=LIVE)
+    page.go_forward()
+    expect(rows(page, "members")).to_have_count(2, timeout=LIVE)
+    page.get_by_label("Close").click()
+    expect(page.locator("#channel")).to_be_hidden(timeout=LIVE)
+
+
+def test_find_and_sort(show: Open, connect: Connect, name: str) -> None:
+    """Search and type narrow the table while one types, heads sort it, and the address says all of it."""
+    ann, bob = connect("ann"), connect("bob")
+    for number in range(3):
+        ann.join(f"presence-{name}-{number}")
+    bob.join(f"presence-{name}-1")
+    ann.join(f"{name}-public")
+    page = show()
+    page.get_by_label("Search channels").press_sequentially(f"{name}-")
+    expect(rows(page, "channels")).to_have_count(4, timeout=LIVE)
+    assert cells(page, "channels", "name")[0] == [f"presence-{name}-1"]
+    page.get_by_label("Type").select_option("presence")
+    expect(rows(page, "channels")).to_have_count(3, timeout=LIVE)
+    page.get_by_role("link", name="Channel", exact=True).click()
+    expect(rows(page, "channels").first).to_contain_text(f"presence-{name}-0", timeout=LIVE)
+    page.get_by_role("link", name="Channel", exact=True).click()
+    expect(rows(page, "channels").first).to_contain_text(f"presence-{name}-2", timeout=LIVE)
+    expect(page.locator("th[aria-sort=descending]")).to_have_text("Channel")
+    page.reload()
+    assert [cell for [cell] in cells(page, "channels", "name")] == [f"presence-{name}-{number}" for number in (2, 1, 0)]
+
+
+def test_pages(show: Open, connect: Connect, name: str) -> None:
+    """More channels than a page has are paged, with and without the script."""
+    ann = connect("ann")
+    for number in range(60):
+        ann.join(f"{name}-{number:02}")
+    for options in ({}, {"java_script_enabled": False}):
+        page = show(f"?search={name}-&sort=name", **options)
+        expect(rows(page, "channels")).to_have_count(50)
+        expect(page.get_by_text("1 to 50 of 60")).to_be_visible()
+        page.get_by_role("link", name="next").click()
+        expect(rows(page, "channels")).to_have_count(10, timeout=LIVE)
+        expect(page.get_by_text("51 to 60 of 60")).to_be_visible()
+        page.get_by_role("link", name="previous").click()
+        expect(rows(page, "channels").first).to_contain_text(f"{name}-00", timeout=LIVE)
+
+
+def test_without_script(show: Open, connect: Connect, name: str) -> None:
+    """Without JavaScript everything can be found as well."""
+    connect("ann").join(f"presence-{name}", mood="good")
+    page = show(java_script_enabled=False)
+    page.get_by_label("Search channels").fill(name)
+    page.get_by_role("button", name="Search").click()
+    page.get_by_role("link", name=f"presence-{name}").first.click()
+    assert cells(page, "members", "id", "connections", "details") == [["ann", "1", "mood good"]]
+    page.get_by_role("link", name="Per second").click()
+    assert cells(page, "members", "id") == [["ann"]]
+
+
+def test_busiest_and_slow(show: Open, server: Server, connect: Connect, name: str) -> None:
+    """The busiest channel is on top, messages in and out have rates and charts, and who does not read is named."""
+    ann = connect("ann")
+    ann.join(f"quiet-{name}")
+    ann.join(f"loud-{name}")
+    page = show()
+    with small_socket(server.port) as slow:
+        greet(slow, server.port, server.token(f"slow-{name}"))
+        slow.sendall(masked(b'{"type": "join", "channel": "loud-%s"}' % name.encode()))
+
+        def say_until(seen: Callable[[], bool]) -> None:
+            for _ in range(2000):
+                ann.say(f"loud-{name}", "x" * 3_000)
+                if page.evaluate("1") and seen():
+                    return
+            raise AssertionError("the page has not seen it")
+
+        say_until(lambda: page.locator("#busiest tr").first.inner_text().startswith(f"loud-{name}"))
+        say_until(lambda: f"slow-{name}" in page.locator("#slowest").inner_text())
+        assert page.locator("[data-alarm=on]").count() == 1
+    expect(page.get_by_text("Nobody is slow.")).to_be_visible(timeout=LIVE)
+    line = page.locator("[data-flow=sent] polyline").get_attribute("points")
+    assert line is not None
+    assert len({point.split(",")[1] for point in line.split()}) > 1
+    assert page.locator("[data-flow=received] [data-peak]").inner_text() != "0"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone(show: Open, connect: Connect, name: str, scheme: str) -> None:
+    """On a narrow screen nothing is wider than it, whatever names there are; text can be told from its ground."""
+    connect("ann").join(f"presence-{name}-{'long' * 40}", **{"k" * 60: "v" * 300})
+    viewport = {"width": 360, "height": 740}
+    page = show(f"?channel=presence-{name}-{'long' * 40}", viewport=viewport, color_scheme=scheme)
+    expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    ground, text = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    assert contrast(ground, text) > 7
+
+
+def contrast(*colours: str) -> float:
+    """Of two `rgb(…)`; WCAG 2.2, "contrast ratio"."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        red, green, blue = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    dark, light = sorted(map(luminance, colours))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_quiet_polls_are_cheap(show: Open, connect: Connect, name: str) -> None:
+    """While nothing happens the answers are 304, with what let the page in still in the question."""
+    connect("ann").join(f"presence-{name}")
+    page = show(f"?search=presence-{name}&key=a%26b")
+    answers: list[tuple[int, str]] = []
+    page.on("response", lambda response: answers.append((response.status, response.url)))
+    expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+    with page.expect_response(lambda response: "/channels?" in response.url and response.status == 304, timeout=LIVE):
+        pass
+    assert answers
+    assert all("key=a%26b" in url for status, url in answers if "/presence/stats." not in url)
+
+
+def test_the_server_goes_away(browser: Browser) -> None:
+    """The page says so when its server does not answer, keeps what it has, and goes on when it is back."""
+    with running() as server, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{server.origin}/presence/")
+        expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+        server.stop()
+        expect(page.get_by_role("status")).to_contain_text("The server does not answer; this is as of", timeout=LIVE)
+        server.start()
+        server.wait_until_ready()
+        expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+
+
+def test_the_state_store_goes_away(browser: Browser, program: str) -> None:
+    """The page says so, also to who comes while it is away, and shows numbers once it is back."""
+    with running_redis(program) as store, running(PRESENCE_BACKEND=store.url) as server, ExitStack() as stack:
+        early, late = (stack.enter_context(browser.new_context()).new_page() for _ in range(2))
+        early.goto(f"{server.origin}/presence/")
+        expect(early.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+        store.stop()
+        expect(early.get_by_role("status")).to_contain_text("The state store is away", timeout=LIVE)
+        late.goto(f"{server.origin}/presence/")
+        expect(late.get_by_role("status")).to_have_text("The state store is away")
+        store.start()
+        for page in (early, late):
+            expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+            expect(tile(page, "Connections")).to_have_text("0")
