@@ -1,0 +1,139 @@
+"""What several workers have counted is counted once, whatever becomes of them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from contextlib import ExitStack
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from flask_presence.backends.redis.client import Client as RedisClient
+from flask_presence.backends.redis.keys import Keys
+from flask_presence.backends.redis.nodes import Nodes
+from flask_presence.domain.meter import add
+from flask_presence.domain.readings import Reading
+
+from ..support.client import client
+from ..support.metrics import scrape, value
+from ..support.redis_server import RedisServer, running_redis
+from ..support.server import Server, running, wait_until
+from .test_workers import worker_pids
+
+LEASE = 1.5
+NODES = ["a", "b", "c"]
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["post", "forget", "begin"]), st.sampled_from(NODES), st.integers(0, 1000), st.floats(0, 9)
+        ),
+        max_size=25,
+    )
+)
+def test_counted_once(redis_client: RedisClient, steps: list[tuple[str, str, int, float]]) -> None:
+    """Nodes come, count, and are forgotten, some of them twice: all sees what each has said last, and never less."""
+    nodes = Nodes(Keys(f"test-{secrets.token_hex(8)}"), 60)
+    said: dict[str, dict[str, float]] = {}
+    gone: dict[str, float] = {}
+    slots: dict[int, int] = {}
+    now = redis_client.run(nodes.time()) / 1000
+    slot, before = int(now // 2) - 5, 0.0
+    for step, node, count, seconds in steps:
+        if step == "begin":
+            redis_client.run(nodes.beat(node, begins=True))
+            said.setdefault(node, {})
+        elif node in said and step == "post":
+            mine = said[node]
+            said[node] = {"received": mine.get("received", 0) + count, "lag|sum": mine.get("lag|sum", 0) + seconds}
+            reading = Reading(said[node], {slot: (int(said[node]["received"]), 0)})
+            redis_client.run(nodes.readings.post(node, reading))
+        elif step == "forget":
+            redis_client.run(nodes.forget(node))
+            gone = add(gone, said.pop(node, {}))
+        survey = redis_client.run(nodes.readings.survey())
+        expected = add(gone, *said.values())
+        assert survey.counts["received"] == expected.get("received", 0) >= before
+        assert abs(survey.counts["lag|sum"] - expected.get("lag|sum", 0)) < 1e-6
+        before = survey.counts["received"]
+        slots[slot] = int(before)
+        assert round(sum(survey.rates(now)[0]) * 2) == slots[slot]
+
+
+def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
+    """Three workers, one of which is killed, one stopped, one paused for longer than its lease: their counts stay, none
+    is counted twice, and what they were is no more."""
+    config: dict[str, Any] = {
+        "PRESENCE_BACKEND": redis_server.url,
+        "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}",
+        "PRESENCE_LEASE": LEASE,
+        "PRESENCE_GRACE": 0,
+    }
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(**config)) for _ in range(3)]
+        people = [stack.enter_context(client(server, f"user-{at}")) for at, server in enumerate(servers)]
+        for at, person in enumerate(people):
+            person.join("presence-room")
+            for _ in range(at + 1):
+                person.say("presence-room", "hello")
+        published, received = 1 + 2 + 3, 3 + 1 + 2 + 3
+
+        def agree(connections: int, workers: int, *asked: Server) -> bool:
+            for server in asked:
+                samples = scrape(server)
+                assert value(samples, "messages_published_total") <= published, "counted twice"
+                assert value(samples, "messages_received_total") <= received, "counted twice"
+                seen = (
+                    value(samples, "messages_published_total"),
+                    value(samples, "messages_received_total"),
+                    value(samples, "connections"),
+                    value(samples, "workers"),
+                )
+                if seen != (published, received, connections, workers):
+                    return False
+            return True
+
+        wait_until(lambda: agree(3, 3, *servers))
+        victim = min(worker_pids(servers[2]))
+        os.kill(servers[2].process.pid, signal.SIGSTOP)  # so that it starts no other worker
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: agree(2, 2, *servers[:2]))
+        paused = min(worker_pids(servers[1]))
+        os.kill(paused, signal.SIGSTOP)
+        wait_until(lambda: agree(1, 1, servers[0]))
+        os.kill(paused, signal.SIGCONT)
+        wait_until(lambda: agree(2, 2, *servers[:2]))
+        people[1].say("presence-room", "still here")
+        published, received = published + 1, received + 1
+        wait_until(lambda: agree(2, 2, *servers[:2]))
+        servers[1].stop()
+        wait_until(lambda: agree(1, 1, servers[0]))
+        os.kill(servers[2].process.pid, signal.SIGCONT)
+
+
+def test_data_are_lost(program: str) -> None:
+    """When Redis has lost everything the counts of who is alive are told again, once."""
+
+    with running_redis(program) as store, running(PRESENCE_BACKEND=store.url) as server, client(server, "ann") as ann:
+        ann.join("presence-room")
+        ann.say("presence-room", "hello")
+        assert value(scrape(server), "messages_published_total") == 1
+        store.stop()
+        wait_until(lambda: "unavailable" in server.get("/presence/health")[2])
+        status, _, body = server.get("/presence/metrics")
+        assert (status, "flask_presence_backend_up 0.0" in body) == (200, True)
+        store.start()
+        wait_until(lambda: server.get("/presence/health")[0] == 200)
+        wait_until(lambda: value(scrape(server), "messages_published_total") == 1)
+        ann.say("presence-room", "hello")
+        assert value(scrape(server), "messages_published_total") == 2
