@@ -110,11 +110,7 @@ class MemoryBackend:
         return self._roster.get(name)
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
-        return [
-            channel
-            for channel in self._roster.channels()
-            if (kind is None or channel.type == kind) and channel.name.startswith(prefix or "")
-        ]
+        return list(self._roster.channels(kind, prefix))
 
     def members(self, name: str) -> Sequence[Member]:
         return self._roster.members(name)

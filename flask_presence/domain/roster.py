@@ -7,11 +7,11 @@ operation that raises has changed nothing. Replaying the changes over a snapshot
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from .channels import CHANNEL_TYPES, Channel, ChannelName
+from .channels import CHANNEL_TYPES, Channel, ChannelName, ChannelType
 from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from .members import Member, User, info_size, make_member, merge_info
 
@@ -65,16 +65,22 @@ class _Room:
     created_at: datetime
     connections: dict[str, str | None] = field(default_factory=dict)  # client id -> user id
     present: dict[str, _Presence] = field(default_factory=dict)  # user id -> who, in order of joining
+    type: ChannelType = "public"
+    described: Channel | None = None  # as it was lately, since many ask for long lists of channels
 
-    def describe(self, *, with_members: bool) -> Channel:
-        listed = self.name.type == "presence"
-        return Channel(
-            name=self.name,
-            type=self.name.type,
-            member_count=len(self.present) if listed else len(self.connections),
-            created_at=self.created_at,
-            members=self.members() if listed and with_members else None,
-        )
+    def __post_init__(self) -> None:
+        self.type = self.name.type
+
+    @property
+    def member_count(self) -> int:
+        return len(self.present) if self.type == "presence" else len(self.connections)
+
+    def describe(self) -> Channel:
+        """Without its members."""
+        count = self.member_count
+        if self.described is None or self.described.member_count != count:
+            self.described = Channel(self.name, self.type, count, self.created_at)
+        return self.described
 
     def members(self) -> tuple[Member, ...]:
         return tuple(entry.member for entry in self.present.values())
@@ -162,11 +168,15 @@ class Roster:
     def get(self, name: str) -> Channel | None:
         """The channel with its members, or `None` where nobody is in it."""
         room = self._rooms.get(name)
-        return room.describe(with_members=True) if room else None
+        if room is None:
+            return None
+        return replace(room.describe(), members=room.members() if room.type == "presence" else None)
 
-    def channels(self) -> Iterator[Channel]:
-        """All channels, oldest first, without their members."""
-        return (room.describe(with_members=False) for room in self._rooms.values())
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> Iterator[Channel]:
+        """The channels of that type, with names that begin so; oldest first, without their members."""
+        for room in self._rooms.values():
+            if kind in (None, room.type) and (not prefix or room.name.startswith(prefix)):
+                yield room.describe()
 
     def members(self, name: str) -> tuple[Member, ...]:
         """In order of joining; empty for an unknown, public or private channel."""
@@ -182,9 +192,9 @@ class Roster:
         """The sum of the channels' member counts, and the number of channels by type."""
         total = 0
         by_type: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
-        for channel in self.channels():
-            total += channel.member_count
-            by_type[channel.type] += 1
+        for room in self._rooms.values():
+            total += room.member_count
+            by_type[room.type] += 1
         return total, by_type
 
     def _drop(self, room: _Room, entry: _Presence) -> Change | None:

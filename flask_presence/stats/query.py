@@ -5,29 +5,26 @@ Law: what cannot be meant is refused with a sentence that says what can.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import heapq
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from operator import attrgetter
+from typing import Any, Final
 
 from ..domain.channels import Channel, ChannelType, channel_type
 
 MAX_LIMIT: Final = 1000
-Row = tuple[Channel, float | None]
-_ORDERS: Final[dict[str, Callable[[Row], Any]]] = {
-    "name": lambda row: row[0].name,
-    "type": lambda row: row[0].type,
-    "memberCount": lambda row: row[0].member_count,
-    "createdAt": lambda row: row[0].created_at,
-    "rate": lambda row: row[1] or 0.0,
+Rates = Mapping[str, float]
+Key = Callable[[Channel], Any]
+
+_BY_TEXT: Final[dict[str, Key]] = {"name": attrgetter("name"), "type": attrgetter("type", "name")}
+_BY_NUMBER: Final[dict[str, Callable[[Rates], Callable[[Channel], float]]]] = {
+    "memberCount": lambda _: attrgetter("member_count"),
+    "createdAt": lambda _: lambda channel: channel.created_at.timestamp(),
+    "rate": lambda rates: lambda channel: rates.get(channel.name, 0.0),
 }
-SORTS: Final = (*_ORDERS, *(f"-{name}" for name in _ORDERS))
-
-
-class SortKey(NamedTuple):
-    """By what, and whether the largest come first."""
-
-    of: Callable[[Row], Any]
-    descending: bool
+_NAMES: Final = (*_BY_TEXT, *_BY_NUMBER)
+SORTS: Final = (*_NAMES, *(f"-{name}" for name in _NAMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +40,20 @@ class ChannelQuery:
     with_rate: bool = False
 
     @property
-    def sort(self) -> tuple[SortKey, ...]:
-        """What ties are broken by comes after."""
-        name = self.order.removeprefix("-")
-        keys = (SortKey(_ORDERS[name], self.order.startswith("-")),)
-        return keys if name == "createdAt" else (*keys, SortKey(_ORDERS["name"], False))
-
-    @property
     def needs_rates(self) -> bool:
         return self.with_rate or self.order.endswith("rate")
+
+    def part(self, channels: Sequence[Channel], rates: Rates) -> list[Channel]:
+        """Those on the page that is asked for, in order; numbers that are the same are ordered by name."""
+        name, descending = self.order.removeprefix("-"), self.order.startswith("-")
+        number = _BY_NUMBER[name](rates) if name in _BY_NUMBER else None
+        sign = -1 if descending else 1
+        key: Key = _BY_TEXT[name] if number is None else lambda channel: (sign * number(channel), channel.name)
+        backwards = descending and number is None
+        if self.limit is None:
+            return sorted(channels, key=key, reverse=backwards)[self.offset :]
+        pick = heapq.nlargest if backwards else heapq.nsmallest
+        return pick(self.offset + self.limit, channels, key=key)[self.offset :]
 
 
 @dataclass(frozen=True, slots=True)

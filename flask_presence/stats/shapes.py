@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..domain.channels import Channel, ChannelName
+from ..domain.channels import ChannelName
 from ..domain.meter import BOUNDS, GUARD_OUTCOMES, Histogram, by_label, histogram
 from ..domain.readings import BUSIEST, BUSY_SLOTS, Survey
 from ..domain.roster import Change
@@ -50,21 +50,17 @@ def channel_list_shape(hub: Hub, query: ChannelQuery) -> dict[str, Any]:
     `rate`, where it was asked for, is events a second, or `None` for a channel that is not among the busiest, of
     which alone it is known. `total` and `next`, the offset of what follows or `None`, are there where a `limit` is.
     """
-    found: Iterable[Channel] = hub.channels(query.type, query.prefix)
+    found = hub.channels(query.type, query.prefix)
     if query.search:
         wanted = query.search.casefold()
-        found = (channel for channel in found if wanted in channel.name.casefold())
-    rates = _rates(hub) if query.needs_rates else {}
-    unknown = 0.0 if len(rates) < BUSIEST else None
-    rows = [(channel, rates.get(channel.name, unknown)) for channel in found]
-    for key in reversed(query.sort):
-        rows.sort(key=key.of, reverse=key.descending)
-    total = len(rows)
-    rows = rows[query.offset : None if query.limit is None else query.offset + query.limit]
-    shape: dict[str, Any] = {
-        "channels": [channel.to_dict() | ({"rate": rate} if query.with_rate else {}) for channel, rate in rows]
-    }
-    return shape | _paging(query.offset, query.limit, total)
+        found = [channel for channel in found if wanted in channel.name.casefold()]
+    rates = hub.survey().busy if query.needs_rates else {}
+    rows = [channel.to_dict() for channel in query.part(found, rates)]
+    if query.with_rate:
+        unknown = 0.0 if len(rates) < BUSIEST else None
+        for row in rows:
+            row["rate"] = rates.get(row["name"], unknown)
+    return {"channels": rows} | _paging(query.offset, query.limit, len(found))
 
 
 def channel_shape(hub: Hub, name: str, query: MemberQuery) -> dict[str, Any] | None:
@@ -139,10 +135,6 @@ def change_shapes(changes: Iterator[tuple[ChannelName, Change] | None]) -> Itera
 
 def error_shape(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
-
-
-def _rates(hub: Hub) -> Mapping[str, float]:
-    return hub.survey().busy
 
 
 def _paging(offset: int, limit: int | None, total: int) -> dict[str, Any]:

@@ -5,17 +5,16 @@ Law: sans IO; asks Redis alone, never another process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
 from ...domain.channels import CHANNEL_TYPES, Channel, ChannelName, ChannelType
 from .keys import Keys, unescape
 from .nodes import Nodes
-from .operations import Call, Operation, Snapshot
+from .operations import Call, Operation
 
 BATCH: Final = 500
-"""Channels that are asked about in one round trip."""
+"""Channels that one script counts, so that none takes long."""
 
 
 class Census:
@@ -31,15 +30,18 @@ class Census:
         nodes = yield from self._nodes.all()
         for noted in (yield [Call("SMEMBERS", (self._keys.index(node),)) for node in nodes]):
             names |= {name.decode() for name in noted}
-        wanted = sorted(
-            name for name in names if name.startswith(prefix or "") and (kind is None or ChannelName(name).type == kind)
-        )
+        typed = [(name, ChannelName(name).type) for name in names if name.startswith(prefix or "")]
+        wanted = [(name, its_type) for name, its_type in typed if kind in (None, its_type)]
         found: list[Channel] = []
         for at in range(0, len(wanted), BATCH):
             batch = wanted[at : at + BATCH]
-            replies = yield [Call("snapshot", self._keys.channel(name), ("",)) for name in batch]
-            found += _describe(batch, replies)
-        return sorted(found, key=lambda channel: channel.created_at)
+            keys = [key for name, its_type in batch for key in self._keys.tally(name, listed=its_type == "presence")]
+            tally = yield Call("tally", tuple(keys))
+            for (name, its_type), since, number in zip(batch, tally[::2], tally[1::2], strict=True):
+                if since:
+                    created_at = datetime.fromisoformat(since.decode())
+                    found.append(Channel(ChannelName(name), its_type, number, created_at))
+        return sorted(found, key=lambda channel: (channel.created_at, channel.name))
 
 
 def count(channels: list[Channel]) -> tuple[int, dict[str, int]]:
@@ -48,12 +50,3 @@ def count(channels: list[Channel]) -> tuple[int, dict[str, int]]:
     for channel in channels:
         by_type[channel.type] += 1
     return sum(channel.member_count for channel in channels), by_type
-
-
-def _describe(names: list[str], replies: list[list[bytes]]) -> Iterator[Channel]:
-    for name, reply in zip(names, replies, strict=True):
-        if reply[2]:
-            snapshot = Snapshot(datetime.fromisoformat(reply[2].decode()), int(reply[3]), int(reply[4]), {})
-            channel = snapshot.channel(name, with_members=False)
-            if channel is not None:
-                yield channel

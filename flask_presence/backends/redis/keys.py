@@ -41,6 +41,11 @@ class Keys:
         tag = self._tag(name)
         return tuple(f"{tag}:{kind}" for kind in ("state", "members", "connections", "sessions", "held"))
 
+    def tally(self, name: str, *, listed: bool) -> tuple[str, str]:
+        """State, and what has as many entries as the channel has members."""
+        tag = self._tag(name)
+        return f"{tag}:state", f"{tag}:{'members' if listed else 'connections'}"
+
     def own(self, name: str, node: str) -> str:
         """The connections of one node in a channel."""
         return f"{self._tag(name)}:own:{node}"
