@@ -1,6 +1,6 @@
 """Presence in one app: its settings, its hub, and the process's part in it.
 
-Law: nothing is started before the first socket of a process, so an app may be made before a fork.
+Law: nothing is started before somebody wants a socket of a process, so an app may be made before a fork.
 """
 
 from __future__ import annotations
@@ -146,6 +146,10 @@ class Service:
     def release_place(self) -> None:
         with self._lock:
             self._upgrading -= 1
+
+    def begin(self, takeover: Takeover) -> None:
+        """Come to life in this process, if it has not: who was refused is to be seen by others too."""
+        self._endpoint_for(takeover)
 
     def open(self, takeover: Takeover, visitor: Visitor) -> Callable[[], None]:
         """Greet `visitor` on the socket taken over; gives what the view must call before it returns."""

@@ -130,6 +130,8 @@ class Upgrade:
     def _refuse(self, refusal: Refused) -> Response:
         assert self._takeover is not None
         self._service.hub.meter.refuse(refusal.status)
+        if refusal.status != 503:  # then nothing stands in the way of the process itself
+            self._service.begin(self._takeover)
         if self._takeover.already_open:
             code = _CLOSE_CODES.get(refusal.status, 1008)
             self._takeover.refuse(encode_close(code, refusal.message))

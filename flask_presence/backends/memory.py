@@ -42,7 +42,7 @@ class MemoryBackend:
         self._listener: Listener
         self._clients: dict[str, User | None] = {}
         self._holds: dict[tuple[ChannelName, str], _Hold] = {}
-        self._watchers: tuple[tuple[str | None, deque[tuple[ChannelName, Change]]], ...] = ()
+        self._watchers: dict[int, tuple[str | None, deque[tuple[ChannelName, Change]]]] = {}
 
     def bind(self, listener: Listener) -> None:
         self._listener = listener
@@ -126,13 +126,12 @@ class MemoryBackend:
 
     def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
         unseen: deque[tuple[ChannelName, Change]] = deque(maxlen=MAX_UNSEEN)
-        watcher = (name, unseen)
-        self._watchers = (*self._watchers, watcher)
+        self._watchers[id(unseen)] = name, unseen  # one step, as this runs beside the loop
         try:
             while True:
                 yield unseen.popleft() if unseen else None
         finally:
-            self._watchers = tuple(other for other in self._watchers if other is not watcher)
+            del self._watchers[id(unseen)]
 
     def _release(self, *places: tuple[ChannelName, str], now: datetime) -> None:
         for place in places:
@@ -146,6 +145,6 @@ class MemoryBackend:
     def _announce(self, channel: ChannelName, change: Change | None, exclude: str | None, now: datetime) -> None:
         if change is not None:
             self._listener.announce(channel, change, exclude, now)
-            for name, unseen in self._watchers:
+            for name, unseen in list(self._watchers.values()):
                 if name in (None, channel):
                     unseen.append((channel, change))

@@ -43,7 +43,7 @@ class Blocked(msgspec.Struct, frozen=True):
 
 
 class Outbox(msgspec.Struct, frozen=True):
-    """What waits for connections: bytes for all and for the worst, how many are blocked, and the worst of these."""
+    """What waits for connections: bytes for all, `most` for one that is blocked, how many are, and the worst."""
 
     waiting: int = 0
     most: int = 0
@@ -158,12 +158,17 @@ class Busy:
         slot = math.floor(now / SLOT)
         if slot == self._slot:
             return
+        passed = min(slot - self._slot, BUSY_SLOTS + 1) if self._slot else 1
         self._slot = slot
         done, self.current = self.current, {}
         for channel, count in done.items():
             self._sums[channel] = self._sums.get(channel, 0) + count
-        self._past.append(done)
-        for channel, count in self._past.pop(0).items() if len(self._past) > BUSY_SLOTS else ():
+        self._past += [done, *({} for _ in range(passed - 1))]
+        while len(self._past) > BUSY_SLOTS:
+            self._forget(self._past.pop(0))
+
+    def _forget(self, counts: dict[str, int]) -> None:
+        for channel, count in counts.items():
             self._sums[channel] -= count
             if not self._sums[channel]:
                 del self._sums[channel]

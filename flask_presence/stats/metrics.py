@@ -53,7 +53,7 @@ class PresenceCollector(Collector):
             yield _gauge("backend_up", "Whether the state store answers", 0)
             return
         yield _gauge("backend_up", "Whether the state store answers", 1)
-        yield _gauge("workers", "Processes that have, or had, connections", len(survey.readings))
+        yield _gauge("workers", "Processes that have had connections", len(survey.readings))
         yield _gauge("connections", "Open WebSocket connections", stats.connections)
         yield _gauge(
             "members", "Members of all channels: users in presence channels, else connections", stats.total_members
@@ -64,7 +64,7 @@ class PresenceCollector(Collector):
         yield channels
         outbox = survey.outbox
         yield _gauge("outbox_bytes", "Bytes that wait for all connections", outbox.waiting)
-        yield _gauge("outbox_largest_bytes", "Bytes that wait for the connection that is furthest behind", outbox.most)
+        yield _gauge("outbox_largest_bytes", "Bytes that wait for the connection that is blocked worst", outbox.most)
         yield _gauge("connections_blocked", "Connections whose socket takes nothing more for now", outbox.blocked)
         yield from _counters(survey.counts)
         yield from _histograms(survey.counts)

@@ -160,7 +160,7 @@ class RedisBackend:
         if worker is not None:
             # All processes read the same numbers in Redis, so that whichever is asked, none goes back.
             _wait(worker, worker.loop.run(worker.post), PATIENCE)
-        return self._ask(self._nodes.readings.survey())
+        return self._ask(self._nodes.readings.survey(worker.birth if worker is not None else 0))
 
     def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
         return watch(self._client, self._keys, name)

@@ -109,14 +109,27 @@ class Keeper:
         return self._pipeline.run(self._nodes.forget(self.node))
 
     def post(self) -> Pending[None]:
-        """Have the others know what has been counted here; settled when they can."""
-        reading = self._reading()
-        if reading == self._posted:
-            posted: Pending[None] = Pending()
-            posted.settle(lambda: None)
-            return posted
-        self._posted = reading
-        return self._pipeline.run(self._nodes.readings.post(self.node, reading))
+        """Have the others know what has been counted here; settled when they do, or cannot be told."""
+        reading, node = self._reading(), self.node
+        if not self._link.up:
+            told: Pending[None] = Pending()
+            told.settle(lambda: None)
+            return told
+
+        def posted(outcome: Outcome[bool]) -> None:
+            try:
+                taken = outcome()
+            except BackendUnavailable:
+                return  # with the next heartbeat, then
+            if taken and node == self.node:
+                self._posted = reading
+
+        return self._pipeline.run(self._nodes.readings.post(node, reading)).then(posted)
+
+    @property
+    def birth(self) -> int:
+        """When the data in Redis began, in ms, at the last heartbeat; 0 before the first."""
+        return self._birth
 
     def _reading(self) -> Reading:
         """What has been counted here since the node was given its name."""

@@ -7,6 +7,7 @@ is announced once.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -117,6 +118,15 @@ class Nodes:
         except BackendUnavailable as problem:
             log.warning("a dead process could not be seen to, and will be again: %s", problem)
         events += [ClientDisconnected(client_id, user, ABNORMAL, "worker_lost") for client_id, user in owners.items()]
+        counts = Counter(
+            f"leaves|{event.type}" if isinstance(event, ChannelLeft) else f"closed|{ABNORMAL}"
+            for event in events
+            if isinstance(event, (ChannelLeft, ClientDisconnected))
+        )
+        try:
+            yield self.readings.add(counts)
+        except BackendUnavailable as problem:
+            log.warning("what a dead process could not count itself is not counted: %s", problem)
         return events
 
     def abandon(self, node: str, channels: list[str]) -> Operation[None]:

@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+from ...domain.errors import BackendUnavailable
+from ...domain.meter import Counts
 from ...domain.readings import SLOT, SLOTS, Reading, Survey
 from .keys import Keys
 from .operations import Call, Operation
@@ -29,13 +31,16 @@ class Readings:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    def post(self, node: str, reading: Reading) -> Operation[None]:
-        """Have the others know what `node` has counted."""
+    def post(self, node: str, reading: Reading) -> Operation[bool]:
+        """Have the others know what `node` has counted; whether they do, as they do not want to of one they bury."""
         keys = self._keys
-        yield [
-            Call("HSET", (keys.readings,), (node, msgspec.json.encode(reading))),
-            *(Call("EXPIRE", (key,), (str(KEPT),)) for key in (keys.readings, keys.counts, keys.slots)),
-        ]
+        names = (keys.readings, keys.counts, keys.slots, keys.nodes, keys.claims)
+        taken: int = yield Call("post", names, (node, msgspec.json.encode(reading), str(KEPT)))
+        return bool(taken)
+
+    def add(self, counts: Counts) -> list[Call]:
+        """Count what happened to connections whose own process could not."""
+        return [Call("HINCRBY", (self._keys.counts,), (name, str(int(number)))) for name, number in counts.items()]
 
     def fold(self) -> Call:
         """Keep what those have counted that are no nodes any more."""
@@ -43,10 +48,14 @@ class Readings:
         oldest = math.floor(time.time() / SLOT) - SLOTS - 2
         return Call("fold", (keys.readings, keys.nodes, keys.counts, keys.slots), (str(oldest),))
 
-    def survey(self) -> Operation[Survey]:
-        """All of it, at one moment."""
+    def survey(self, known_birth: int = 0) -> Operation[Survey]:
+        """All of it, at one moment. `BackendUnavailable` where the data are not those of the caller's last heartbeat:
+        what the others had counted is not there yet."""
         keys = self._keys
-        alive, posted, counts, slots = yield Call("survey", (keys.readings, keys.leases, keys.counts, keys.slots), ())
+        names = (keys.readings, keys.leases, keys.counts, keys.slots, keys.birth)
+        alive, posted, counts, slots, birth = yield Call("survey", names, ())
+        if known_birth and int(birth or 0) != known_birth:
+            raise BackendUnavailable("Redis has lost its data, and is being told again")
         readings = {name: _decode(text) for name, text in _pairs(posted)}
         living = tuple(reading for name, reading in readings.items() if name in alive)
         dead = tuple(reading for name, reading in readings.items() if name not in alive)

@@ -200,6 +200,11 @@ class Worker:
         return self._keeper.post()
 
     @property
+    def birth(self) -> int:
+        """When the data in Redis began, in ms, as far as this process knows."""
+        return self._keeper.birth
+
+    @property
     def node(self) -> str:
         return self._keeper.node
 
