@@ -279,6 +279,10 @@ class Hub:
 
         return self._ask(count)
 
+    def connections(self) -> int:
+        """All open connections of the service."""
+        return self._ask(self.backend.connections)
+
     def survey(self) -> Survey:
         """What all processes of the service are doing."""
         return self._ask(self.backend.survey)

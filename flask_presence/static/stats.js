@@ -3,12 +3,12 @@
 
 const INTERVAL = 2000;
 const PATIENCE = 10_000;
-const OWN = ["search", "type", "sort", "offset", "channel", "members"];
-const RESERVED = [...OWN, "prefix", "limit", "include"];
+const TYPING = 200; // milliseconds without another key after which a search is made
 
-const { api, limit, order } = document.body.dataset;
+const { api, limit, order, own } = document.body.dataset;
 const LIMIT = Number(limit);
-const others = [...new URLSearchParams(location.search)].filter(([name]) => !RESERVED.includes(name));
+const OWN = own.split(" ");
+const others = [...new URLSearchParams(location.search)].filter(([name]) => !OWN.includes(name));
 const answers = new Map(); // URL -> {etag, shape}
 
 const one = (selector, within = document) => within.querySelector(selector);
@@ -16,9 +16,10 @@ const all = (selector, within = document) => [...within.querySelectorAll(selecto
 
 let state = readState();
 let timer = 0;
-let round = 0;
+let round = new AbortController();
 
-class Refused extends Error {}
+class Closed extends Error {}
+class Away extends Error {}
 
 function readState() {
   const given = new URLSearchParams(location.search);
@@ -31,26 +32,29 @@ function readState() {
 
 function address(changes) {
   const { sort, ...wanted } = { ...state, ...changes };
-  const own = Object.entries({ ...wanted, sort: sort === order ? "" : sort }).filter(([, value]) => value);
-  const query = new URLSearchParams([...others, ...own]).toString();
+  const mine = Object.entries({ ...wanted, sort: sort === order ? "" : sort }).filter(([, value]) => value);
+  const query = new URLSearchParams([...others, ...mine]).toString();
   return query ? `${api}?${query}` : api;
 }
 
-async function ask(path, wanted = {}) {
+async function ask(path, wanted, signal) {
   const query = new URLSearchParams([...Object.entries(wanted).filter(([, value]) => value !== ""), ...others]);
-  const url = `${api}${path}?${query}`;
+  const url = `${location.origin}${api}${path}?${query}`; // without what may stand before the host
   const known = answers.get(url);
   const response = await fetch(url, {
     cache: "no-store",
+    redirect: "manual",
     headers: known ? { "If-None-Match": known.etag } : {},
-    signal: AbortSignal.timeout(PATIENCE),
+    signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]),
   });
   if (response.status === 304) return known.shape;
-  const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
-  if (response.status === 404 || (response.ok && !isJson)) return null;
-  if (response.status === 401 || response.status === 403) throw new Refused("This page is closed to you now");
-  if (response.status === 503) throw new Error("The state store is away");
-  if (!response.ok) throw new Error(`The server answers ${response.status}`);
+  if (response.status === 503) throw new Away("The state store is away");
+  const isShape = response.ok && response.headers.get("Content-Type")?.startsWith("application/json");
+  // A redirect, or a page, is a login that the visitor is sent to.
+  if (response.type === "opaqueredirect" || [401, 403].includes(response.status) || (response.ok && !isShape)) {
+    throw new Closed("This page is closed to you now");
+  }
+  if (!isShape) throw new Away(`The server answers ${response.status}`);
   const shape = await response.json();
   if (answers.size > 20) answers.clear();
   answers.set(url, { etag: response.headers.get("ETag"), shape });
@@ -59,55 +63,63 @@ async function ask(path, wanted = {}) {
 
 async function refresh() {
   clearTimeout(timer);
-  round += 1;
-  const mine = round;
+  round.abort();
+  round = new AbortController();
+  const { signal } = round;
   const { search, type, sort, offset, channel, members } = state;
   try {
     const [activity, listed, shown] = await Promise.all([
-      ask("activity"),
-      ask("channels", { search, type, sort, offset, limit: LIMIT, include: "rate" }),
-      channel && ask(`channels/${encodeURIComponent(channel)}`, { offset: members, limit: LIMIT, include: "connections" }),
+      ask("activity", {}, signal),
+      ask("channels", { search, type, sort, offset, limit: LIMIT, include: "rate" }, signal),
+      channel && ask("members", { channel, offset: members, limit: LIMIT, include: "connections" }, signal),
     ]);
-    if (mine !== round) return;
-    if (!one("#tiles")) {
-      location.reload(); // the page was made while the state store was away
-      return;
+    if (signal.aborted) return undefined;
+    if (!one("#tiles")) return location.reload(); // the page was made while the state store was away
+    if (!listed.channels.length && listed.total) {
+      return go(address({ offset: Math.floor((listed.total - 1) / LIMIT) * LIMIT }), { replace: true });
     }
     showActivity(activity);
     showChannels(listed);
     showChannel(shown);
     say("live", "Live");
   } catch (problem) {
-    if (mine !== round) return;
-    const isOurs = problem instanceof Refused || problem.message.startsWith("The ");
-    const state = problem instanceof Refused ? "closed" : "away";
-    say(state, isOurs ? problem.message : "The server does not answer");
+    if (signal.aborted) return undefined;
+    const kind = problem instanceof Closed ? "closed" : "away";
+    say(kind, problem instanceof Closed || problem instanceof Away ? problem.message : "The server does not answer");
   }
   if (!document.hidden) timer = setTimeout(refresh, INTERVAL);
+  return undefined;
 }
 
 function say(kind, text) {
   const place = one("#state");
-  if (kind !== "live" && place.dataset.state === "live") text += `; this is as of ${new Date().toLocaleTimeString()}`;
-  else if (kind !== "live" && place.dataset.state === kind) return;
+  const { state: before } = place.dataset;
+  if (kind !== "live" && kind === before) return;
   place.dataset.state = kind;
-  put(place, text);
+  put(place, kind !== "live" && before === "live" ? `${text}; this is as of ${new Date().toLocaleTimeString()}` : text);
 }
 
 function put(place, text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
-function fill(body, template, items, show) {
-  while (body.rows.length > items.length) body.lastElementChild.remove();
+function fill(body, template, items, keyOf, show) {
+  const focused = document.activeElement;
+  const old = new Map([...body.rows].map((row) => [row.dataset.key, row]));
   items.forEach((item, at) => {
-    const row = body.rows[at] ?? body.appendChild(template.content.firstElementChild.cloneNode(true));
+    const key = String(keyOf(item));
+    const row = old.get(key) ?? template.content.firstElementChild.cloneNode(true);
+    old.delete(key);
+    row.dataset.key = key;
+    if (body.rows[at] !== row) body.insertBefore(row, body.rows[at] ?? null);
     show((name) => one(`[data-field="${name}"]`, row), item, row);
   });
+  for (const row of old.values()) row.remove();
+  if (focused !== document.activeElement && body.contains(focused)) focused.focus({ preventScroll: true });
 }
 
-function fillCard(name, template, items, show) {
-  fill(one(`#${name}`), one(template), items, show);
+function fillCard(name, template, items, keyOf, show) {
+  fill(one(`#${name}`), one(template), items, keyOf, show);
   const none = one(`[data-none="${name}"]`);
   if (none) none.hidden = items.length > 0;
 }
@@ -121,18 +133,18 @@ function showActivity(activity) {
   for (const tile of all("[data-flow]")) showFlow(tile, activity[tile.dataset.flow]);
   one("[data-alarm]").dataset.alarm = activity.outbox.blocked ? "on" : "off";
 
-  fillCard("busiest", "#busy-row", activity.busiest, (field, busy) => {
+  fillCard("busiest", "#busy-row", activity.busiest, (busy) => busy.name, (field, busy) => {
     link(field("name"), busy.name);
     put(field("rate"), rate(busy.rate));
     gauge(field("meter"), busy.rate, activity.busiest[0].rate);
   });
-  fillCard("slowest", "#slow-row", activity.outbox.slowest, (field, slow) => {
+  fillCard("slowest", "#slow-row", activity.outbox.slowest, (slow) => slow.clientId, (field, slow) => {
     put(field("user"), slow.userId ?? "anonymous");
     put(field("client"), slow.clientId);
     put(field("waiting"), size(slow.waitingBytes));
     gauge(field("meter"), slow.waitingBytes, activity.outbox.limitBytes);
   });
-  fillCard("guards", "#guard-row", Object.entries(activity.guards), (field, [outcome, times]) => {
+  fillCard("guards", "#guard-row", Object.entries(activity.guards), ([outcome]) => outcome, (field, [outcome, times]) => {
     put(field("outcome"), outcome);
     put(field("count"), count(times.count));
     put(field("mean"), duration(times.meanSeconds));
@@ -141,7 +153,7 @@ function showActivity(activity) {
   const meanings = one("#close-codes").content;
   for (const name of ["errors", "closed"]) {
     const counted = Object.entries(activity[name]).sort((a, b) => b[1] - a[1]); // JSON.parse puts numbers first
-    fillCard(name, "#count-row", counted, (field, [code, number]) => {
+    fillCard(name, "#count-row", counted, ([code]) => code, (field, [code, number]) => {
       put(field("label"), code);
       put(field("note"), name === "closed" ? (one(`[data-code="${code}"]`, meanings)?.textContent ?? "") : "");
       put(field("number"), count(number));
@@ -160,7 +172,7 @@ function showFlow(tile, flow) {
 }
 
 function showChannels(listed) {
-  fill(one("#channels"), one("#channel-row"), listed.channels, (field, channel, row) => {
+  fill(one("#channels"), one("#channel-row"), listed.channels, (channel) => channel.name, (field, channel, row) => {
     link(field("name"), channel.name);
     put(field("type"), channel.type);
     put(field("memberCount"), count(channel.memberCount));
@@ -186,20 +198,20 @@ function showChannel(channel) {
   if (!state.channel) return;
   put(one("[data-name]", panel), state.channel);
   one("[data-close]", panel).href = address({ channel: "", members: 0 });
-  const members = channel?.members ?? [];
+  const members = channel.members ?? [];
   let summary = "Nobody is in it.";
-  if (channel?.members) summary = `${count(channel.memberCount)} members`;
-  else if (channel) summary = `${count(channel.memberCount)} connections; only presence channels list their members.`;
+  if (members.length) summary = `${count(channel.memberCount)} members`;
+  else if (channel.memberCount) summary = `${count(channel.memberCount)} connections; only presence channels list their members.`;
   put(one("[data-summary]", panel), summary);
   one(".scroll", panel).hidden = !members.length;
-  fill(one("#members"), one("#member-row"), members, (field, member) => {
+  fill(one("#members"), one("#member-row"), members, (member) => member.id, (field, member) => {
     put(field("name"), member.name);
     put(field("id"), member.id);
     put(field("connections"), String(channel.connections[member.id]));
     since(field("joinedAt"), member.joinedAt);
     showDetails(field("details"), member);
   });
-  page("members", "members", state.members, channel?.members ? { ...channel, channels: members } : { channels: [] });
+  page("members", "members", state.members, { ...channel, channels: members });
 }
 
 function showDetails(place, { id, name, clientId, joinedAt, updatedAt, ...details }) {
@@ -241,8 +253,8 @@ function since(place, moment) {
   place.dateTime = moment;
   place.title = moment;
   const seconds = Math.max(0, (Date.now() - Date.parse(moment)) / 1000);
-  const [size, unit] = [[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => seconds >= size) ?? [1, "s"];
-  put(place, `${Math.floor(seconds / size)} ${unit}`);
+  const [length, unit] = [[86_400, "d"], [3600, "h"], [60, "min"]].find(([least]) => seconds >= least) ?? [1, "s"];
+  put(place, `${Math.floor(seconds / length)} ${unit}`);
 }
 
 function sortedBy(name) {
@@ -256,12 +268,12 @@ function count(number) {
 
 function rate(number) {
   if (number === null) return "–";
-  return number > 0 && number < 10 ? number.toFixed(1) : count(Math.round(number));
+  return number > 0 && number < 9.95 ? number.toFixed(1) : count(number.toFixed(0));
 }
 
 function size(number) {
   for (const unit of ["B", "kB", "MB"]) {
-    if (number < 1000) return `${unit === "B" || number >= 10 ? number.toFixed(0) : number.toFixed(1)} ${unit}`;
+    if (number < 999.5) return `${number.toFixed(number < 9.95 && unit !== "B" ? 1 : 0)} ${unit}`;
     number /= 1000;
   }
   return `${number.toFixed(1)} GB`;
@@ -269,11 +281,11 @@ function size(number) {
 
 function duration(seconds) {
   if (seconds === null) return "–";
-  if (seconds >= 1) return `${seconds.toFixed(1)} s`;
-  return `${(seconds * 1000).toFixed(seconds >= 0.01 || !seconds ? 0 : 1)} ms`;
+  if (seconds >= 0.9995) return `${seconds.toFixed(1)} s`;
+  return `${(seconds * 1000).toFixed(seconds > 0 && seconds < 0.00995 ? 1 : 0)} ms`;
 }
 
-const formats = { count, rate, size, duration };
+export const formats = { count, rate, size, duration };
 
 function go(href, { replace = false } = {}) {
   history[replace ? "replaceState" : "pushState"](null, "", href);
@@ -287,16 +299,25 @@ document.addEventListener("click", async (event) => {
   event.preventDefault();
   const before = state.channel;
   await go(target.getAttribute("href"));
-  if (state.channel && state.channel !== before) one("#channel").focus();
+  if (state.channel === before) return;
+  // Closing must not lose the place of who uses a keyboard.
+  const opener = all("#channels a").find((link) => link.textContent === before);
+  (state.channel ? one("#channel") : (opener ?? form.elements.search)).focus();
 });
 
 const form = one("form");
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", () => {
-  const { search, type } = form.elements;
-  go(address({ search: search.value.trim(), type: type.value, offset: 0 }), { replace: true });
+  clearTimeout(timer);
+  timer = setTimeout(search, TYPING);
 });
 one("button", form).hidden = true;
+
+async function search() {
+  const { search: words, type } = form.elements;
+  await go(address({ search: words.value.trim(), type: type.value, offset: 0 }), { replace: true });
+  put(one("#found"), one('[data-paging="channels"] [data-place]').textContent || one("#none").textContent);
+}
 
 addEventListener("popstate", () => {
   state = readState();

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
+import re
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import click
 from flask import Blueprint, current_app
+from flask.blueprints import BlueprintSetupState
 
 from ..domain.channels import CHANNEL_TYPES, ChannelName
 from ..domain.errors import BackendUnavailable
@@ -22,8 +27,12 @@ from .shapes import Facts
 from .sources import Here, Source, SourceFailed, There
 from .tables import activity_table, change_line, channels_table, members_table
 
+log = logging.getLogger("flask_presence")
+
 F = TypeVar("F", bound=Callable[..., Any])
 
+HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\xa0-\xff]*)")
+"""RFC 9110, 5.1 and 5.5."""
 IN_MEMORY: Final = (
     "PRESENCE_BACKEND is 'memory://', so who is where is known to the server's process alone, and this is another one. "
 )
@@ -39,10 +48,16 @@ NEEDS_REDIS: Final = (
 
 def add_commands(blueprint: Blueprint, service: Service, facts: Facts) -> None:
     """Register the commands on the blueprint, so that they are `flask presence …`."""
+    blueprint.record_once(_warn_of_another_group)
     group = blueprint.cli
     group.help = "See who is where, and send or disconnect."
     _add_questions(group, service, facts)
     _add_orders(group, facts)
+
+
+def _warn_of_another_group(state: BlueprintSetupState) -> None:
+    if state.blueprint.name in state.app.cli.commands:
+        log.warning("the app's own command %r gives way to the one of flask_presence", state.blueprint.name)
 
 
 def _add_questions(group: click.Group, service: Service, facts: Facts) -> None:
@@ -106,7 +121,7 @@ def _add_orders(group: click.Group, facts: Facts) -> None:
             raise click.ClickException(IN_MEMORY + NEEDS_REDIS.format(method=method))
         return current_app.extensions["presence"]
 
-    @group.command("publish")
+    @group.command("publish", context_settings={"ignore_unknown_options": True})
     @click.argument("channel", callback=_channel)
     @click.argument("event")
     @click.argument("data", metavar="JSON", callback=_json)
@@ -188,10 +203,14 @@ def _url(_context: click.Context, parameter: click.Parameter, value: str | None)
 def _headers(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for value in values:
-        name, colon, rest = value.partition(":")
-        if not colon or not name.strip() or not value.isprintable():
-            raise click.BadParameter(f"is written 'Name: value', not {value!r}", param=parameter)
-        headers[name.strip()] = rest.strip()
+        written = HEADER.fullmatch(value)
+        if not written:
+            text = f"is written 'Name: value', in Latin letters, not {value!r}"
+            raise click.BadParameter(text, param=parameter)
+        name, rest = written[1].title(), written[2]
+        if name in headers:
+            raise click.BadParameter(f"{name} is given twice; cookies go into one header: 'a=1; b=2'", param=parameter)
+        headers[name] = rest
     return headers
 
 
@@ -221,8 +240,12 @@ def _follow(changes: Iterator[dict[str, Any] | None], as_json: bool) -> None:
 
 
 def _print(shape: dict[str, Any], table: Callable[[], Iterator[str]], as_json: bool) -> None:
-    for line in (json.dumps(shape),) if as_json else table():
-        click.echo(line)
+    if as_json:
+        click.echo(json.dumps(shape))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in table():
+        click.echo(line if width is None or len(line) <= width else f"{line[: width - 1]}…")
 
 
 def _report(what: str, number: int, as_json: bool) -> None:

@@ -74,7 +74,10 @@ def metrics_text(hub: Hub, accept: str) -> tuple[bytes, str]:
     """All metrics, in the format that an `Accept` header asks for, and its content type."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(PresenceCollector(hub))
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none
+        encode, content_type = choose_encoder("")
     text: bytes = encode(registry)
     return text, content_type
 

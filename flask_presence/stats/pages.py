@@ -6,28 +6,28 @@ at the cost of an ETag.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from flask import Blueprint, Flask, Response, make_response, render_template, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.routing import PathConverter
 
 from ..assets import asset
 from ..domain.channels import ChannelName
-from ..domain.errors import BackendUnavailable
+from ..domain.errors import BackendUnavailable, InvalidRequest
+from ..hub.hub import Hub
 from ..responses import error_response, harden, json_response
 from ..service import Service
 from .admission import Admission, StatsGuard
+from .glances import Glances
 from .metrics import metrics_text
-from .query import read_channel_query, read_member_query
-from .shapes import Facts, activity_shape, change_shapes, channel_list_shape, channel_shape, stats_shape
+from .query import MemberQuery, read_channel_query, read_member_query
+from .shapes import Facts, activity_shape, channel_list_shape, channel_shape, nobody_shape, stats_shape
 from .view import HELPERS, View, read_view
+from .watching import Streams, TooManyStreams
 
-CLOSED_PAGES: Final = ("index", "stats", "activity", "channels", "channel", "metrics", "watch")
-MAX_WATCHERS: Final = 20
-"""Streams of a process at a time, each of which holds a request."""
-GLANCE: Final = 0.2
-"""Seconds between two looks for changes, where nothing wakes up who waits for them."""
+CLOSED_PAGES: Final = ("index", "stats", "activity", "channels", "channel", "members", "metrics", "watch")
 PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -46,29 +46,39 @@ def add_pages(
         refusal = admission.refusal() if request.endpoint in closed else None
         return error_response(403, "FORBIDDEN", refusal) if refusal else None
 
-    @blueprint.errorhandler(BackendUnavailable)
-    def unavailable(_: BackendUnavailable) -> Response:
-        response = error_response(503, "SERVICE_UNAVAILABLE", "The state store is away")
-        response.headers["Retry-After"] = "1"
-        return response
-
-    _add_page(blueprint, app, service, facts)
-    _add_api(blueprint, service, facts)
+    blueprint.record_once(_add_converter)
+    glances = Glances(service.hub)
+    _add_page(blueprint, app, glances, facts)
+    _add_api(blueprint, service.hub, glances, facts)
     _add_for_machines(blueprint, service)
+    _add_errors(blueprint)
 
 
-def _add_page(blueprint: Blueprint, app: Flask, service: Service, facts: Facts) -> None:
+class NameConverter(PathConverter):
+    """Any channel's name in a path, also one that begins with a slash."""
+
+    regex = ".+?"
+    part_isolating = False
+
+
+def _add_converter(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["presence_channel"] = NameConverter
+
+
+def _add_page(blueprint: Blueprint, app: Flask, glances: Glances, facts: Facts) -> None:
     @blueprint.get("/")
     def index() -> Response:
-        hub = service.hub
         try:
             view = read_view(request.args)
         except ValueError as problem:
             return error_response(400, "INVALID_REQUEST", str(problem))
         try:
-            activity: dict[str, Any] | None = activity_shape(hub, facts)
-            listed = channel_list_shape(hub, view.channels)
-            shown = channel_shape(hub, view.channel, view.members) if view.channel else None
+            activity: dict[str, Any] | None = activity_shape(glances, facts)
+            listed = channel_list_shape(glances, view.channels)
+            if not listed["channels"] and listed["total"]:
+                view = view.at_end_of(listed["total"])
+                listed = channel_list_shape(glances, view.channels)
+            shown = _shown(glances, view.channel, view.members) if view.channel else None
         except BackendUnavailable:
             return _page(app, view, None, {"channels": [], "total": 0, "next": None}, None, 503)
         return _page(app, view, activity, listed, shown)
@@ -98,16 +108,18 @@ def _page(
     return harden(response)
 
 
-def _add_api(blueprint: Blueprint, service: Service, facts: Facts) -> None:
-    hub = service.hub
+def _shown(glances: Glances, name: str, query: MemberQuery) -> dict[str, Any]:
+    return channel_shape(glances, name, query) or nobody_shape(name)
 
+
+def _add_api(blueprint: Blueprint, hub: Hub, glances: Glances, facts: Facts) -> None:
     @blueprint.get("/stats")
     def stats() -> Response:
         return json_response(stats_shape(hub), request=request)
 
     @blueprint.get("/activity")
     def activity() -> Response:
-        return json_response(activity_shape(hub, facts), request=request)
+        return json_response(activity_shape(glances, facts), request=request)
 
     @blueprint.get("/channels")
     def channels() -> Response:
@@ -115,9 +127,19 @@ def _add_api(blueprint: Blueprint, service: Service, facts: Facts) -> None:
             query = read_channel_query(request.args)
         except ValueError as problem:
             return error_response(400, "INVALID_REQUEST", str(problem))
-        return json_response(channel_list_shape(hub, query), request=request)
+        whose = glances if query.needs_rates else hub
+        return json_response(channel_list_shape(whose, query), request=request)
 
-    @blueprint.get("/channels/<path:name>", merge_slashes=False)
+    @blueprint.get("/members")
+    def members() -> Response:
+        """The channel that is named in the query string: not every name can stand in a path that a browser asks for."""
+        try:
+            name, query = request.args.get("channel", ""), read_member_query(request.args)
+        except ValueError as problem:
+            return error_response(400, "INVALID_REQUEST", str(problem))
+        return json_response(_shown(glances, name, query), request=request)
+
+    @blueprint.get("/channels/<presence_channel:name>", merge_slashes=False)
     def channel(name: str) -> Response:
         try:
             query = read_member_query(request.args)
@@ -131,7 +153,7 @@ def _add_api(blueprint: Blueprint, service: Service, facts: Facts) -> None:
 
 def _add_for_machines(blueprint: Blueprint, service: Service) -> None:
     hub = service.hub
-    watchers: list[object] = []
+    streams = Streams(service)
 
     @blueprint.get("/metrics")
     def metrics() -> Response:
@@ -140,28 +162,18 @@ def _add_for_machines(blueprint: Blueprint, service: Service) -> None:
 
     @blueprint.get("/watch")
     def watch() -> Response:
-        name = request.args.get("channel")
-        if name is not None and ChannelName(name).type != "presence":
+        try:
+            name = ChannelName.parse(request.args["channel"]) if "channel" in request.args else None
+        except InvalidRequest as problem:
+            return error_response(400, problem.code, problem.message)
+        if name is not None and name.type != "presence":
             return error_response(400, "INVALID_REQUEST", "Only presence channels tell who comes and goes")
-        if len(watchers) >= MAX_WATCHERS:
-            return error_response(503, "SERVICE_UNAVAILABLE", f"{MAX_WATCHERS} are watching already")
         if service.draining:
             return error_response(503, "SERVICE_UNAVAILABLE", "This server is shutting down")
-        service.prepare_to_drain()
-        changes = change_shapes(hub.backend.watch(name))
-        next(changes)  # raises here where the state store is away
-
-        def lines() -> Iterator[str]:
-            watchers.append(changes)
-            try:
-                yield "\n"
-                yield from _as_lines(changes, service)
-            finally:
-                watchers.remove(changes)
-
-        response = Response(lines(), mimetype="application/x-ndjson")
-        response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects lines shows nothing for minutes
-        return harden(response)
+        try:
+            return streams.stream(name)
+        except TooManyStreams as problem:
+            return error_response(503, "SERVICE_UNAVAILABLE", str(problem))
 
     @blueprint.get("/health")
     def health() -> Response:
@@ -174,21 +186,18 @@ def _add_for_machines(blueprint: Blueprint, service: Service) -> None:
         return json_response({"status": "ok"})
 
 
-def _as_lines(changes: Iterator[dict[str, Any] | None], service: Service) -> Iterator[str]:
-    """A line of JSON for every change, and an empty one now and then, so that who has gone is noticed."""
-    quiet = 0
-    try:
-        for change in changes:
-            if service.draining:
-                return
-            if change is not None:
-                quiet = 0
-                yield json.dumps(change) + "\n"
-                continue
-            quiet += 1
-            if quiet % 5 == 0:
-                yield "\n"
-            if not service.hub.backend.blocking:
-                service.wait(GLANCE)
-    except BackendUnavailable:
-        yield json.dumps({"error": {"code": "SERVICE_UNAVAILABLE", "message": "The state store is away"}}) + "\n"
+def _add_errors(blueprint: Blueprint) -> None:
+    @blueprint.errorhandler(BackendUnavailable)
+    def unavailable(_: BackendUnavailable) -> Response:
+        response = error_response(503, "SERVICE_UNAVAILABLE", "The state store is away")
+        response.headers["Retry-After"] = "1"
+        return response
+
+    @blueprint.route("/<path:rest>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    def nothing(rest: str) -> Response:
+        """What the blueprint does not have, under its prefix; an app's own routes there go before."""
+        if request.method not in ("GET", "HEAD"):
+            response = error_response(405, "METHOD_NOT_ALLOWED", "Everything here is asked with GET")
+            response.headers["Allow"] = "GET, HEAD, OPTIONS"
+            return response
+        return error_response(404, "NOT_FOUND", f"There is no {rest[:100]!r} here")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from ..domain.channels import ChannelName
+from ..domain.channels import Channel, ChannelName, ChannelType, Stats
 from ..domain.meter import BOUNDS, GUARD_OUTCOMES, Histogram, by_label, histogram
 from ..domain.readings import BUSIEST, BUSY_SLOTS, Survey
 from ..domain.roster import Change
-from ..hub.hub import Hub
 from ..settings import Settings
 from .query import ChannelQuery, MemberQuery
 
@@ -39,12 +38,23 @@ def facts_of(settings: Settings) -> Facts:
     return Facts(kind, settings.max_outbox, settings.isolated_workers)
 
 
-def stats_shape(hub: Hub) -> dict[str, Any]:
+class Questions(Protocol):
+    """What the shapes are made from: a `Hub`, or `Glances` at one."""
+
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]: ...
+    def channel(self, name: str) -> Channel | None: ...
+    def connections_of(self, name: str) -> Mapping[str, int]: ...
+    def stats(self) -> Stats: ...
+    def survey(self) -> Survey: ...
+    def check(self) -> None: ...
+
+
+def stats_shape(hub: Questions) -> dict[str, Any]:
     """See `Stats.to_dict`."""
     return hub.stats().to_dict()
 
 
-def channel_list_shape(hub: Hub, query: ChannelQuery) -> dict[str, Any]:
+def channel_list_shape(hub: Questions, query: ChannelQuery) -> dict[str, Any]:
     """`{channels: [{name, type, memberCount, createdAt, rate?}], total?, next?}`.
 
     `rate`, where it was asked for, is events a second, or `None` for a channel that is not among the busiest, of
@@ -63,7 +73,7 @@ def channel_list_shape(hub: Hub, query: ChannelQuery) -> dict[str, Any]:
     return {"channels": rows} | _paging(query.offset, query.limit, len(found))
 
 
-def channel_shape(hub: Hub, name: str, query: MemberQuery) -> dict[str, Any] | None:
+def channel_shape(hub: Questions, name: str, query: MemberQuery) -> dict[str, Any] | None:
     """`{name, type, memberCount, createdAt, members?, connections?, total?, next?}`, or `None` where nobody is in it.
 
     `connections`, where it was asked for, is the number of connections by user id, of the members that are shown.
@@ -83,7 +93,14 @@ def channel_shape(hub: Hub, name: str, query: MemberQuery) -> dict[str, Any] | N
     return shape | _paging(query.offset, query.limit, total)
 
 
-def activity_shape(hub: Hub, facts: Facts) -> dict[str, Any]:
+def nobody_shape(name: str) -> dict[str, Any]:
+    """As `channel_shape`, of a channel that nobody is in: there is no such thing, but it can be looked at."""
+    kind = ChannelName(name).type
+    shape = {"name": name, "type": kind, "memberCount": 0, "createdAt": None}
+    return shape | ({"members": [], "connections": {}, "total": 0, "next": None} if kind == "presence" else {})
+
+
+def activity_shape(hub: Questions, facts: Facts) -> dict[str, Any]:
     """What goes on, over all workers: see the README for its fields."""
     began = time.monotonic()
     hub.check()
@@ -95,7 +112,7 @@ def activity_shape(hub: Hub, facts: Facts) -> dict[str, Any]:
     return {
         "stats": stats_shape(hub),
         "backend": {"kind": facts.backend, "withinSeconds": _within(answered)},
-        "workers": max(1, len(survey.readings)),
+        "workers": len(survey.readings),
         "isolatedWorkers": facts.isolated_workers,
         "received": _flow(counts["received"], came),
         "sent": _flow(counts["answers"] + counts["deliveries"], went),
@@ -123,7 +140,9 @@ def activity_shape(hub: Hub, facts: Facts) -> dict[str, Any]:
     }
 
 
-def change_shapes(changes: Iterator[tuple[ChannelName, Change] | None]) -> Iterator[dict[str, Any] | None]:
+def change_shapes(
+    changes: Iterator[tuple[ChannelName, Change] | None],
+) -> Generator[dict[str, Any] | None, None, None]:
     """`{change, channel, member}` for every change, `change` one of `joined`, `updated`, `left`."""
     for found in changes:
         if found is None:

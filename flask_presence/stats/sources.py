@@ -1,18 +1,19 @@
 """Where the commands get what they show: from the state store, or from a running server.
 
 Law: both give the shapes of `shapes`. A server is only ever asked at the address that was given: credentials follow
-no redirect.
+no redirect, and go to no proxy.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from typing import Any, Final, Protocol
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlencode
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.error import HTTPError
+from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from ..hub.hub import Hub
 from .query import MemberQuery, read_channel_query
@@ -20,6 +21,9 @@ from .shapes import Facts, activity_shape, change_shapes, channel_list_shape, ch
 
 PATIENCE: Final = 15.0
 """Seconds that a server may be silent, also while there is nothing to tell."""
+
+
+WRONG_PLACE: Final = "is that the URL of the blueprint, which ends in /presence unless the app says otherwise?"
 
 
 class SourceFailed(Exception):
@@ -60,86 +64,86 @@ class Here:
 
 
 class There:
-    """A server's blueprint, at its URL (`http://127.0.0.1:8000/presence`)."""
+    """A server's blueprint, at its URL (`http://127.0.0.1:8000/presence`, with `user:password@` for basic
+    authentication). `ValueError` for a URL that is none."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        self._url = url.rstrip("/")
-        self._headers = dict(headers)
-        self._opener = build_opener(_NoRedirects)
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("a URL like http://127.0.0.1:8000/presence, without a query")
+        host = parts.netloc.rpartition("@")[2]
+        self._headers = {"Accept": "application/json", **headers}
+        if parts.username is not None:
+            secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self._headers.setdefault("Authorization", f"Basic {base64.b64encode(secret).decode()}")
+        self._url = urlunsplit((parts.scheme, host, quote(parts.path.rstrip("/"), safe="/%"), "", ""))
+        self._opener = build_opener(_NoRedirects, ProxyHandler({}))
 
     def activity(self) -> dict[str, Any]:
-        return self._ask("/activity")
+        return self._ask("/activity", "stats", "received", "sent", "outbox", "busiest", "backend")
 
     def channels(self, type: str | None, prefix: str | None, *, extras: bool) -> dict[str, Any]:
-        return self._ask(f"/channels?{urlencode(_asked(type, prefix, extras))}")
+        return self._ask(f"/channels?{urlencode(_asked(type, prefix, extras))}", "channels")
 
     def channel(self, name: str, *, extras: bool) -> dict[str, Any] | None:
-        try:
-            return self._ask(f"/channels/{quote(name, safe='')}{'?include=connections' if extras else ''}")
-        except _NotFound:
-            return None
+        asked = {"channel": name} | ({"include": "connections"} if extras else {})
+        found = self._ask(f"/members?{urlencode(asked)}", "memberCount")
+        return found if found["memberCount"] else None
 
     def watch(self, name: str | None) -> Iterator[dict[str, Any] | None]:
         with self._open(f"/watch?{urlencode({'channel': name})}" if name else "/watch") as response:
             try:
                 for line in response:
-                    yield self._read(line) if line.strip() else None
+                    yield self._read(line, "change", "channel", "member") if line.strip() else None
             except (OSError, HTTPException) as problem:
                 raise SourceFailed(f"{self._url} is gone: {problem}") from problem
         raise SourceFailed(f"{self._url} has ended the stream, as it does when it stops")
 
-    def _ask(self, path: str) -> dict[str, Any]:
+    def _ask(self, path: str, *needed: str) -> dict[str, Any]:
         with self._open(path) as response:
             try:
                 body = response.read()
             except (OSError, HTTPException) as problem:
                 raise SourceFailed(f"{self._url} is gone: {problem}") from problem
-        return self._read(body)
+        return self._read(body, *needed)
 
     def _open(self, path: str) -> Any:
-        request = Request(f"{self._url}{path}", headers={"Accept": "application/json", **self._headers})  # noqa: S310 (checked)
+        request = Request(f"{self._url}{path}", headers=self._headers)  # noqa: S310 (checked)
         try:
             return self._opener.open(request, timeout=PATIENCE)
         except HTTPError as problem:
             with problem:
                 raise self._failure(problem) from None
-        except (URLError, OSError, HTTPException) as problem:
+        except (OSError, HTTPException) as problem:
             reason = getattr(problem, "reason", problem)
             raise SourceFailed(f"{self._url} does not answer ({reason}); is the server running?") from None
 
     def _failure(self, problem: HTTPError) -> SourceFailed:
         if problem.code in (301, 302, 303, 307, 308):
-            return SourceFailed(
-                f"{self._url} redirects to {problem.headers.get('Location')}: give the URL that it means"
-            )
+            where = problem.headers.get("Location")
+            return SourceFailed(f"{self._url} redirects to {where}: give the URL that it means")
         try:
-            told = json.loads(problem.read())["error"]
-            code, message = str(told["code"]), str(told["message"])
+            message = str(json.loads(problem.read())["error"]["message"])
         except (ValueError, KeyError, TypeError, OSError):
-            return SourceFailed(f"{self._url} answers {problem.code}; is that the URL of the blueprint, /presence?")
-        kind = _NotFound if code == "NOT_FOUND" else SourceFailed
+            return SourceFailed(f"{self._url} answers {problem.code}; {WRONG_PLACE}")
         hint = " Give --header 'Name: value' with what lets you in." if problem.code in (401, 403) else ""
-        return kind(f"{self._url} answers {problem.code}: {message.rstrip('.')}.{hint}")
+        return SourceFailed(f"{self._url} answers {problem.code}: {message.rstrip('.')}.{hint}")
 
-    def _read(self, body: bytes) -> dict[str, Any]:
+    def _read(self, body: bytes, *needed: str) -> dict[str, Any]:
         try:
             shape = json.loads(body)
         except ValueError:
             shape = None
-        if not isinstance(shape, dict):
-            raise SourceFailed(f"{self._url} does not answer with JSON; is that the URL of the blueprint, /presence?")
-        if "error" in shape:
+        if isinstance(shape, dict) and isinstance(shape.get("error"), dict):
             raise SourceFailed(f"{self._url} says: {shape['error'].get('message')}")
+        if not isinstance(shape, dict) or not all(name in shape for name in needed):
+            raise SourceFailed(f"{self._url} answers something else than was asked; {WRONG_PLACE}")
         return shape
 
 
 def _asked(type: str | None, prefix: str | None, extras: bool) -> dict[str, str]:
     asked = {"type": type, "prefix": prefix, "include": "rate" if extras else None}
     return {name: value for name, value in asked.items() if value}
-
-
-class _NotFound(SourceFailed):
-    """There is no such channel."""
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 from werkzeug.datastructures import MultiDict
@@ -18,6 +19,7 @@ LIMIT: Final = 50
 """Channels, or members, that are shown at once."""
 OWN: Final = ("search", "type", "sort", "offset", "channel", "members")
 """What the page has to say in its query string: the channel that is shown, and the offset of its members."""
+TAKEN: Final = ("prefix", "limit", "include")
 DEFAULT_ORDER: Final = "-memberCount"
 UNKNOWN: Final = "\N{EN DASH}"
 CHART: Final = (149, 32)
@@ -63,6 +65,10 @@ class View:
         } | changes
         return [*self.others, *((name, str(value)) for name, value in own.items() if value not in ("", 0))]
 
+    def at_end_of(self, total: int) -> View:
+        """With the last page of so many channels."""
+        return replace(self, channels=replace(self.channels, offset=(total - 1) // LIMIT * LIMIT))
+
     def sorted_by(self, name: str) -> str:
         """The order that a click on a column's head asks for: numbers and times largest first, then the other way."""
         first, second = (name, f"-{name}") if name in ("name", "type") else (f"-{name}", name)
@@ -78,6 +84,9 @@ def read_view(arguments: MultiDict[str, str]) -> View:
     """From a query string. `ValueError` for what cannot be shown."""
     known = {name: arguments[name] for name in ("search", "type", "sort", "offset") if arguments.get(name)}
     query = read_channel_query({"sort": DEFAULT_ORDER, **known})
+    taken = [name for name in TAKEN if name in arguments]
+    if taken:
+        raise ValueError(f"{taken[0]} means something to the JSON API that the page asks, and cannot stand here")
     members = arguments.get("members", "")
     if members and not (members.isascii() and members.isdigit() and len(members) < 10):
         raise ValueError(f"members must be the number of those to leave out, not {members[:50]!r}")
@@ -107,25 +116,30 @@ def rate(number: float | None) -> str:
     """Per second: one digit where that matters; a dash where it is not known."""
     if number is None:
         return UNKNOWN
-    return f"{number:.1f}" if 0 < number < 10 else count(round(number))
+    return fixed(number, 1) if 0 < number < 9.95 else count(float(fixed(number, 0)))
 
 
 def size(number: float) -> str:
     """Bytes, in the largest unit of which there is one."""
     for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
+        if number < 999.5:
+            return f"{fixed(number, 1 if number < 9.95 and unit != 'B' else 0)} {unit}"
         number /= 1000
-    return f"{number:.1f} GB"
+    return f"{fixed(number, 1)} GB"
 
 
 def duration(seconds: float | None) -> str:
     """Seconds, in milliseconds where they are few; a dash where there is none."""
     if seconds is None:
         return UNKNOWN
-    if seconds >= 1:
-        return f"{seconds:.1f} s"
-    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 or not seconds else f"{seconds * 1000:.1f} ms"
+    if seconds >= 0.9995:
+        return f"{fixed(seconds, 1)} s"
+    return f"{fixed(seconds * 1000, 1 if 0 < seconds < 0.00995 else 0)} ms"
+
+
+def fixed(number: float, digits: int) -> str:
+    """As JavaScript's `toFixed`, which rounds halves up: the script shows the same."""
+    return f"{Decimal(number).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
 
 
 def details(
@@ -138,6 +152,8 @@ def details(
 HELPERS: Final = {
     **{function.__name__: function for function in (points, count, rate, size, duration, details)},
     "CHART": CHART,
+    "DEFAULT_ORDER": DEFAULT_ORDER,
+    "OWN": OWN,
     "CLOSE_CODES": CLOSE_CODES,
 }
 """What the page's template uses."""

@@ -271,10 +271,15 @@ def is_gevent_socket(sock: object) -> bool:
     return module is not None and isinstance(sock, module.socket)
 
 
+def has_hub() -> bool:
+    """Whether this thread belongs to a gevent hub."""
+    local = sys.modules.get("gevent._hub_local")
+    return local is not None and local.get_hub_if_exists() is not None
+
+
 def sleep_beside(seconds: float) -> None:
     """Wait without holding up the gevent hub of this thread, if it has one."""
-    local = sys.modules.get("gevent._hub_local")
-    if local is not None and local.get_hub_if_exists() is not None:
+    if has_hub():
         sys.modules["gevent"].sleep(seconds)
     else:
         time.sleep(seconds)
