@@ -193,10 +193,11 @@ _json_option: Final = click.option("--json", "as_json", is_flag=True, help="JSON
 
 
 def _url(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not value.startswith(("http://", "https://")):
-        raise click.BadParameter(
-            "begins with http:// or https://, like http://127.0.0.1:8000/presence", param=parameter
-        )
+    try:
+        if value is not None:
+            There(value, {})
+    except ValueError as problem:
+        raise click.BadParameter(f"expected {problem}", param=parameter) from None
     return value
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from flask_presence.stats.view import HELPERS
+
 from ..conftest import Connect
-from ..support.browser import Browser, Page, expect
+from ..support.browser import Browser, BrowserContext, Page, expect
 from ..support.client import client
 from ..support.raw import greet, masked, small_socket
 from ..support.redis_server import RedisServer, running_redis
@@ -265,3 +267,67 @@ def test_the_state_store_goes_away(browser: Browser, program: str) -> None:
         for page in (early, late):
             expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
             expect(tile(page, "Connections")).to_have_text("0")
+
+
+def add_cookie(context: BrowserContext, server: Server, value: str) -> None:
+    context.add_cookies([{"name": "key", "value": value, "url": server.origin}])
+
+
+@pytest.mark.parametrize("odd", ["..", ".", "/a", "//", "%2F", "?a#b"])
+def test_odd_names(show: Open, connect: Connect, odd: str) -> None:
+    """Any channel can be opened, whatever its name does to a URL."""
+    connect("ann").join(odd)
+    page = show()
+    page.locator("#channels a", has_text=re.compile(f"^{re.escape(odd)}$")).click()
+    expect(page.locator("[data-summary]")).to_have_text("1 connections; only presence channels list their members.")
+    page.get_by_label("Close").click()
+    expect(page.locator("#channels a", has_text=re.compile(f"^{re.escape(odd)}$"))).to_be_focused(timeout=LIVE)
+
+
+def test_whoever_may_see_it(browser: Browser) -> None:
+    """The page is live for whoever may see it, by a word in its address, a password, a header or a cookie; who may not
+    any longer is told so."""
+    with running(app="tests.support.plain:create_app()", PRESENCE_STATS_PUBLIC=False) as server:
+        page_url = f"http://{server.host}/presence/"
+        ways: list[tuple[str, dict[str, Any]]] = [
+            (f"{page_url}?key=open%20sesame", {}),
+            (f"{page_url.replace('http://', 'http://operator:open%20sesame@')}?ask", {}),
+            (page_url, {"extra_http_headers": {"X-Key": "open sesame"}}),
+            (page_url, {"storage_state": {"cookies": [], "origins": []}}),
+        ]
+        for url, options in ways:
+            with browser.new_context(**options) as context:
+                if "storage_state" in options:
+                    add_cookie(context, server, "open-sesame")
+                page = context.new_page()
+                page.goto(url)
+                expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+                if "storage_state" in options:
+                    add_cookie(context, server, "another")
+                    expect(page.get_by_role("status")).to_contain_text("closed to you now", timeout=LIVE)
+
+
+def test_the_script_shows_the_same(show: Open) -> None:
+    """Numbers look alike, whether the server or the script has written them."""
+    page = show()
+    numbers = [0, 0.04, 0.05, 0.25, 0.949, 0.95, 1.25, 9.94, 9.95, 9.99, 10.5, 99.5, 999.4, 999.5, 1000, 1250, 10500]
+    numbers += [
+        999_499,
+        999_500,
+        1_234_567,
+        999_500_000,
+        12_345_678_901,
+        0.0005,
+        0.00994,
+        0.00996,
+        0.0125,
+        0.9994,
+        0.9996,
+    ]
+    for name in ("count", "rate", "size", "duration"):
+        python: Any = HELPERS[name]
+        script = page.evaluate(
+            "async ([numbers, name, url]) => numbers.map((await import(url)).formats[name])",
+            [numbers, name, "/presence/stats.js"],
+        )
+        assert script == [python(number) for number in numbers]

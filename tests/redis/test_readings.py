@@ -70,6 +70,20 @@ def test_counted_once(redis_client: RedisClient, steps: list[tuple[str, str, int
         assert round(sum(survey.rates(now)[0]) * 2) == slots[slot]
 
 
+def test_late_readings(redis_client: RedisClient) -> None:
+    """What a node says after it was buried, or while it is, is not taken: it has been added up."""
+    nodes = Nodes(Keys(f"test-{secrets.token_hex(8)}"), 60)
+    redis_client.run(nodes.beat("a", begins=True))
+    assert redis_client.run(nodes.readings.post("a", Reading({"received": 100})))
+    assert redis_client.run(nodes.claim(["a"])) == "a"
+    assert not redis_client.run(nodes.readings.post("a", Reading({"received": 150})))
+    redis_client.run(nodes.reap("a"))
+    assert not redis_client.run(nodes.readings.post("a", Reading({"received": 150})))
+    redis_client.run(nodes.abandon("a", []))
+    redis_client.run(nodes.forget("a"))
+    assert redis_client.run(nodes.readings.survey()).counts["received"] == 100
+
+
 def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
     """Three workers, one of which is killed, one stopped, one paused for longer than its lease: their counts stay, none
     is counted twice, and what they were is no more."""
@@ -88,6 +102,8 @@ def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
                 person.say("presence-room", "hello")
         published, received = 1 + 2 + 3, 3 + 1 + 2 + 3
 
+        lost = 0
+
         def agree(connections: int, workers: int, *asked: Server) -> bool:
             for server in asked:
                 samples = scrape(server)
@@ -98,16 +114,20 @@ def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
                     value(samples, "messages_received_total"),
                     value(samples, "connections"),
                     value(samples, "workers"),
+                    value(samples, "connections_closed_total", code="1006"),
+                    value(samples, "leaves_total", type="presence"),
                 )
-                if seen != (published, received, connections, workers):
+                if seen != (published, received, connections, workers, lost, lost):
                     return False
             return True
 
         wait_until(lambda: agree(3, 3, *servers))
         servers[2].kill()
+        lost = 1
         wait_until(lambda: agree(2, 2, *servers[:2]))
         paused = min(worker_pids(servers[1]))
         os.kill(paused, signal.SIGSTOP)
+        lost = 2  # so it seems, and so it is told
         wait_until(lambda: agree(1, 1, servers[0]))
         os.kill(paused, signal.SIGCONT)
         wait_until(lambda: agree(2, 2, *servers[:2]))
@@ -115,7 +135,8 @@ def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
         published, received = published + 1, received + 1
         wait_until(lambda: agree(2, 2, *servers[:2]))
         servers[1].stop()
-        wait_until(lambda: agree(1, 1, servers[0]))
+        wait_until(lambda: value(scrape(servers[0]), "connections") == 1)
+        assert value(scrape(servers[0]), "messages_published_total") == published
 
 
 def test_data_are_lost(program: str) -> None:

@@ -101,7 +101,12 @@ def test_closed_pages() -> None:
         assert "403" in result.stderr
         assert "stats_guard" in result.stderr
         assert "--header" in result.stderr
-        assert json.loads(succeed("stats", *where, "--header", "X-Key: let me in", "--json"))["connections"] == 0
+        assert json.loads(succeed("stats", *where, "--header", "x-key: open sesame", "--json"))["connections"] == 0
+        with_password = f"http://operator:open%20sesame@{server.host}/presence"
+        assert json.loads(succeed("stats", "--url", with_password, "--json"))["connections"] == 0
+        wrong = run("stats", "--url", f"http://operator:secret@{server.host}/presence")
+        assert wrong.exit_code == 1
+        assert "secret" not in wrong.output
 
 
 @pytest.mark.parametrize("command", [["stats"], ["channels"], ["members", "presence-x"], ["watch"]])
@@ -130,6 +135,10 @@ def test_memory_takes_no_orders(command: list[str]) -> None:
         (["stats", "--url", "file:///etc/passwd"], "http://"),
         (["stats", "--url", "http://127.0.0.1:1/presence", "--header", "nonsense"], "Name: value"),
         (["stats", "--url", "http://127.0.0.1:1/presence", "--header", "X: a\nY: b"], "Name: value"),
+        (["stats", "--url", "http://127.0.0.1:1/presence", "--header", "X: \u65e5"], "Name: value"),
+        (["stats", "--url", "http://127.0.0.1:1/presence", "--header", "A: 1", "--header", "a: 2"], "twice"),
+        (["stats", "--url", "http://127.0.0.1:1/presence?a=1"], "without a query"),
+        (["stats", "--url", "nonsense"], "http://"),
         (["channels", "--type", "secret"], "presence"),
         (["members", "a b"], "white space"),
         (["publish", "x", "news", "hello"], "is no JSON"),
@@ -155,8 +164,17 @@ def test_no_server() -> None:
         )
         assert "is that the URL of the blueprint" in run("stats", "--url", f"{url}/html").stderr
         assert "is that the URL of the blueprint" in run("stats", "--url", f"{url}/missing").stderr
+        assert "is that the URL of the blueprint" in run("channels", "--url", f"{url}/json").stderr
         assert seen[0]["X-Key"] == "k"
-        assert len(seen) == 3
+        assert len(seen) == 4
+
+
+def test_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server is asked itself: no proxy of the environment sees what lets in."""
+    with elsewhere() as (url, seen), running() as server:
+        monkeypatch.setenv("http_proxy", url)
+        succeed("stats", "--url", f"{server.origin}/presence", "--header", "X-Key: k")
+        assert seen == []
 
 
 @contextmanager
@@ -167,10 +185,10 @@ def elsewhere() -> Iterator[tuple[str, list[Any]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             seen.append(self.headers)
-            self.send_response({"moved": 302, "html": 200}.get(self.path.split("/")[1], 404))
+            self.send_response({"moved": 302, "html": 200, "json": 200}.get(self.path.split("/")[1], 404))
             self.send_header("Location", "http://127.0.0.1:1/")
             self.end_headers()
-            self.wfile.write(b"<html>")
+            self.wfile.write(b'{"error": "x"}' if "json" in self.path else b"<html>")
 
         def log_message(self, *_: Any) -> None:
             """Quiet."""
@@ -282,6 +300,8 @@ def test_redis_needs_no_server(redis_config: dict[str, Any]) -> None:
             "/presence/channels/presence-room"
         )
         data = '{"text": "ä"}'
+        assert succeed("publish", "presence-room", "number", "-5", **redis_config) == "delivered: 2\n"
+        assert ann.event()["data"] == -5
         assert succeed("publish", "presence-room", "news", data, **redis_config) == "delivered: 2\n"
         message = ann.event()
         assert (message["event"], message["data"], message["from"]) == ("news", {"text": "ä"}, {"clientId": "server"})

@@ -82,9 +82,7 @@ def test_refusals(fresh: Server) -> None:
         with pytest.raises(InvalidStatus) as refused, client(fresh, **options):
             pass
         assert refused.value.response.status_code == status
-    with client(fresh) as ann:
-        ann.request("ping")
-        samples = scrape(fresh)
+    samples = scrape(fresh)
     assert value(samples, "upgrades_refused_total", status="401") == 1
     assert value(samples, "upgrades_refused_total", status="403") == 1
 
@@ -122,6 +120,7 @@ def test_formats(fresh: Server) -> None:
         plain, modern = scrape(fresh), scrape(fresh, OPENMETRICS)
         assert {name for name, _ in plain} == {name for name, _ in modern}
         _, _, body = fresh.get("/presence/metrics")
+        assert scrape(fresh, "application/openmetrics-text; version=abc").keys() == plain.keys()
     names = {name for name, _ in plain}
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", body, re.MULTILINE))
     helps = set(re.findall(r"^# HELP (\S+) \S.*$", body, re.MULTILINE))

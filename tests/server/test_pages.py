@@ -5,8 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import secrets
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,9 +24,10 @@ from flask_presence import Presence, deny
 
 from ..conftest import Connect
 from ..support.client import client
+from ..support.redis_server import RedisServer
 from ..support.server import DEADLINE, Server, running, wait_until
 
-PAGES = ("/", "/stats", "/activity", "/channels", "/channels/x", "/metrics", "/watch")
+PAGES = ("/", "/stats", "/activity", "/channels", "/channels/x", "/members", "/metrics", "/watch")
 
 
 def test_channels(connect: Connect, server: Server, name: str) -> None:
@@ -70,11 +76,26 @@ def test_no_slash(server: Server) -> None:
     assert server.get("/presence")[0] == 200
 
 
-def test_no_empty_segments(connect: Connect, server: Server, name: str) -> None:
-    """A channel whose name has slashes, also two together, is found under its name."""
-    channel = f"presence-a//b/{name}"
+@pytest.mark.parametrize("odd", ["a//b", "/a", "//", "..", ".", "?x=1#y", "%2F", "a/../b", "ä"])
+def test_odd_names(connect: Connect, server: Server, name: str, odd: str) -> None:
+    """A channel is found under its name, whatever that is."""
+    channel = odd if odd in ("..", ".", "//") else f"{odd}{name}"
     connect("ann").join(channel)
-    assert server.json(f"/presence/channels/{channel}")["name"] == channel
+    assert server.json(f"/presence/channels/{urllib.parse.quote(channel, safe='')}")["name"] == channel
+    assert server.json(f"/presence/members?{urllib.parse.urlencode({'channel': channel})}")["memberCount"] == 1
+
+
+def test_errors_are_json(server: Server) -> None:
+    """What is not there, and what is asked in another way than by GET, is answered in JSON as well."""
+    status, _, body = server.get("/presence/nothing/here")
+    assert (status, json.loads(body)["error"]["code"]) == (404, "NOT_FOUND")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{server.origin}/presence/stats", data=b"{}", timeout=DEADLINE)
+    with refused.value as answer:
+        assert (answer.code, json.load(answer)["error"]["code"]) == (405, "METHOD_NOT_ALLOWED")
+    for query in ("channel=a%20b", "channel=public", "channel=presence-" + "x" * 200):
+        status, _, body = server.get(f"/presence/watch?{query}")
+        assert (status, json.loads(body)["error"]["code"]) == (400, "INVALID_REQUEST")
 
 
 def test_paging(connect: Connect, server: Server, name: str) -> None:
@@ -250,21 +271,27 @@ def test_page_without_script(connect: Connect, server: Server, name: str) -> Non
     assert '<input type="hidden" name="key" value="a&amp;b">' in body
 
 
-def test_watchers_are_few() -> None:
-    """A process has so many streams at a time and no more; who goes makes room."""
-    with running() as server, ExitStack() as stack:
+@pytest.mark.parametrize(("kind", "most"), [("gunicorn-gevent", 20), ("gunicorn-gthread", 2)])
+def test_watchers_are_few(redis_server: RedisServer, kind: str, most: int) -> None:
+    """A process has so many streams at a time and no more, however fast they come; who goes makes room."""
+    config = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
+    with running(kind=kind, **config) as server, ExitStack() as stack, ThreadPoolExecutor(30) as crowd:
 
-        def watch() -> http.client.HTTPResponse:
-            """A stream that ends its connection when it is closed."""
+        def watch(_: int = 0) -> http.client.HTTPResponse:
+            """A stream that ends its connection when it is closed; what is none is closed at once."""
             connection = http.client.HTTPConnection(server.host, timeout=DEADLINE)
             connection.request("GET", "/presence/watch", headers={"Connection": "close"})
-            return stack.enter_context(connection.getresponse())
+            response = stack.enter_context(connection.getresponse())
+            if response.status != 200:
+                response.read()
+            return response
 
-        streams = [watch() for _ in range(20)]
-        assert {stream.status for stream in streams} == {200}
-        assert all(stream.readline() == b"\n" for stream in streams)
-        assert watch().status == 503
-        streams[0].close()
+        streams = list(crowd.map(watch, range(30)))
+        open_streams = [stream for stream in streams if stream.status == 200]
+        assert len(open_streams) == most
+        assert {stream.status for stream in streams} == {200, 503}
+        assert server.get("/ready")[0] == 200
+        open_streams[0].close()
         wait_until(lambda: watch().status == 200)
 
 
