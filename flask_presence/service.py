@@ -185,7 +185,7 @@ class Service:
 
     def _tick(self) -> None:
         moment, now = time.monotonic(), time.time()
-        self.hub.lagged(now, max(0.0, moment - self._ticked_at - TICK))
+        self.hub.instruments.lagged(now, max(0.0, moment - self._ticked_at - TICK))
         self._ticked_at = moment
         self.hub.tick(now)
 

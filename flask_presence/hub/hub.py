@@ -29,11 +29,11 @@ from ..domain.events import (
 )
 from ..domain.frozen import freeze
 from ..domain.members import Member, User
-from ..domain.meter import Meter
-from ..domain.readings import Busy, Lag, Outbox, Reading, Survey, Traffic
+from ..domain.readings import Outbox, Reading, Survey
 from ..domain.roster import Change
 from .audience import Audience
 from .handlers import EventQueue
+from .instruments import Instruments
 from .ports import Application, Connection, Credential, Policy, Transport
 from .requests import RequestHandler
 from .session import Session
@@ -47,7 +47,7 @@ class Hub:
     """Owner of the sessions and of who hears which channel.
 
     `frame` turns a message's JSON into what a `Connection` takes; it is called once for a broadcast,
-    however many hear it. `meter` counts what happens here.
+    however many hear it. `instruments`, and their `meter`, count what happens here.
     """
 
     def __init__(
@@ -61,10 +61,8 @@ class Hub:
         self._audiences: dict[str, Audience] = {}
         self._loop: Loop | None = None
         self._transport: Transport | None = None
-        self.meter = Meter()
-        self._traffic = Traffic()
-        self._busy = Busy()
-        self._lag = Lag()
+        self.instruments = Instruments()
+        self.meter = self.instruments.meter
         self.handle = RequestHandler(self).handle
         self._events = EventQueue(self)
         self._tokens = TokenWatch(self)
@@ -219,8 +217,7 @@ class Hub:
                 if connection is not skipped:
                     connection.send(frame)
         count = len(audience) - (skipped is not None)
-        self.meter.deliveries += count
-        self._busy.current[channel] = self._busy.current.get(channel, 0) + 1
+        self.instruments.delivered(channel, count)
         return count
 
     def answer(self, session: Session, payload: bytes) -> None:
@@ -229,8 +226,7 @@ class Hub:
         session.connection.answer(self.frame(payload))
 
     def reading(self) -> Reading:
-        outbox = self._transport.outbox() if self._transport is not None else Outbox()
-        return Reading(self.meter.counts(), dict(self._traffic.slots), self._busy.rates(), outbox, self._lag.worst)
+        return self.instruments.read(self._transport.outbox() if self._transport is not None else Outbox())
 
     def announce(self, channel: ChannelName, change: Change, exclude: str | None, now: datetime) -> None:
         self.deliver(channel, wire.member_event(channel, change, now), exclude)
@@ -248,14 +244,8 @@ class Hub:
         if now is None:
             now = self.now().timestamp()
         self._tokens.look_after(now)
-        self._traffic.note(now, self.meter.received, self.meter.sent)
-        self._busy.turn(now)
+        self.instruments.tick(now)
         self.backend.tick(now)
-
-    def lagged(self, now: float, seconds: float) -> None:
-        """The loop came to something that many seconds after it was due; `now` in epoch seconds."""
-        self.meter.lag.observe(seconds)
-        self._lag.note(now, seconds)
 
     # For the server's own code
 

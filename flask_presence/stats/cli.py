@@ -29,6 +29,9 @@ from .tables import activity_table, change_line, channels_table, members_table
 
 log = logging.getLogger("flask_presence")
 
+Sources = Callable[[str, str | None, dict[str, str]], Source]
+"""The source for a command (as it was written), a `--url` and the headers."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\xa0-\xff]*)")
@@ -51,7 +54,9 @@ def add_commands(blueprint: Blueprint, service: Service, facts: Facts) -> None:
     blueprint.record_once(_warn_of_another_group)
     group = blueprint.cli
     group.help = "See who is where, and send or disconnect."
-    _add_questions(group, service, facts)
+    source = _sources(service, facts)
+    _add_lists(group, source)
+    _add_watch(group, source)
     _add_orders(group, facts)
 
 
@@ -60,7 +65,9 @@ def _warn_of_another_group(state: BlueprintSetupState) -> None:
         log.warning("the app's own command %r gives way to the one of flask_presence", state.blueprint.name)
 
 
-def _add_questions(group: click.Group, service: Service, facts: Facts) -> None:
+def _sources(service: Service, facts: Facts) -> Sources:
+    """Whom a command asks."""
+
     def source(command: str, url: str | None, headers: dict[str, str]) -> Source:
         if url is not None:
             return There(url, headers)
@@ -68,6 +75,10 @@ def _add_questions(group: click.Group, service: Service, facts: Facts) -> None:
             raise click.ClickException(IN_MEMORY + ASK_THE_SERVER.format(command=command))
         return Here(service.hub, facts)
 
+    return source
+
+
+def _add_lists(group: click.Group, source: Sources) -> None:
     @group.command("stats")
     @_reading
     def stats(url: str | None, headers: dict[str, str], as_json: bool) -> None:
@@ -96,6 +107,8 @@ def _add_questions(group: click.Group, service: Service, facts: Facts) -> None:
             raise click.ClickException(f"Nobody is in {channel!r}.")
         _print(found, lambda: members_table(found), as_json)
 
+
+def _add_watch(group: click.Group, source: Sources) -> None:
     @group.command("watch")
     @click.argument("channel", required=False, callback=_channel)
     @_reading
