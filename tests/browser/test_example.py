@@ -305,4 +305,4 @@ def test_statistics_are_linked(enter: Enter) -> None:
 
     with ann.context.expect_page() as opened:
         ann.get_by_role("link", name="Statistics").click()
-    expect(opened.value.get_by_role("row", name="presence-room-general")).to_be_visible()
+    expect(opened.value.locator("#channels").get_by_role("row", name="presence-room-general")).to_be_visible()
