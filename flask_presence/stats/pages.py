@@ -22,12 +22,23 @@ from ..service import Service
 from .admission import Admission, StatsGuard
 from .glances import Glances
 from .metrics import metrics_text
-from .query import MemberQuery, read_channel_query, read_member_query
+from .query import InvalidQuery, MemberQuery, read_channel_query, read_member_query
 from .shapes import Facts, activity_shape, channel_list_shape, channel_shape, nobody_shape, stats_shape
 from .view import HELPERS, View, read_view
 from .watching import Streams, TooManyStreams
 
-CLOSED_PAGES: Final = ("index", "stats", "activity", "channels", "channel", "members", "metrics", "watch")
+OPEN: Final = (
+    "ws",
+    "not_a_socket",
+    "client",
+    "client_module",
+    "client_types",
+    "stylesheet",
+    "script",
+    "health",
+    "nothing",
+)
+"""What anybody may have, since it tells nothing, or asks by itself; everything else of the blueprint is closed."""
 PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -39,11 +50,11 @@ def add_pages(
 ) -> None:
     """Register the pages, who may see them, and what is answered where the state store is away."""
     admission = Admission(app, service, stats_guard)
-    closed = {f"{blueprint.name}.{name}" for name in CLOSED_PAGES}
+    open_to_all = {f"{blueprint.name}.{name}" for name in OPEN}
 
     @blueprint.before_request
     def check_leave() -> Response | None:
-        refusal = admission.refusal() if request.endpoint in closed else None
+        refusal = None if request.endpoint in open_to_all else admission.refusal()
         return error_response(403, "FORBIDDEN", refusal) if refusal else None
 
     blueprint.record_once(_add_converter)
@@ -68,10 +79,7 @@ def _add_converter(state: BlueprintSetupState) -> None:
 def _add_page(blueprint: Blueprint, app: Flask, glances: Glances, facts: Facts) -> None:
     @blueprint.get("/")
     def index() -> Response:
-        try:
-            view = read_view(request.args)
-        except ValueError as problem:
-            return error_response(400, "INVALID_REQUEST", str(problem))
+        view = read_view(request.args)
         try:
             activity: dict[str, Any] | None = activity_shape(glances, facts)
             listed = channel_list_shape(glances, view.channels)
@@ -123,28 +131,19 @@ def _add_api(blueprint: Blueprint, hub: Hub, glances: Glances, facts: Facts) -> 
 
     @blueprint.get("/channels")
     def channels() -> Response:
-        try:
-            query = read_channel_query(request.args)
-        except ValueError as problem:
-            return error_response(400, "INVALID_REQUEST", str(problem))
+        query = read_channel_query(request.args)
         whose = glances if query.needs_rates else hub
         return json_response(channel_list_shape(whose, query), request=request)
 
     @blueprint.get("/members")
     def members() -> Response:
         """The channel that is named in the query string: not every name can stand in a path that a browser asks for."""
-        try:
-            name, query = request.args.get("channel", ""), read_member_query(request.args)
-        except ValueError as problem:
-            return error_response(400, "INVALID_REQUEST", str(problem))
+        name, query = request.args.get("channel", ""), read_member_query(request.args)
         return json_response(_shown(glances, name, query), request=request)
 
     @blueprint.get("/channels/<presence_channel:name>", merge_slashes=False)
     def channel(name: str) -> Response:
-        try:
-            query = read_member_query(request.args)
-        except ValueError as problem:
-            return error_response(400, "INVALID_REQUEST", str(problem))
+        query = read_member_query(request.args)
         found = channel_shape(hub, name, query)
         if found is None:
             return error_response(404, "NOT_FOUND", "Channel not found")
@@ -192,6 +191,10 @@ def _add_errors(blueprint: Blueprint) -> None:
         response = error_response(503, "SERVICE_UNAVAILABLE", "The state store is away")
         response.headers["Retry-After"] = "1"
         return response
+
+    @blueprint.errorhandler(InvalidQuery)
+    def invalid(problem: InvalidQuery) -> Response:
+        return error_response(400, "INVALID_REQUEST", str(problem))
 
     @blueprint.route("/<path:rest>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     def nothing(rest: str) -> Response:

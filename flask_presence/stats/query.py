@@ -27,6 +27,10 @@ _NAMES: Final = (*_BY_TEXT, *_BY_NUMBER)
 SORTS: Final = (*_NAMES, *(f"-{name}" for name in _NAMES))
 
 
+class InvalidQuery(ValueError):
+    """Something in a query string cannot be meant; the text says what could be."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelQuery:
     """Which channels. `limit` is `None` where all are wanted."""
@@ -66,12 +70,12 @@ class MemberQuery:
 
 
 def read_channel_query(arguments: Mapping[str, str]) -> ChannelQuery:
-    """From `type`, `prefix`, `search`, `sort`, `offset`, `limit` and `include=rate`; `ValueError` for a bad one."""
+    """From `type`, `prefix`, `search`, `sort`, `offset`, `limit` and `include=rate`; `InvalidQuery` for a bad one."""
     order = arguments.get("sort") or "createdAt"
     if order not in SORTS:
-        raise ValueError(f"sort must be one of {', '.join(SORTS)}, not {order!r}")
+        raise InvalidQuery(f"sort must be one of {', '.join(SORTS)}, not {order!r}")
     return ChannelQuery(
-        type=channel_type(arguments["type"]) if arguments.get("type") else None,
+        type=_type(arguments.get("type")),
         prefix=arguments.get("prefix"),
         search=arguments.get("search", "").strip(),
         order=order,
@@ -82,12 +86,19 @@ def read_channel_query(arguments: Mapping[str, str]) -> ChannelQuery:
 
 
 def read_member_query(arguments: Mapping[str, str]) -> MemberQuery:
-    """From `offset`, `limit` and `include=connections`; `ValueError` for a bad one."""
+    """From `offset`, `limit` and `include=connections`; `InvalidQuery` for a bad one."""
     return MemberQuery(
         offset=_number(arguments, "offset", 0) or 0,
         limit=_number(arguments, "limit", 1),
         with_connections=_included(arguments, "connections"),
     )
+
+
+def _type(text: str | None) -> ChannelType | None:
+    try:
+        return channel_type(text) if text else None
+    except ValueError as problem:
+        raise InvalidQuery(str(problem)) from None
 
 
 def _number(arguments: Mapping[str, str], name: str, least: int) -> int | None:
@@ -96,12 +107,12 @@ def _number(arguments: Mapping[str, str], name: str, least: int) -> int | None:
         return None
     most = MAX_LIMIT if name == "limit" else 10**9
     if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most or len(text) > 12:
-        raise ValueError(f"{name} must be a whole number from {least} to {most}, not {text[:50]!r}")
+        raise InvalidQuery(f"{name} must be a whole number from {least} to {most}, not {text[:50]!r}")
     return int(text)
 
 
 def _included(arguments: Mapping[str, str], name: str) -> bool:
     given = arguments.get("include")
     if given and given != name:
-        raise ValueError(f"include must be {name!r}, not {given[:50]!r}")
+        raise InvalidQuery(f"include must be {name!r}, not {given[:50]!r}")
     return bool(given)

@@ -13,7 +13,7 @@ from typing import Final
 
 from werkzeug.datastructures import MultiDict
 
-from .query import ChannelQuery, MemberQuery, read_channel_query
+from .query import ChannelQuery, InvalidQuery, MemberQuery, read_channel_query
 
 LIMIT: Final = 50
 """Channels, or members, that are shown at once."""
@@ -81,15 +81,15 @@ class View:
 
 
 def read_view(arguments: MultiDict[str, str]) -> View:
-    """From a query string. `ValueError` for what cannot be shown."""
+    """From a query string. `InvalidQuery` for what cannot be shown."""
     known = {name: arguments[name] for name in ("search", "type", "sort", "offset") if arguments.get(name)}
     query = read_channel_query({"sort": DEFAULT_ORDER, **known})
     taken = [name for name in TAKEN if name in arguments]
     if taken:
-        raise ValueError(f"{taken[0]} means something to the JSON API that the page asks, and cannot stand here")
+        raise InvalidQuery(f"{taken[0]} means something to the JSON API that the page asks, and cannot stand here")
     members = arguments.get("members", "")
     if members and not (members.isascii() and members.isdigit() and len(members) < 10):
-        raise ValueError(f"members must be the number of those to leave out, not {members[:50]!r}")
+        raise InvalidQuery(f"members must be the number of those to leave out, not {members[:50]!r}")
     others = tuple((name, value) for name, value in arguments.items(multi=True) if name not in OWN)
     return View(
         replace(query, limit=LIMIT, with_rate=True),
