@@ -15,6 +15,9 @@ from flask import Flask
 from websockets.exceptions import InvalidStatus
 
 from flask_presence import ConfigurationError, Presence
+from flask_presence.backends.redis.client import Client
+from flask_presence.backends.redis.keys import Keys
+from flask_presence.backends.redis.watch import watch
 
 from ..support.client import client
 from ..support.redis_server import RedisServer, running_redis
@@ -100,6 +103,9 @@ def test_permissions(restricted: RedisServer) -> None:
     url = restricted.url.replace("redis://", "redis://app:secret@")
     log = talk(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="shop")
     assert "Redis answers with an error" not in log
+    changes = watch(Client(url), Keys("shop"), None)
+    assert next(changes) is None, "one may listen to all channels"
+    changes.close()
     keys = [key.decode() for key in redis.Redis(port=restricted.port).scan_iter()]
     assert keys
     assert all(key.startswith("shop:") for key in keys)

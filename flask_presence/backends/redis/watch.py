@@ -6,7 +6,7 @@ Law: reads only, on a connection of its own; what is published while it is cut o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -26,7 +26,7 @@ KINDS: Final = {"joined", "updated", "left"}
 log = logging.getLogger("flask_presence")
 
 
-def watch(client: Client, keys: Keys, name: str | None) -> Iterator[tuple[ChannelName, Change] | None]:
+def watch(client: Client, keys: Keys, name: str | None) -> Generator[tuple[ChannelName, Change] | None, None, None]:
     """See `Backend.watch`. `BackendUnavailable` where Redis goes away."""
     pubsub = client.listener(PATIENCE)
     try:
