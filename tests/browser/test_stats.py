@@ -27,7 +27,7 @@ LIVE = 10_000
 @pytest.fixture(scope="module", params=["memory", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of which these tests know all numbers."""
-    config: dict[str, Any] = {"PRESENCE_MAX_OUTBOX": 300_000}
+    config: dict[str, Any] = {"PRESENCE_MAX_OUTBOX": 300_000, "PRESENCE_RATE_LIMIT": None}
     if request.param == "redis":
         redis_server: RedisServer = request.getfixturevalue("redis_server")
         config |= {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}

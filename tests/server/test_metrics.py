@@ -24,7 +24,7 @@ DASHBOARD = ROOT / "example" / "grafana.json"
 @pytest.fixture(params=["memory", "redis"])
 def fresh(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of which nothing has been asked yet."""
-    config: dict[str, Any] = {"PRESENCE_MAX_OUTBOX": 300_000}
+    config: dict[str, Any] = {"PRESENCE_MAX_OUTBOX": 300_000, "PRESENCE_RATE_LIMIT": None}
     if request.param == "redis":
         redis_server: RedisServer = request.getfixturevalue("redis_server")
         config |= {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
