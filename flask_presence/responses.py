@@ -17,8 +17,12 @@ def json_response(shape: dict[str, Any], status: int = 200, request: Request | N
     return harden(response)
 
 
+def error_shape(code: str, message: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message}}
+
+
 def error_response(status: int, code: str, message: str) -> Response:
-    return json_response({"error": {"code": code, "message": message}}, status)
+    return json_response(error_shape(code, message), status)
 
 
 def harden(response: Response) -> Response:

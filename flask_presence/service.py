@@ -201,7 +201,7 @@ class Service:
         return None
 
     def _patch_problem(self) -> str | None:
-        if self.settings.backend.startswith("memory:"):
+        if self.settings.in_memory:
             return None
         from gevent.monkey import is_module_patched
 
@@ -214,7 +214,7 @@ class Service:
         )
 
     def _backend_problem(self, environ: Mapping[str, Any]) -> str | None:
-        if self.settings.isolated_workers or not self.settings.backend.startswith("memory:"):
+        if self.settings.isolated_workers or not self.settings.in_memory:
             return None
         if environ.get("wsgi.multiprocess"):
             return (

@@ -45,6 +45,11 @@ class Settings:
     lease: float = 10
     isolated_workers: bool = False
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the state is in the memory of each process."""
+        return self.backend.startswith("memory:")
+
 
 def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
     """The settings in a Flask config, over `defaults` (names in lower case, without the prefix).

@@ -6,10 +6,10 @@ Law: the name alone decides the type, by an exact, case-sensitive prefix.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 from .errors import InvalidRequest
 from .members import Member
@@ -105,6 +105,26 @@ class Stats:
             "byType": dict(self.by_type),
             "connections": self.connections,
         }
+
+
+class Counted(Protocol):
+    """What can be counted as a channel."""
+
+    @property
+    def type(self) -> ChannelType: ...
+
+    @property
+    def member_count(self) -> int: ...
+
+
+def count_channels(channels: Iterable[Counted]) -> tuple[int, dict[str, int]]:
+    """The sum of the channels' member counts, and the number of channels by type."""
+    total = 0
+    by_type: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
+    for channel in channels:
+        total += channel.member_count
+        by_type[channel.type] += 1
+    return total, by_type
 
 
 def channel_type(value: str) -> ChannelType:

@@ -77,11 +77,11 @@ class Meter:
 
     def close(self, code: int) -> None:
         """A connection has ended with `code`."""
-        self.closed[str(code) if str(code) in self.closed else OTHER] += 1
+        _count(self.closed, str(code))
 
     def refuse(self, status: int) -> None:
         """A connection was refused before it was one, with that HTTP status."""
-        self.refused[str(status) if str(status) in self.refused else OTHER] += 1
+        _count(self.refused, str(status))
 
     def counts(self) -> dict[str, float]:
         """All of it, as it is now."""
@@ -118,6 +118,10 @@ def by_label(counts: Counts, name: str) -> dict[str, float]:
 def histogram(counts: Counts, name: str) -> Histogram:
     """The histogram that was called `name`."""
     return Histogram((counts.get(f"{name}|{at}", 0) for at in range(len(BOUNDS) + 1)), counts.get(f"{name}|sum", 0))
+
+
+def _count(counts: dict[str, int], label: str) -> None:
+    counts[label if label in counts else OTHER] += 1
 
 
 def _flat(name: str, of: Histogram) -> dict[str, float]:

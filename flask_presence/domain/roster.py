@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from .channels import CHANNEL_TYPES, Channel, ChannelName, ChannelType
+from .channels import Channel, ChannelName, ChannelType, count_channels
 from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from .members import Member, User, info_size, make_member, merge_info
 
@@ -190,12 +190,7 @@ class Roster:
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """The sum of the channels' member counts, and the number of channels by type."""
-        total = 0
-        by_type: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
-        for room in self._rooms.values():
-            total += room.member_count
-            by_type[room.type] += 1
-        return total, by_type
+        return count_channels(self._rooms.values())
 
     def _drop(self, room: _Room, entry: _Presence) -> Change | None:
         if entry.connections or entry.held:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
-from ..domain.channels import CHANNEL_TYPES, Channel, ChannelType, Stats
+from ..domain.channels import Channel, ChannelType, Stats, count_channels
 from ..domain.readings import Survey
 from ..hub.hub import Hub
 
@@ -42,11 +42,7 @@ class Glances:
         return self._survey.get()
 
     def stats(self) -> Stats:
-        by_type: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
-        members = 0
-        for channel in self._channels.get():
-            by_type[channel.type] += 1
-            members += channel.member_count
+        members, by_type = count_channels(self._channels.get())
         return Stats(sum(by_type.values()), members, by_type, self._hub.connections())
 
     def channel(self, name: str) -> Channel | None:

@@ -62,12 +62,12 @@ class PresenceCollector(Collector):
         for kind, count in stats.by_type.items():
             channels.add_metric([kind], count)
         yield channels
-        outbox = survey.outbox
+        outbox, counts = survey.outbox, survey.counts
         yield _gauge("outbox_bytes", "Bytes that wait for all connections", outbox.waiting)
         yield _gauge("outbox_largest_bytes", "Bytes that wait for the connection that is blocked worst", outbox.most)
         yield _gauge("connections_blocked", "Connections whose socket takes nothing more for now", outbox.blocked)
-        yield from _counters(survey.counts)
-        yield from _histograms(survey.counts)
+        yield from _counters(counts)
+        yield from _histograms(counts)
 
 
 def metrics_text(hub: Hub, accept: str) -> tuple[bytes, str]:

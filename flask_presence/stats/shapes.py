@@ -34,8 +34,7 @@ class Facts:
 
 
 def facts_of(settings: Settings) -> Facts:
-    kind = "memory" if settings.backend.startswith("memory:") else "redis"
-    return Facts(kind, settings.max_outbox, settings.isolated_workers)
+    return Facts("memory" if settings.in_memory else "redis", settings.max_outbox, settings.isolated_workers)
 
 
 class Questions(Protocol):
@@ -150,10 +149,6 @@ def change_shapes(
         else:
             channel, change = found
             yield {"change": change.kind, "channel": str(channel), "member": change.member.to_dict()}
-
-
-def error_shape(code: str, message: str) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message}}
 
 
 def _paging(offset: int, limit: int | None, total: int) -> dict[str, Any]:

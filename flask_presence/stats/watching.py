@@ -14,10 +14,10 @@ from typing import Any, Final
 from flask import Response
 
 from ..domain.errors import BackendUnavailable
-from ..responses import harden
+from ..responses import error_shape, harden
 from ..service import Service
 from ..transport.loops import has_hub
-from .shapes import change_shapes, error_shape
+from .shapes import change_shapes
 
 MAX_STREAMS: Final = 20
 MAX_STREAMS_IN_THREADS: Final = 2

@@ -160,13 +160,12 @@ class Endpoint:
                     sent = connection._sock.send(frames[0])
                 except OSError:
                     sent = 0  # full, or broken: the next attempt will tell
+                self.meter.bytes_sent += sent
                 if sent == connection._backlog:
-                    self.meter.bytes_sent += sent
                     frames.clear()
                     connection._backlog = connection._own = 0
                     connection._half_sent = False
                     continue
-                self.meter.bytes_sent += sent
                 connection._forget(sent)
             connection._write()
         reports, self._reports = self._reports, []

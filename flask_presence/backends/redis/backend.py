@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from ...domain.channels import Channel, ChannelName, ChannelType
+from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event
 from ...domain.members import Member, User
@@ -21,7 +21,7 @@ from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
 from ..pending import Outcome, Pending
 from . import orders
-from .census import Census, count
+from .census import Census
 from .client import Client
 from .keeper import sweep
 from .keys import Keys
@@ -147,7 +147,7 @@ class RedisBackend:
         return self._ask(self._operations.snapshot(name)).value.members
 
     def counts(self) -> tuple[int, dict[str, int]]:
-        return count(self.channels())
+        return count_channels(self.channels())
 
     def connections(self) -> int:
         return self._ask(self._nodes.connections())

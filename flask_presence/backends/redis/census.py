@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from ...domain.channels import CHANNEL_TYPES, Channel, ChannelName, ChannelType
+from ...domain.channels import Channel, ChannelName, ChannelType
 from .keys import Keys, unescape
 from .nodes import Nodes
 from .operations import Call, Operation
@@ -42,11 +42,3 @@ class Census:
                     created_at = datetime.fromisoformat(since.decode())
                     found.append(Channel(ChannelName(name), its_type, number, created_at))
         return sorted(found, key=lambda channel: (channel.created_at, channel.name))
-
-
-def count(channels: list[Channel]) -> tuple[int, dict[str, int]]:
-    """The sum of the channels' member counts, and the number of channels by type."""
-    by_type: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
-    for channel in channels:
-        by_type[channel.type] += 1
-    return sum(channel.member_count for channel in channels), by_type

@@ -110,11 +110,11 @@ class Keeper:
 
     def post(self) -> Pending[None]:
         """Have the others know what has been counted here; settled when they do, or cannot be told."""
-        reading, node = self._reading(), self.node
         if not self._link.up:
             told: Pending[None] = Pending()
             told.settle(lambda: None)
             return told
+        reading, node = self._reading(), self.node
 
         def posted(outcome: Outcome[bool]) -> None:
             try:

@@ -5,7 +5,6 @@ Law: reads only, on a connection of its own; what is published while it is cut o
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator
 from typing import Any, Final
 
@@ -22,8 +21,6 @@ from .replica import parse_event
 
 PATIENCE: Final = 1.0
 KINDS: Final = {"joined", "updated", "left"}
-
-log = logging.getLogger("flask_presence")
 
 
 def watch(client: Client, keys: Keys, name: str | None) -> Generator[tuple[ChannelName, Change] | None, None, None]:
