@@ -51,14 +51,20 @@ def prefix() -> str:
     return f"test-{secrets.token_hex(8)}"
 
 
+def on_redis(server: RedisServer) -> dict[str, Any]:
+    """The settings of a service of its own."""
+    return {"PRESENCE_BACKEND": server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
+
+
+def either_backend(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The settings that a fixture with the parameters `memory` and `redis` is run with."""
+    return on_redis(request.getfixturevalue("redis_server")) if request.param == "redis" else {}
+
+
 @pytest.fixture(scope="session", params=["memory", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """`gunicorn -k gevent`, shared by tests that do not mind each other; they hold with either backend."""
-    config: dict[str, Any] = {}
-    if request.param == "redis":
-        redis_server: RedisServer = request.getfixturevalue("redis_server")
-        config = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
-    with running(**config) as running_server:
+    with running(**either_backend(request)) as running_server:
         yield running_server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,11 +11,11 @@ import pytest
 
 from flask_presence.stats.view import HELPERS
 
-from ..conftest import Connect
+from ..conftest import Connect, either_backend
 from ..support.browser import Browser, BrowserContext, Page, expect
 from ..support.client import client
 from ..support.raw import greet, masked, small_socket
-from ..support.redis_server import RedisServer, running_redis
+from ..support.redis_server import running_redis
 from ..support.server import Server, running
 
 Open = Callable[..., Page]
@@ -27,11 +26,7 @@ LIVE = 10_000
 @pytest.fixture(scope="module", params=["memory", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of which these tests know all numbers."""
-    config: dict[str, Any] = {"PRESENCE_MAX_OUTBOX": 300_000, "PRESENCE_RATE_LIMIT": None}
-    if request.param == "redis":
-        redis_server: RedisServer = request.getfixturevalue("redis_server")
-        config |= {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
-    with running(**config) as running_server:
+    with running(PRESENCE_MAX_OUTBOX=300_000, PRESENCE_RATE_LIMIT=None, **either_backend(request)) as running_server:
         yield running_server
 
 

@@ -6,7 +6,6 @@ import os
 import secrets
 import signal
 from contextlib import ExitStack
-from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from flask_presence.backends.redis.nodes import Nodes
 from flask_presence.domain.meter import add
 from flask_presence.domain.readings import Reading
 
+from ..conftest import on_redis
 from ..support.client import client
 from ..support.metrics import scrape, value
 from ..support.redis_server import RedisServer, running_redis
@@ -87,12 +87,7 @@ def test_late_readings(redis_client: RedisClient) -> None:
 def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
     """Three workers, one of which is killed, one stopped, one paused for longer than its lease: their counts stay, none
     is counted twice, and what they were is no more."""
-    config: dict[str, Any] = {
-        "PRESENCE_BACKEND": redis_server.url,
-        "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}",
-        "PRESENCE_LEASE": LEASE,
-        "PRESENCE_GRACE": 0,
-    }
+    config = on_redis(redis_server) | {"PRESENCE_LEASE": LEASE, "PRESENCE_GRACE": 0}
     with ExitStack() as stack:
         servers = [stack.enter_context(running(**config)) for _ in range(3)]
         people = [stack.enter_context(client(server, f"user-{at}")) for at, server in enumerate(servers)]

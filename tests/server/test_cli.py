@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import signal
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from hypothesis import strategies as st
 from flask_presence import Presence
 from flask_presence.stats.tables import printable, table
 
-from ..conftest import Connect
+from ..conftest import Connect, on_redis
 from ..support.client import client
 from ..support.redis_server import RedisServer
 from ..support.server import DEADLINE, ROOT, Server, running
@@ -285,7 +284,7 @@ def test_watched_server_stops() -> None:
 
 @pytest.fixture
 def redis_config(redis_server: RedisServer) -> dict[str, Any]:
-    return {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
+    return on_redis(redis_server)
 
 
 def test_redis_needs_no_server(redis_config: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from ..conftest import either_backend
 from ..support.client import client
 from ..support.metrics import OPENMETRICS, scrape, value
 from ..support.raw import greet, masked, small_socket
-from ..support.redis_server import RedisServer
 from ..support.server import ROOT, Server, running, wait_until
 
 DASHBOARD = ROOT / "example" / "grafana.json"
@@ -24,11 +23,7 @@ DASHBOARD = ROOT / "example" / "grafana.json"
 @pytest.fixture(params=["memory", "redis"])
 def fresh(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of which nothing has been asked yet."""
-    config: dict[str, Any] = {"PRESENCE_MAX_OUTBOX": 300_000, "PRESENCE_RATE_LIMIT": None}
-    if request.param == "redis":
-        redis_server: RedisServer = request.getfixturevalue("redis_server")
-        config |= {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
-    with running(**config) as server:
+    with running(PRESENCE_MAX_OUTBOX=300_000, PRESENCE_RATE_LIMIT=None, **either_backend(request)) as server:
         yield server
 
 

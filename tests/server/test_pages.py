@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import secrets
 import time
 import urllib.error
 import urllib.parse
@@ -22,7 +21,7 @@ from werkzeug.datastructures import WWWAuthenticate
 
 from flask_presence import Presence, deny
 
-from ..conftest import Connect
+from ..conftest import Connect, on_redis
 from ..support.client import client
 from ..support.redis_server import RedisServer
 from ..support.server import DEADLINE, Server, running, wait_until
@@ -274,8 +273,7 @@ def test_page_without_script(connect: Connect, server: Server, name: str) -> Non
 @pytest.mark.parametrize(("kind", "most"), [("gunicorn-gevent", 20), ("gunicorn-gthread", 2)])
 def test_watchers_are_few(redis_server: RedisServer, kind: str, most: int) -> None:
     """A process has so many streams at a time and no more, however fast they come; who goes makes room."""
-    config = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
-    with running(kind=kind, **config) as server, ExitStack() as stack, ThreadPoolExecutor(30) as crowd:
+    with running(kind=kind, **on_redis(redis_server)) as server, ExitStack() as stack, ThreadPoolExecutor(30) as crowd:
 
         def watch(_: int = 0) -> http.client.HTTPResponse:
             """A stream that ends its connection when it is closed; what is none is closed at once."""
