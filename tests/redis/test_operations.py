@@ -144,7 +144,7 @@ class Compared:
 
         def found() -> Channel | None:
             snapshot: Snapshot = self._run(self._operations.snapshot(channel))
-            return snapshot.channel(channel, with_members=True)
+            return snapshot.channel(channel)
 
         return self._both(lambda: self._roster.get(name), found)
 

@@ -138,7 +138,7 @@ class RedisBackend:
         return closed
 
     def get(self, name: str) -> Channel | None:
-        return self._ask(self._operations.snapshot(name)).value.channel(name, with_members=True)
+        return self._ask(self._operations.snapshot(name)).value.channel(name)
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
         return self._ask(self._census.channels(kind, prefix))

@@ -87,14 +87,14 @@ class Snapshot:
         """In order of joining."""
         return tuple(entry.member for entry in sorted(self.entries.values(), key=lambda entry: entry.place))
 
-    def channel(self, name: str, *, with_members: bool) -> Channel | None:
+    def channel(self, name: str) -> Channel | None:
         """What the server's own code is told; `None` where nobody is in it."""
         if self.created_at is None:
             return None
         channel = ChannelName(name)
         listed = channel.type == "presence"
         count = self.listed if listed else self.connections
-        return Channel(channel, channel.type, count, self.created_at, self.members if listed and with_members else None)
+        return Channel(channel, channel.type, count, self.created_at, self.members if listed else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +237,9 @@ class Operations:
             raise Lost
         return Placed(_position(reply), int(reply[2]))
 
-    def snapshot(self, channel: str, *, with_list: bool = True) -> Operation[Placed[Snapshot]]:
+    def snapshot(self, channel: str) -> Operation[Placed[Snapshot]]:
         """The channel as it is."""
-        reply = yield Call("snapshot", self._keys.channel(channel), ("1" if with_list else "",))
+        reply = yield Call("snapshot", self._keys.channel(channel))
         created_at = datetime.fromisoformat(reply[2].decode()) if reply[2] else None
         return Placed(_position(reply), Snapshot(created_at, int(reply[3]), int(reply[4]), _entries(reply[5])))
 
