@@ -16,9 +16,9 @@ from flask_presence.backends.redis.client import Client
 from flask_presence.backends.redis.documents import parse_entry
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.nodes import Nodes
-from flask_presence.backends.redis.operations import Entered, Operations, Position, Snapshot
+from flask_presence.backends.redis.operations import Entered, Lost, Operations, Position, Snapshot
 from flask_presence.domain.channels import Channel, ChannelName
-from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError
+from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from flask_presence.domain.members import Member, User
 from flask_presence.domain.roster import Change, Joined, Roster, Updated
 
@@ -326,11 +326,32 @@ def test_redis_away(program: str, prefix: str) -> None:
         client.close()
 
 
-def test_too_large_leaves_nothing(redis_client: Client, prefix: str, operations: Operations) -> None:
-    """A join that is refused has made no key that stays."""
-    small = Operations(Keys(prefix), "node", 20)
-    with pytest.raises(JoinFailed):
-        redis_client.run(small.join(ROOM, "1", ANN, {"a": "x" * 50}, NOW))
-    assert redis_client.run(operations.snapshot(ROOM)).value.created_at is None
-    keys = [key.decode() for key in redis_client.redis.scan_iter(f"{prefix}:*")]
-    assert all(redis_client.redis.ttl(key) > 0 for key in keys)
+def test_nothing_stays(redis_client: Client, prefix: str) -> None:
+    """What is asked of a channel in which nobody is, and of which Redis knows nothing, makes no key that stays."""
+    operations, small = Operations(Keys(prefix), "node", 1000), Operations(Keys(prefix), "node", 20)
+    known = Position(5, 7)
+
+    def heal() -> None:
+        healed = redis_client.run(operations.heal(ROOM, list, tuple, known, NOW)).value
+        assert (healed.entries, healed.left) == ({}, {})
+        redis_client.run(operations.exit(ROOM))
+
+    def refused(error: type[Exception], operation: Any) -> None:
+        with pytest.raises(error):
+            redis_client.run(operation)
+
+    for act in (
+        lambda: refused(JoinFailed, small.join(ROOM, "1", ANN, {"a": "x" * 50}, NOW, known)),
+        lambda: refused(NotFound, operations.leave(ROOM, "1", known=known)),
+        lambda: refused(UpdateFailed, operations.update(ROOM, "1", {"a": 1}, NOW, known)),
+        lambda: refused(Lost, operations.publish(ROOM, b"", None, known)),
+        lambda: redis_client.run(operations.publish(ROOM, b"", None)),
+        heal,
+        lambda: redis_client.run(operations.look(ROOM)),
+    ):
+        act()
+        assert redis_client.run(operations.snapshot(ROOM)).value.created_at is None
+        keys = list(redis_client.redis.scan_iter(f"{prefix}:*"))
+        assert [key for key in keys if redis_client.redis.ttl(key) < 0] == []
+        for key in keys:
+            redis_client.redis.delete(key)

@@ -342,7 +342,7 @@ class World:
                 time.sleep(0.01)
 
     def disperse(self) -> None:
-        """Everybody goes; nothing stays behind in Redis but what says who is alive, and numbers for an hour."""
+        """Everybody goes; nothing stays behind in Redis but what says who is alive, and numbers for a while."""
         for one in list(self.participants):
             one.close()
         self.alive()

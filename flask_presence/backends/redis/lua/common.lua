@@ -6,7 +6,7 @@
 --   connections  hash: client -> user NUL node
 --   sessions     zset, all scores 0: user NUL client, of presence channels, so that a user's are counted in O(log n)
 --   held         hash: user -> until when, of users who stay listed without a connection
--- Its numbers begin anew, with a larger epoch, when Redis has lost them.
+-- Its numbers begin anew, with a larger epoch, when Redis has lost them. Its state expires unless somebody is in it.
 
 local state, members, connections, sessions, held = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 
@@ -25,6 +25,7 @@ local function epoch(known)
   current = string.format('%.0f', new)
   redis.call('DEL', members, connections, sessions, held)
   redis.call('HSET', state, 'e', current, 'q', 0)
+  redis.call('EXPIRE', state, 300)
   return current
 end
 

@@ -11,10 +11,7 @@ local at, change, entry = epoch(ARGV[2]), '', ''
 if listed then
   entry = redis.call('HGET', members, user)
   if not entry then
-    if ARGV[7] == '' then
-      close_if_empty()
-      return {'large'}
-    end
+    if ARGV[7] == '' then return {'large'} end
     change = 'joined'
     local number = redis.call('HGET', state, 'q') + 1
     entry = number .. '\0' .. number .. '\0' .. ARGV[7]

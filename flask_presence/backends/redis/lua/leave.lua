@@ -7,13 +7,7 @@ redis.call('SREM', KEYS[6], client)
 if redis.call('EXISTS', state) == 0 then return {'not_found'} end
 local at = epoch(ARGV[2])
 local whose = redis.call('HGET', connections, client)
-if not whose then
-  if is_empty() then
-    close_if_empty()
-    return {'not_found'}
-  end
-  return {'not_member'}
-end
+if not whose then return {is_empty() and 'not_found' or 'not_member'} end
 redis.call('HDEL', connections, client)
 local user, entry = split(whose), ''
 if user ~= '' then

@@ -3,11 +3,6 @@
 -- ARGV  1 topic 2 known epoch ('0' for who is not in the channel) 3 client that is left out ('': none) 4 message
 -- gives {epoch, number, connections that it is for} | {'lost'}: the channel as the caller knows it is no more
 local at = epoch(ARGV[2])
-if ARGV[2] ~= '0' and ARGV[2] ~= at then
-  close_if_empty()
-  return {'lost'}
-end
+if ARGV[2] ~= '0' and ARGV[2] ~= at then return {'lost'} end
 local number = announce(ARGV[1], 'message', at, ARGV[3], '', ARGV[4])
-local count = redis.call('HLEN', connections) - redis.call('HEXISTS', connections, ARGV[3])
-close_if_empty()
-return {at, number, count}
+return {at, number, redis.call('HLEN', connections) - redis.call('HEXISTS', connections, ARGV[3])}
