@@ -163,9 +163,13 @@ def test_without_script(show: Open, connect: Connect, name: str) -> None:
     page = show(java_script_enabled=False)
     page.get_by_label("Search channels").fill(name)
     page.get_by_role("button", name="Search").click()
+    expect(page).to_have_url(re.compile("[?&]search="))
     page.get_by_role("link", name=f"presence-{name}").first.click()
+    expect(rows(page, "members")).to_have_count(1)
     assert cells(page, "members", "id", "connections", "details") == [["ann", "1", "mood good"]]
     page.get_by_role("link", name="Per second").click()
+    expect(page).to_have_url(re.compile("[?&]sort="))
+    expect(rows(page, "members")).to_have_count(1)
     assert cells(page, "members", "id") == [["ann"]]
 
 
