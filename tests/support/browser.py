@@ -21,4 +21,6 @@ except ImportError:
         raise
     pytest.skip("Playwright is missing on this machine", allow_module_level=True)
 
+expect.set_options(timeout=10_000)
+
 __all__ = ["Browser", "BrowserContext", "Error", "Locator", "Page", "expect", "sync_playwright"]
