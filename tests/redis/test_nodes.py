@@ -9,7 +9,7 @@ import pytest
 from flask_presence.backends.redis.client import Client
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.nodes import Nodes
-from flask_presence.backends.redis.operations import Operations
+from flask_presence.backends.redis.operations import Holder, Operations
 from flask_presence.domain.members import User
 
 from ..support.redis_server import running_redis
@@ -68,7 +68,6 @@ def test_reaping(redis_client: Client, prefix: str, nodes: Driven) -> None:
     ear = Ear(redis_client, Keys(prefix), ROOM)
     everybody = [User(f"user-{number}", name="x") for number in range(125)]
     dead, alive = Operations(Keys(prefix), "dead", 1000), Operations(Keys(prefix), "alive", 1000)
-    redis_client.run(dead.enter(ROOM))
     nodes.opened("dead", {"dead-0": everybody[0], "dead-50": ANN, "nowhere": None})
     for number, user in enumerate([*everybody, *everybody, ANN]):
         redis_client.run(dead.join(ROOM, f"dead-{number}", user, None, NOW))
@@ -92,6 +91,33 @@ def test_reaping(redis_client: Client, prefix: str, nodes: Driven) -> None:
     assert sorted(user for kind, _, _, user, _ in heard if kind == "left") == sorted(user.id for user in everybody)
     assert ear.hear(0.01) is None
     ear.close()
+
+
+@pytest.mark.parametrize("how", ["join", "heal"])
+def test_killed_after_a_loss(program: str, prefix: str, how: str) -> None:
+    """A node that is killed before it has noticed that Redis had lost everything leaves nothing that is not found."""
+    with running_redis(program) as server:
+        client = Client(server.url)
+        nodes, dead = Driven(client, prefix, 60), Operations(Keys(prefix), "dead", 1000)
+        nodes.beat("dead", begins=True)
+        nodes.beat("alive", begins=True)
+        nodes.opened("dead", {"1": ANN})
+        entered = client.run(dead.join(ROOM, "1", ANN, None, NOW))
+        client.redis.flushall()
+        if how == "join":
+            client.run(dead.join(ROOM, "1", ANN, None, NOW, entered.position))
+        else:
+            holder = Holder("1", "ann", entered.value.entry)
+            client.run(dead.heal(ROOM, lambda: [holder], lambda: {"1"}, entered.position, NOW))
+        nodes.opened("dead", {"2": BOB})
+        assert nodes.claim(["dead"]) == "dead"
+        ended = {event.client_id for event in nodes.reap("dead") if event.name == "client.disconnected"}
+        assert ended == {"2"}
+        assert client.run(dead.snapshot(ROOM)).value.connections == 0
+        assert nodes.reap("dead") == []
+        keys = {key.decode().removeprefix(prefix) for key in client.redis.scan_iter(f"{prefix}:*")}
+        assert keys == {":counts", f":channel:{{{ROOM}}}:state"}
+        client.close()
 
 
 def test_nobody_is_reaped_after_a_loss(program: str, prefix: str) -> None:

@@ -334,7 +334,6 @@ def test_nothing_stays(redis_client: Client, prefix: str) -> None:
     def heal() -> None:
         healed = redis_client.run(operations.heal(ROOM, list, tuple, known, NOW)).value
         assert (healed.entries, healed.left) == ({}, {})
-        redis_client.run(operations.exit(ROOM))
 
     def refused(error: type[Exception], operation: Any) -> None:
         with pytest.raises(error):
@@ -351,7 +350,7 @@ def test_nothing_stays(redis_client: Client, prefix: str) -> None:
     ):
         act()
         assert redis_client.run(operations.snapshot(ROOM)).value.created_at is None
-        keys = list(redis_client.redis.scan_iter(f"{prefix}:*"))
+        keys = list(redis_client.redis.scan_iter(f"{prefix}:channel:*"))
         assert [key for key in keys if redis_client.redis.ttl(key) < 0] == []
         for key in keys:
             redis_client.redis.delete(key)

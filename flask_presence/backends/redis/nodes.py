@@ -64,7 +64,10 @@ class Nodes:
         for client_id, user in clients.items():
             pairs += [client_id, encode_owner(user)]
         if pairs:
-            yield Call("HSET", (self._keys.clients(node),), tuple(pairs))
+            yield [
+                Call("SADD", (self._keys.nodes,), (node,)),  # Redis may have lost it a moment ago
+                Call("HSET", (self._keys.clients(node),), tuple(pairs)),
+            ]
 
     def closed(self, node: str, client_id: str) -> Operation[None]:
         """A connection of `node` is gone."""

@@ -145,9 +145,9 @@ class Operations:
         whose = escape(user.id) if listed and user is not None else ""
         version, merged = ("", None) if info else ("-", None)
         for _ in range(MAX_TRIES):
-            reply = yield Call(
+            (*_, reply) = yield self._indexed(
+                channel,
                 "join",
-                (*self._keys.channel(channel), self._keys.own(channel, self._node)),
                 (
                     *(self._keys.topic(channel), str(known.epoch), self._node, client_id, whose, now.isoformat()),
                     *(b"" if too_large else encode(new), version, encode(merged), "1" if with_list else ""),
@@ -254,10 +254,6 @@ class Operations:
                 counts[user] += 1
         return {unescape(user): count for user, count in counts.items()}
 
-    def enter(self, channel: str) -> Operation[None]:
-        """Write down that the node may have connections in `channel`, before it has any."""
-        yield Call("SADD", (self._keys.index(self._node),), (channel,))
-
     def exit(self, channel: str) -> Operation[None]:
         """Write down that the node has no connections in `channel`, if it has none."""
         yield Call("exit", (self._keys.own(channel, self._node), self._keys.index(self._node)), (channel,))
@@ -275,13 +271,12 @@ class Operations:
         `holders` are in it for sure, `expected` are these and those who are just coming. They are asked for again
         after each step, as connections come and go meanwhile.
         """
-        yield from self.enter(channel)
         mine = holders()
         noted: list[bytes] = []
         for at in range(0, max(1, len(mine)), CHUNK):
             still = expected()
             back = [holder for holder in mine[at : at + CHUNK] if holder.client_id in still]
-            noted = yield self._restore(channel, back, known, now)
+            (*_, noted) = yield self._restore(channel, back, known, now)
         left: dict[str, Change] = {}
         for client in noted:
             if client.decode() not in expected():
@@ -299,14 +294,22 @@ class Operations:
         reply = yield Call("look", (*self._keys.channel(channel), self._keys.own(channel, self._node)))
         return Placed(_position(reply), int(reply[2]))
 
-    def _restore(self, channel: ChannelName, holders: list[Holder], known: Position, now: datetime) -> Call:
+    def _restore(self, channel: ChannelName, holders: list[Holder], known: Position, now: datetime) -> list[Call]:
         arguments: list[str | bytes] = [self._keys.topic(channel), str(known.epoch), str(known.number)]
         arguments += [now.isoformat(), self._node]
         for holder in holders:
             place, document = ("", b"") if holder.entry is None else (str(holder.entry.place), holder.entry.raw)
             arguments += [holder.client_id, holder.user, place, document]
-        keys = (*self._keys.channel(channel), self._keys.own(channel, self._node))
-        return Call("restore", keys, tuple(arguments))
+        return self._indexed(channel, "restore", tuple(arguments))
+
+    def _indexed(self, channel: ChannelName, script: str, arguments: tuple[str | bytes, ...]) -> list[Call]:
+        """A script that gives the node connections in `channel`, after what reapers need to find these by. That is
+        written anew each time, as Redis may have lost it a moment ago, and the node be killed in the next."""
+        return [
+            Call("SADD", (self._keys.nodes,), (self._node,)),
+            Call("SADD", (self._keys.index(self._node),), (channel,)),
+            Call(script, (*self._keys.channel(channel), self._keys.own(channel, self._node)), arguments),
+        ]
 
     @property
     def _too_large(self) -> str:

@@ -81,7 +81,6 @@ class Rooms:
             topic = self._keys.topic(channel)
             self._by_topic[topic] = room
             self._subscriber.want(topic)
-            self._pipeline.run(self._operations().enter(channel))
             self._look_at[channel] = time.monotonic() + LOOK_EVERY * random.uniform(0.5, 1.5)  # noqa: S311
         return room
 
