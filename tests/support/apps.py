@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
+from collections import defaultdict
 from typing import Any
 
 import gevent
@@ -23,6 +25,7 @@ from flask_presence import BackendUnavailable, ChannelName, Presence, User, deny
 REVOKED: set[str] = set()
 CLOSED: set[str] = set()
 HEARD: list[dict[str, Any]] = []
+GATES: defaultdict[str, threading.Event] = defaultdict(threading.Event)
 
 
 def create_app() -> Flask:
@@ -84,6 +87,10 @@ def add_guards(presence: Presence) -> None:
     def slow(_user: User, _channel: ChannelName, user_info: dict[str, Any]) -> bool:
         time.sleep(user_info.get("seconds", 1))
         return True
+
+    @presence.guard("gated-*")
+    def gated(_user: User, channel: ChannelName) -> bool:
+        return GATES[channel].wait(60)
 
     @presence.guard("context-*")
     def context(user: User, channel: ChannelName, user_info: dict[str, Any]) -> bool:
@@ -158,6 +165,11 @@ def add_routes(app: Flask, presence: Presence) -> None:
     def close(channel: str) -> str:
         CLOSED.add(channel)
         return "closed"
+
+    @app.get("/open/<channel>")
+    def open_gate(channel: str) -> str:
+        GATES[channel].set()
+        return "opened"
 
     @app.get("/heard/<client_id>")
     def heard(client_id: str) -> Response:
