@@ -298,7 +298,7 @@ def test_pause(config: dict[str, Any]) -> None:
 
 def test_rolling_restart(config: dict[str, Any]) -> None:
     """`kill -HUP`: who comes back within the grace causes no events at all; who does not leaves at its end."""
-    options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 4, "PRESENCE_DRAIN": 0.5}
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 8, "PRESENCE_DRAIN": 0.5}
     with running(**options) as watched, running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         watcher = stack.enter_context(client(watched, "watcher"))
         watcher.join("presence-room")
@@ -323,7 +323,7 @@ def test_rolling_restart(config: dict[str, Any]) -> None:
 
 def test_kill_with_grace(config: dict[str, Any]) -> None:
     """With a grace for abrupt losses, who was on a killed worker may come back without having left."""
-    options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-grace", "PRESENCE_GRACE_ABRUPT": 5}
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-grace", "PRESENCE_GRACE_ABRUPT": 8}
     with running(**options) as watched, running(**options) as server, ExitStack() as stack:
         watcher, ann = stack.enter_context(client(watched, "watcher")), stack.enter_context(client(server, "ann"))
         watcher.join("presence-room")
