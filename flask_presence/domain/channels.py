@@ -57,6 +57,11 @@ class ChannelName(str):
         return str(self).split("-", 1)[1]
 
 
+def matches(name: ChannelName, kind: ChannelType | None, prefix: str | None) -> bool:
+    """Whether a channel is of a type, and its name begins so; `None` stands for any."""
+    return name.startswith(prefix or "") and kind in (None, name.type)
+
+
 @dataclass(frozen=True, slots=True)
 class Channel:
     """A channel that somebody is in, at the moment of asking.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from .channels import Channel, ChannelName, ChannelType, count_channels
+from .channels import Channel, ChannelName, ChannelType, count_channels, matches
 from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from .members import Member, User, info_size, make_member, merge_info
 
@@ -175,7 +175,7 @@ class Roster:
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> Iterator[Channel]:
         """The channels of that type, with names that begin so; oldest first, without their members."""
         for room in self._rooms.values():
-            if kind in (None, room.type) and (not prefix or room.name.startswith(prefix)):
+            if matches(room.name, kind, prefix):
                 yield room.describe()
 
     def members(self, name: str) -> tuple[Member, ...]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
-from ..domain.channels import Channel, ChannelType, Stats, count_channels
+from ..domain.channels import Channel, ChannelType, Stats, count_channels, matches
 from ..domain.readings import Survey
 from ..hub.hub import Hub
 
@@ -32,11 +32,7 @@ class Glances:
         self._survey = _Shared(hub.survey)
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
-        return [
-            channel
-            for channel in self._channels.get()
-            if kind in (None, channel.type) and (not prefix or channel.name.startswith(prefix))
-        ]
+        return [channel for channel in self._channels.get() if matches(channel.name, kind, prefix)]
 
     def survey(self) -> Survey:
         return self._survey.get()

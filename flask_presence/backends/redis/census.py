@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from ...domain.channels import Channel, ChannelName, ChannelType
+from ...domain.channels import Channel, ChannelName, ChannelType, matches
 from .keys import Keys, unescape
 from .nodes import Nodes
-from .operations import Call, Operation
+from .operations import Call, Operation, pairs
 
 BATCH: Final = 500
 """Channels that one script counts, so that none takes long."""
@@ -30,15 +30,13 @@ class Census:
         nodes = yield from self._nodes.all()
         for noted in (yield [Call("SMEMBERS", (self._keys.index(node),)) for node in nodes]):
             names |= {name.decode() for name in noted}
-        typed = [(name, ChannelName(name).type) for name in names if name.startswith(prefix or "")]
-        wanted = [(name, its_type) for name, its_type in typed if kind in (None, its_type)]
+        wanted = [name for name in map(ChannelName, names) if matches(name, kind, prefix)]
         found: list[Channel] = []
         for at in range(0, len(wanted), BATCH):
             batch = wanted[at : at + BATCH]
-            keys = [key for name, its_type in batch for key in self._keys.tally(name, listed=its_type == "presence")]
+            keys = [key for name in batch for key in self._keys.tally(name, listed=name.type == "presence")]
             tally = yield Call("tally", tuple(keys))
-            for (name, its_type), since, number in zip(batch, tally[::2], tally[1::2], strict=True):
+            for name, (since, number) in zip(batch, pairs(tally), strict=True):
                 if since:
-                    created_at = datetime.fromisoformat(since.decode())
-                    found.append(Channel(ChannelName(name), its_type, number, created_at))
+                    found.append(Channel(name, name.type, number, datetime.fromisoformat(since.decode())))
         return sorted(found, key=lambda channel: (channel.created_at, channel.name))

@@ -17,7 +17,7 @@ from ...domain.events import ChannelLeft, ClientDisconnected, Event, MemberLeft
 from ...domain.members import User
 from .documents import decode_owner, encode_owner, parse_entry
 from .keys import Keys, escape, unescape
-from .operations import CHUNK, Call, Operation
+from .operations import CHUNK, Call, Operation, pairs
 from .readings import Readings
 
 CLAIM: Final = 5.0
@@ -109,7 +109,7 @@ class Nodes:
         """
         keys, events, taken = self._keys, list[Event](), 0
         flat = yield Call("take", (keys.clients(node),))
-        owners = {client.decode(): decode_owner(whose) for client, whose in zip(flat[::2], flat[1::2], strict=True)}
+        owners = {client.decode(): decode_owner(whose) for client, whose in pairs(flat)}
         try:
             for at, name in enumerate((yield Call("SMEMBERS", (keys.index(node),)))):
                 if at % RENEW_EVERY == RENEW_EVERY - 1:
@@ -188,7 +188,7 @@ class Nodes:
             arguments = (keys.topic(channel), "0", node, str(CHUNK), until)
             looked_at, *gone = yield Call("reap", (*keys.channel(channel), keys.own(channel, node)), arguments)
             taken += looked_at
-            for client, entry in zip(gone[::2], gone[1::2], strict=True):
+            for client, entry in pairs(gone):
                 user = owners.get(client.decode())
                 events.append(ChannelLeft(client.decode(), user, channel, channel.type, "worker_lost"))
                 if entry:

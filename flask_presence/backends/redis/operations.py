@@ -6,7 +6,7 @@ may do so at once or in a pipeline. Outcomes and errors are those of `domain.ros
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, TypeVar
@@ -316,9 +316,14 @@ class Operations:
         return f"The member's merged userInfo would be more than {self._max_info} bytes of JSON"
 
 
+def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """What a reply has in turns: fields and values, or whatever belongs together."""
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
 def _position(reply: list[Any]) -> Position:
     return Position(int(reply[0] or 0), int(reply[1]))
 
 
 def _entries(flat: list[bytes]) -> dict[str, Entry]:
-    return {flat[at].decode(): parse_entry(flat[at + 1]) for at in range(0, len(flat), 2)}
+    return {user.decode(): parse_entry(entry) for user, entry in pairs(flat)}

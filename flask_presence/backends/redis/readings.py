@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -17,7 +17,7 @@ from ...domain.errors import BackendUnavailable
 from ...domain.meter import Counts
 from ...domain.readings import SLOT, SLOTS, Reading, Survey
 from .keys import Keys
-from .operations import Call, Operation
+from .operations import Call, Operation, pairs
 
 KEPT: Final = 86400
 """Seconds for which the counts of a service are kept in which no process lives."""
@@ -56,15 +56,11 @@ class Readings:
         alive, posted, counts, slots, birth = yield Call("survey", names, ())
         if known_birth and int(birth or 0) != known_birth:
             raise BackendUnavailable("Redis has lost its data, and is being told again")
-        readings = {name: _decode(text) for name, text in _pairs(posted)}
+        readings = {name: _decode(text) for name, text in pairs(posted)}
         living = tuple(reading for name, reading in readings.items() if name in alive)
         dead = tuple(reading for name, reading in readings.items() if name not in alive)
-        departed = {name.decode(): float(number) for name, number in _pairs(counts)}
-        return Survey(living, departed, _by_slot({name.decode(): int(number) for name, number in _pairs(slots)}), dead)
-
-
-def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
+        departed = {name.decode(): float(number) for name, number in pairs(counts)}
+        return Survey(living, departed, _by_slot({name.decode(): int(number) for name, number in pairs(slots)}), dead)
 
 
 def _by_slot(numbers: Mapping[str, int]) -> dict[int, tuple[int, int]]:
