@@ -33,7 +33,8 @@ class User:
     """Who a connection belongs to.
 
     `claims` are those of the token, or what a `user_loader` gave; read-only. An `id` that is an `int`, as
-    databases give them, becomes a string; `TypeError` for anything else, and for an empty one.
+    databases give them, becomes a string; `TypeError` for anything else, and for an empty one. `name`, `email` and
+    `avatar` are strings or `None`; `TypeError` for anything else.
     """
 
     id: str
@@ -51,6 +52,8 @@ class User:
             text = getattr(self, name)
             if isinstance(text, str):
                 object.__setattr__(self, name, sendable(text))
+            elif text is not None:
+                raise TypeError(f"User.{name} must be a string or None, not {text!r}")
         object.__setattr__(self, "claims", freeze(self.claims))
 
     def to_dict(self) -> dict[str, Any]:

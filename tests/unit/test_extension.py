@@ -244,6 +244,9 @@ def test_user_values() -> None:
     for bad in ("", None, True, 1.5):
         with pytest.raises(TypeError):
             User(bad)  # type: ignore[arg-type]
+    for name in ("name", "email", "avatar"):
+        with pytest.raises(TypeError, match=name):
+            User("ann", **{name: 5})  # type: ignore[arg-type]
     user = User("ann", claims={"a": 1, "teams": ["red"]})
     assert user.claims == {"a": 1, "teams": ["red"]}
     with pytest.raises(TypeError):
