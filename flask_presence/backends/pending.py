@@ -6,9 +6,12 @@ decides what comes before and what after.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Generic, TypeVar
+
+log = logging.getLogger("flask_presence")
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -32,14 +35,17 @@ class Pending(Generic[T]):
         self._outcome = outcome
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback(outcome)
+            try:
+                callback(outcome)
+            except Exception:  # it must not keep the others waiting, nor end the loop that brought the outcome
+                log.exception("what waited for an outcome failed")
 
     @property
     def settled(self) -> bool:
         return self._outcome is not None
 
     def when(self, callback: Callable[[Outcome[T]], object]) -> None:
-        """Call `callback`, which must not raise, with the outcome: once it is there, or now if it is."""
+        """Call `callback`, which should not raise, with the outcome: once it is there, or now if it is."""
         if self._outcome is not None:
             callback(self._outcome)
         else:

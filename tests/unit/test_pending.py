@@ -49,6 +49,17 @@ def test_problems_pass_on() -> None:
     end.when(lambda outcome: outcome() == "caught no" or pytest.fail("it was not caught"))
 
 
+def test_a_fault_is_nobody_elses(caplog: pytest.LogCaptureFixture) -> None:
+    """One that waits and fails keeps neither the others nor whoever brought the outcome."""
+    pending: Pending[int] = Pending()
+    heard: list[int] = []
+    pending.when(lambda outcome: [][outcome()])
+    pending.when(lambda outcome: heard.append(outcome()))
+    pending.settle(lambda: 1)
+    assert heard == [1]
+    assert "IndexError" in caplog.text
+
+
 def test_pending_of_pending() -> None:
     """What gives another pending outcome waits for that one."""
     first: Pending[int] = Pending()

@@ -30,6 +30,9 @@ TURN: Final = 64
 BACKOFF: Final = (0.05, 1.0)
 """Seconds before the next attempt to connect, at first and at the most; each a little different."""
 
+_EXPECTED: Final = (RedisError, OSError, ValueError, AttributeError, RuntimeError)
+"""How a lost connection shows. redis-py raises the last three when another greenlet has closed it."""
+
 log = logging.getLogger("flask_presence")
 
 
@@ -106,10 +109,11 @@ class Subscriber:
                         if not self._take():
                             break
                     self._loop.sleep(0)
-            except (RedisError, OSError, ValueError, AttributeError, RuntimeError) as problem:
-                # redis-py answers with the last three when another greenlet has closed its connection.
+            except Exception as problem:
                 if self._closed:
                     break
+                if not isinstance(problem, _EXPECTED):
+                    log.exception("what Redis published could not be dealt with")
                 self._loop.run(lambda problem=problem: self._lose(problem))  # type: ignore[misc]
                 self._loop.sleep(min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1))  # noqa: S311
         self._loop.run(lambda: self._lose(None))
@@ -205,7 +209,7 @@ class Subscriber:
                 if old:
                     pubsub.unsubscribe(*old)
                 pubsub, new, old = self._loop.run(self._next)
-        except (RedisError, OSError, ValueError, AttributeError, RuntimeError):
+        except _EXPECTED:
             log.debug("a subscription could not be sent; the reader notices, and makes all of them anew", exc_info=True)
             self._loop.run(self._stop_writing)
 
@@ -224,7 +228,7 @@ class Subscriber:
         try:
             pubsub.connection_pool.disconnect()
             pubsub.close()
-        except (RedisError, OSError, ValueError, AttributeError, RuntimeError):
+        except _EXPECTED:
             log.debug("the connection was gone before it was closed", exc_info=True)
 
 
