@@ -1,7 +1,8 @@
 """Which process a node is, so that others on its host can see that it is gone.
 
 Law: a node counts as gone only where that is certain: same host, same namespace of process ids, and no such process
-that began at that time. Where that cannot be seen (no `/proc`), only the lease tells.
+that began at that time. Where that cannot be seen (no `/proc`, or one that hides others' processes), only the lease
+tells.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import secrets
 from pathlib import Path
 
 _PROC = Path("/proc")
+_HIDDEN = "hidden"
 
 
 def new_node() -> str:
@@ -24,7 +26,8 @@ def is_gone(node: str) -> bool:
     host, pid, start, *_ = [*node.split("."), "", "", ""]
     if not host or host != _host() or not pid.isdigit() or start in ("", "0"):
         return False
-    return _start(int(pid)) != start
+    found = _start(int(pid))
+    return found not in (start, _HIDDEN)
 
 
 def _host() -> str:
@@ -42,5 +45,16 @@ def _start(pid: int) -> str | None:
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
+        return _HIDDEN if _exists(pid) else None
     return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is such a process, whosever it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
