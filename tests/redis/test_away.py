@@ -7,15 +7,23 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 import redis
 
+from flask_presence.backends.redis.client import Client as RedisClient
+from flask_presence.backends.redis.keys import Keys
+from flask_presence.backends.redis.nodes import Nodes
+from flask_presence.backends.redis.operations import Operations
+from flask_presence.domain.channels import ChannelName
+from flask_presence.domain.members import User
+
 from ..support.client import Client, client
 from ..support.proxy import running_proxy
 from ..support.redis_server import RedisServer, running_redis
-from ..support.server import running, wait_until
+from ..support.server import DEADLINE, running, wait_until
 from .test_workers import settled
 
 LEASE = 2.0
@@ -201,6 +209,64 @@ def test_order_given_in_silence(program: str) -> None:
             proxy.mute()
             assert one.json('/call/disconnect?arguments={"user_id":"eve"}') == 0
             assert eve.wait_closed()[0] == 4403
+
+
+def test_order_given_while_cut_off(program: str) -> None:
+    """Nor that the process was cut off from Redis altogether, and has tried in vain to come back."""
+    with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
+        near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": 3 * DEADLINE}
+        far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
+        with running(**near) as one, running(**far) as other, client(other, "eve") as eve:
+            eve.join("presence-room")
+            proxy.cut()
+            wait_until(lambda: eve.request("join", channel="presence-room")["type"] == "error")
+            assert one.json('/call/disconnect?arguments={"user_id":"eve"}') == 0
+            assert eve.request("ping")["type"] == "pong"
+            proxy.mend()
+            assert eve.wait_closed()[0] == 4403
+
+
+def test_connections_that_nobody_has(place: Place) -> None:
+    """What Redis says of a live process that is not so, in a channel that this has long left, is put right: an old copy
+    of its data may say so after a restart, or a command that was given up and came late."""
+    keys, store = Keys("fp"), RedisClient(place.redis_server.url)
+    node = place.admin.srandmember(keys.nodes).decode()
+    ghost, now = User("ghost"), datetime.now(timezone.utc)
+    store.run(Nodes(keys, LEASE).opened(node, {"nobody": ghost}))
+    for name in ("presence-gone", "gone"):
+        store.run(Operations(keys, node, 1000).join(ChannelName(name), "nobody", ghost, None, now))
+    assert place.servers[0].json("/presence/channels/presence-gone")["memberCount"] == 1
+    assert place.servers[0].json("/presence/stats")["connections"] == 4
+    cut_subscriptions(place)
+    for name in ("presence-gone", "gone"):
+        wait_until(lambda name=name: place.servers[1].get(f"/presence/channels/{name}")[0] == 404)  # type: ignore[misc]
+    wait_until(lambda: place.servers[1].json("/presence/stats")["connections"] == 3)
+    store.close()
+
+
+def test_lost_meanwhile_with_grace(program: str) -> None:
+    """Whose connection is lost while Redis is away has the same grace as ever."""
+    with running_redis(program) as redis_server, ExitStack() as stack:
+        config = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_GRACE_ABRUPT": 60}
+        one, other = (stack.enter_context(running(**config)) for _ in range(2))
+        eve = stack.enter_context(client(other, "eve"))
+        eve.join("presence-room")
+        ann, bob = (stack.enter_context(client(one, user)) for user in ("ann", "bob"))
+        ann.join("presence-room")
+        settled(eve, [("member_joined", "ann")])
+        redis_server.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: bob.request("join", channel="other")["type"] == "error")
+        ann.socket.socket.close()
+        wait_until(lambda: one.json(f"/heard/{ann.id}")[-1]["name"] == "client.disconnected")
+        redis_server.process.send_signal(signal.SIGCONT)
+
+        def is_known() -> bool:
+            answer = eve.request("channel:message", channel="presence-room", data="anybody?")
+            return answer.get("delivered") == 0
+
+        wait_until(is_known)
+        assert other.json("/presence/channels/presence-room")["memberCount"] == 2
+        assert eve.silent()
 
 
 def test_left_meanwhile_is_told(place: Place) -> None:

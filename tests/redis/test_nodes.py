@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flask_presence.backends.redis import processes
 from flask_presence.backends.redis.client import Client
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.nodes import Nodes
-from flask_presence.backends.redis.operations import Holder, Operations
+from flask_presence.backends.redis.operations import Holder, Operations, Snapshot
 from flask_presence.domain.members import User
 
 from ..support.redis_server import running_redis
@@ -93,6 +98,150 @@ def test_reaping(redis_client: Client, prefix: str, nodes: Driven) -> None:
     ear.close()
 
 
+def test_forgetting_oneself(redis_client: Client, prefix: str, nodes: Driven) -> None:
+    """A node that ends leaves nothing, and what Redis has done for it too late is found by the others."""
+    ending = Operations(Keys(prefix), "ending", 1000)
+    nodes.beat("ending", begins=True)
+    redis_client.run(ending.join(ROOM, "late", ANN, None, NOW))
+    nodes.reap("ending")  # as one that ends does
+    assert nodes.all() == ["ending"]
+    nodes.reap("ending")
+    assert nodes.all() == []
+    assert redis_client.run(ending.snapshot(ROOM)).value == Snapshot(None, 0, 0, {})
+
+
+def test_processes_that_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `/proc` shows nobody else's processes (`hidepid`), a live one does not count as gone."""
+    mine = processes.new_node()
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        start = processes._start(process.pid) or "1"
+    gone = f"{mine.partition('.')[0]}.{process.pid}.{start}.abc"
+    assert (processes.is_gone(mine), processes.is_gone(gone)) == (False, True)
+    for name in ("sys", "self"):
+        (tmp_path / name).symlink_to(Path("/proc") / name)
+    monkeypatch.setattr(processes, "_PROC", tmp_path)
+    assert (processes.is_gone(mine), processes.is_gone(gone)) == (False, True)
+
+
+def hold_without_owner(place: Holding) -> None:
+    """The first reaper took the connections' owners, and was killed."""
+    place.enter()
+    place.steps(place.nodes.reap("dead"), 1)
+    place.run(place.nodes.reap("dead"))
+
+
+def hold_after_a_loss(place: Holding) -> None:
+    """The node was killed before it could write down anew whose its connections are."""
+    place.enter()
+    place.client.redis.flushall()
+    place.run(place.dead.join(ROOM, "1", ANN, None, NOW))
+    place.run(place.nodes.reap("dead"))
+
+
+def hold_for_a_late_join(place: Holding) -> None:
+    """What the node had asked for was done only after it had been reaped."""
+    place.run(place.nodes.opened("dead", {"1": ANN}))
+    place.run(place.nodes.reap("dead"))
+    place.run(place.dead.join(ROOM, "1", ANN, None, NOW))
+    place.run(place.nodes.reap("dead"))
+
+
+def hold_let_go_before_it_begins(place: Holding) -> None:
+    """Somebody ends the user's holds between the note of one and the leave."""
+    place.enter()
+    rest = place.steps(place.dead.leave(ROOM, "1", ANN, GRACE), 1)
+    place.run(place.nodes.let_go_of("ann", None))
+    place.send(rest)
+
+
+def hold_over_before_it_begins(place: Holding) -> None:
+    """The leave comes to Redis when the time of its hold is over."""
+    place.enter()
+    rest = place.steps(place.dead.leave(ROOM, "1", ANN, GRACE), 1)
+    place.end_holds()
+    place.send(rest)
+
+
+def hold_by_two_reapers(place: Holding) -> None:
+    """The first reaper's notes, of an earlier end, come after all that the second has done."""
+    place.enter()
+    rest = place.steps(place.nodes.reap("dead"), 5)
+    earlier = int(rest[0].arguments[-2])
+    wait_until(lambda: place.run(place.nodes.time()) + GRACE * 1000 > earlier)
+    place.run(place.nodes.opened("dead", {"1": ANN}))
+    place.run(place.nodes.reap("dead"))
+    place.send(rest)
+    place.run(place.nodes.let_go(earlier))
+
+
+GRACE = 0.1
+
+
+class Holding:
+    """A node that dies, and others that hold its users for a moment; operations are driven whole, or step by step."""
+
+    def __init__(self, client: Client, prefix: str) -> None:
+        self.client = client
+        self.keys = Keys(prefix)
+        self.nodes = Nodes(self.keys, 60, GRACE)
+        self.dead = Operations(self.keys, "dead", 1000)
+        self.run(self.nodes.beat("dead", begins=True))
+
+    def run(self, operation: Any) -> Any:
+        return self.client.run(operation)
+
+    def enter(self) -> None:
+        self.run(self.nodes.opened("dead", {"1": ANN}))
+        self.run(self.dead.join(ROOM, "1", ANN, None, NOW))
+
+    def steps(self, operation: Any, count: int) -> Any:
+        """What an operation asks after so many answers."""
+        asked = next(operation)
+        for _ in range(count):
+            asked = operation.send(self.send(asked))
+        return asked
+
+    def send(self, asked: Any) -> Any:
+        replies = self.client.run_calls(asked if isinstance(asked, list) else [asked])
+        return replies if isinstance(asked, list) else replies[0]
+
+    def end_holds(self) -> None:
+        """Wait until every hold is over, and end them."""
+        until = self.run(self.nodes.time()) + GRACE * 1000
+
+        def is_over() -> bool:
+            return bool(self.run(self.nodes.time()) > until)
+
+        wait_until(is_over)
+        self.run(self.nodes.let_go(self.run(self.nodes.time())))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        hold_without_owner,
+        hold_after_a_loss,
+        hold_for_a_late_join,
+        hold_let_go_before_it_begins,
+        hold_over_before_it_begins,
+        hold_by_two_reapers,
+    ],
+)
+def test_holds_end(program: str, prefix: str, way: Callable[[Holding], None]) -> None:
+    """Whoever is held is let go of in the end, whatever comes between."""
+    with running_redis(program) as server:
+        client = Client(server.url)
+        place = Holding(client, prefix)
+        way(place)
+        place.end_holds()
+        for _ in range(2):
+            place.run(place.nodes.reap("dead"))
+        assert place.run(place.dead.snapshot(ROOM)).value == Snapshot(None, 0, 0, {})
+        left = [key.decode() for key in client.redis.scan_iter("*") if client.redis.ttl(key) < 0]
+        assert set(left) <= {place.keys.counts, place.keys.birth}
+        client.close()
+
+
 @pytest.mark.parametrize("how", ["join", "heal"])
 def test_killed_after_a_loss(program: str, prefix: str, how: str) -> None:
     """A node that is killed before it has noticed that Redis had lost everything leaves nothing that is not found."""
@@ -108,7 +257,7 @@ def test_killed_after_a_loss(program: str, prefix: str, how: str) -> None:
             client.run(dead.join(ROOM, "1", ANN, None, NOW, entered.position))
         else:
             holder = Holder("1", "ann", entered.value.entry)
-            client.run(dead.heal(ROOM, lambda: [holder], lambda: {"1"}, entered.position, NOW))
+            client.run(dead.heal(ROOM, lambda: [holder], lambda: {"1"}, {}, entered.position, NOW))
         nodes.opened("dead", {"2": BOB})
         assert nodes.claim(["dead"]) == "dead"
         ended = {event.client_id for event in nodes.reap("dead") if event.name == "client.disconnected"}

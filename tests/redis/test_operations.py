@@ -332,7 +332,7 @@ def test_nothing_stays(redis_client: Client, prefix: str) -> None:
     known = Position(5, 7)
 
     def heal() -> None:
-        healed = redis_client.run(operations.heal(ROOM, list, tuple, known, NOW)).value
+        healed = redis_client.run(operations.heal(ROOM, list, tuple, {}, known, NOW)).value
         assert (healed.entries, healed.left) == ({}, {})
 
     def refused(error: type[Exception], operation: Any) -> None:

@@ -376,6 +376,7 @@ def running_world(program: str, seed: int, servers: int = 3) -> Iterator[World]:
             "PRESENCE_REDIS_PREFIX": prefix,
             "PRESENCE_LEASE": LEASE,
             "PRESENCE_GRACE": 1,
+            "PRESENCE_GRACE_ABRUPT": 0 if seed % 2 else 1,
             "PRESENCE_DRAIN": 0.5,
         }
         started = [stack.enter_context(running(arguments=("--log-level", "warning"), **config)) for _ in range(servers)]

@@ -1,4 +1,4 @@
-"""A TCP proxy that can stop passing on what the server says, without closing anything."""
+"""A TCP proxy that can stop passing on what the server says, without closing anything, or close everything."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from contextlib import contextmanager, suppress
 
 
 class Proxy:
-    """Between clients and a server on a local port. `muted`: the connections that are open hear nothing any more."""
+    """Between clients and a server on a local port."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+        self._mended = threading.Event()
+        self._mended.set()
         self._pairs: list[tuple[socket.socket, socket.socket, threading.Event]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -23,6 +25,17 @@ class Proxy:
         for _, _, muted in self._pairs:
             muted.set()
         return len(self._pairs)
+
+    def cut(self) -> None:
+        """End what is open, and whatever comes, until it is mended."""
+        self._mended.clear()
+        for pair in self._pairs:
+            for end in pair[:2]:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self._mended.set()
 
     def close(self) -> None:
         self._listener.close()
@@ -34,6 +47,9 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if not self._mended.is_set():
+                    client.close()
+                    continue
                 server = socket.create_connection(("127.0.0.1", self._target))
                 muted = threading.Event()
                 self._pairs.append((client, server, muted))

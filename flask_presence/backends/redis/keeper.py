@@ -25,6 +25,9 @@ from .processes import is_gone, new_node
 HEARTBEAT: Final = 1.0
 """Seconds between two heartbeats, at the most; a fifth of the lease, if that is less."""
 
+COMPARE_EVERY: Final = 30.0
+"""Seconds between two comparisons of the open connections with Redis."""
+
 
 class Keeper:
     """This process's node. `reborn` is called in the loop when Redis has lost it: all must be told again, and the
@@ -57,6 +60,7 @@ class Keeper:
         self._every = heartbeat(lease)
         self._clients: dict[str, User | None] = {}
         self._clients_dirty = False
+        self._compare_at = time.monotonic() + COMPARE_EVERY
         self._birth = 0
         self._begins = True
         self._beating = False
@@ -104,9 +108,9 @@ class Keeper:
         self._note(self._nodes.reopened(self.node, self._clients))
 
     def end(self) -> Pending[None]:
-        """This node is no more."""
+        """This node is no more. What Redis does for it later than it should have is left to the others."""
         self.post()
-        return self._pipeline.run(self._nodes.forget(self.node))
+        return self._pipeline.run(self._nodes.reap(self.node)).map(lambda _: None)
 
     def post(self) -> Pending[None]:
         """Have the others know what has been counted here; settled when they do, or cannot be told."""
@@ -168,10 +172,21 @@ class Keeper:
             self._trusted_at = time.monotonic() + self._lease
         if self._clients_dirty:
             self.tell_again()
+        elif time.monotonic() >= self._compare_at:
+            self._compare_at = time.monotonic() + COMPARE_EVERY
+            self._pipeline.run(self._nodes.open_connections(self.node)).when(partial(self._compare, len(self._clients)))
         self.post()
         if not self._sweeping:
             self._sweeping = True
             self._pipeline.run(self._sweep(beat.now)).when(self._swept)
+
+    def _compare(self, asked_at: int, outcome: Outcome[int]) -> None:
+        """Redis has another number of open connections than there were when it was asked, where late commands or old
+        copies of its data came between."""
+        try:
+            self._clients_dirty |= outcome() != asked_at
+        except BackendUnavailable:
+            return  # there will be another comparison
 
     def _begin_again(self, *, another: bool) -> None:
         before = self.node

@@ -81,6 +81,10 @@ class Nodes:
         if gone:
             yield Call("HDEL", (self._keys.clients(node),), tuple(gone))
 
+    def open_connections(self, node: str) -> Operation[int]:
+        """How many of `node` are written down."""
+        return int((yield Call("HLEN", (self._keys.clients(node),))))
+
     def all(self) -> Operation[list[str]]:
         """All nodes that may have connections, dead or alive."""
         return [node.decode() for node in (yield Call("SMEMBERS", (self._keys.nodes,)))]
@@ -188,7 +192,10 @@ class Nodes:
             arguments = (keys.topic(channel), "0", node, str(CHUNK), until)
             looked_at, *gone = yield Call("reap", (*keys.channel(channel), keys.own(channel, node)), arguments)
             taken += looked_at
-            for client, entry in pairs(gone):
+            users = dict(zip(gone[::3], gone[1::3], strict=True))
+            if until:  # once more, for who has come since, or was let go before the hold had begun
+                yield self._notes(channel, users, until, owners)
+            for client, entry in zip(gone[::3], gone[2::3], strict=True):
                 user = owners.get(client.decode())
                 events.append(ChannelLeft(client.decode(), user, channel, channel.type, "worker_lost"))
                 if entry:
@@ -198,15 +205,26 @@ class Nodes:
     def _hold_own(self, node: str, channel: ChannelName, owners: Mapping[str, User | None]) -> Operation[str]:
         """Write down that the users of a dead node's connections in a channel are about to be held; until when."""
         until = str((yield from self.time()) + int(self._grace * 1000))
-        notes = []
-        for client in (yield Call("SMEMBERS", (self._keys.own(channel, node),))):
-            user = owners.get(client.decode())
-            if user is not None:
-                place = "\0".join((escape(channel), escape(user.id), client.decode()))
-                notes.append(Call("ZADD", (self._keys.holds,), (until, place)))
-                notes.append(Call("HSET", (self._keys.holders,), (place, encode_owner(user))))
-        yield notes
+        own = yield Call("SMEMBERS", (self._keys.own(channel, node),))
+        if own:
+            _, _, connections, *_ = self._keys.channel(channel)
+            whose = yield Call("HMGET", (connections,), tuple(own))
+            users = {client: value.partition(b"\0")[0] for client, value in zip(own, whose, strict=True) if value}
+            yield self._notes(channel, users, until, owners)
         return until
+
+    def _notes(
+        self, channel: ChannelName, users: Mapping[bytes, bytes], until: str, owners: Mapping[str, User | None]
+    ) -> list[Call]:
+        """Of holds until then, or later where that is noted already; `users` by client, as entries know them."""
+        notes = []
+        for client, user in users.items():
+            place = b"\0".join((escape(channel).encode(), user, client))
+            owner = owners.get(client.decode())
+            notes.append(Call("ZADD", (self._keys.holds,), ("GT", until, place)))
+            note = "HSET" if owner is not None else "HSETNX"
+            notes.append(Call(note, (self._keys.holders,), (place, encode_owner(owner))))
+        return notes
 
     def _release(self, places: list[bytes], until: str) -> Operation[list[MemberLeft]]:
         """End these holds, if they end at `until`, in ms (empty: in any case)."""
@@ -220,8 +238,12 @@ class Nodes:
             Call("release", keys.channel(channel), (keys.topic(channel), "0", user, until))
             for channel, (_, user, _) in zip(channels, parts, strict=True)
         ]
-        yield [Call("ZREM", (keys.holds,), tuple(places)), Call("HDEL", (keys.holders,), tuple(places))]
-        for channel, (_, _, client), (entry,), owner in zip(channels, parts, released, owners, strict=True):
+        ends = {place: end for place, (_, end) in zip(places, released, strict=True)}
+        over = tuple(place for place, end in ends.items() if not end)
+        if over:
+            yield [Call("ZREM", (keys.holds,), over), Call("HDEL", (keys.holders,), over)]
+        yield [Call("ZADD", (keys.holds,), (end, place)) for place, end in ends.items() if end]
+        for channel, (_, _, client), (entry, _), owner in zip(channels, parts, released, owners, strict=True):
             if entry:
                 document = parse_entry(entry).document
                 events.append(

@@ -114,6 +114,13 @@ class Holder:
     entry: Entry | None = None
 
 
+class Gone(NamedTuple):
+    """How a connection left a channel: whose it was, where users are listed, and for how many seconds they are held."""
+
+    user: User | None = None
+    hold: float = 0
+
+
 class Operations:
     """The operations of one node under one prefix. `max_info` bounds a member's merged `userInfo`, in bytes.
 
@@ -173,18 +180,20 @@ class Operations:
         known: Position = NOWHERE,
     ) -> Operation[Placed[Change | None]]:
         """As `Roster.leave`; `user` is held for `hold` seconds, unless Redis has no room to write that down."""
-        until = ""
+        until, again = "", list[Call]()
         if hold and user is not None:
             place = "\0".join((escape(channel), escape(user.id), client_id))
+            holds, holders, owner = self._keys.holds, self._keys.holders, encode_owner(user)
             try:
-                (end,) = yield Call(
-                    "hold", (self._keys.holds, self._keys.holders), (place, str(int(hold * 1000)), encode_owner(user))
-                )
+                (end,) = yield Call("hold", (holds, holders), (place, str(int(hold * 1000)), owner))
                 until = end.decode()
+                # Once more behind it: somebody may let the user go before the hold has begun.
+                again = [Call("ZADD", (holds,), (until, place)), Call("HSET", (holders,), (place, owner))]
             except Refused:
                 until = ""
         keys = (*self._keys.channel(channel), self._keys.own(channel, self._node))
-        reply = yield Call("leave", keys, (self._keys.topic(channel), str(known.epoch), client_id, until))
+        leave = Call("leave", keys, (self._keys.topic(channel), str(known.epoch), client_id, until))
+        reply, *_ = yield [leave, *again]
         if reply[0] == b"not_found":
             raise NotFound
         if reply[0] == b"not_member":
@@ -254,6 +263,10 @@ class Operations:
                 counts[user] += 1
         return {unescape(user): count for user, count in counts.items()}
 
+    def entered(self) -> Operation[list[str]]:
+        """The channels in which the node may have connections."""
+        return [name.decode() for name in (yield Call("SMEMBERS", (self._keys.index(self._node),)))]
+
     def exit(self, channel: str) -> Operation[None]:
         """Write down that the node has no connections in `channel`, if it has none."""
         yield Call("exit", (self._keys.own(channel, self._node), self._keys.index(self._node)), (channel,))
@@ -263,13 +276,14 @@ class Operations:
         channel: ChannelName,
         holders: Callable[[], list[Holder]],
         expected: Callable[[], Container[str]],
+        gone: Mapping[str, Gone],
         known: Position,
         now: datetime,
     ) -> Operation[Placed[Healed]]:
         """Make Redis know of the node's connections in `channel` again, and of no others; the channel after that.
 
         `holders` are in it for sure, `expected` are these and those who are just coming. They are asked for again
-        after each step, as connections come and go meanwhile.
+        after each step, as connections come and go meanwhile. `gone` are those of whom it is known how they left.
         """
         mine = holders()
         noted: list[bytes] = []
@@ -280,8 +294,9 @@ class Operations:
         left: dict[str, Change] = {}
         for client in noted:
             if client.decode() not in expected():
+                user, hold = gone.get(client.decode(), Gone())
                 try:
-                    placed = yield from self.leave(channel, client.decode(), known=known)
+                    placed = yield from self.leave(channel, client.decode(), user, hold, known)
                 except (NotFound, NotMember):
                     continue
                 if placed.value is not None:

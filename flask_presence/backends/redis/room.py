@@ -10,11 +10,10 @@ from collections.abc import Container
 from datetime import datetime, timezone
 
 from ...domain.channels import ChannelName
-from ...domain.members import User
 from ...domain.roster import Change
 from .. import Listener
 from ..pending import Pending
-from .operations import Holder
+from .operations import Gone, Holder
 from .replica import News, Replica
 
 
@@ -25,7 +24,7 @@ class Room:
         self.name = name
         self.replica = Replica(self._tell, self._is_here)
         self.leaving: dict[str, Pending[Change | None]] = {}
-        self.left_unheard: dict[str, User | None] = {}  # connections that left without Redis having said so
+        self.left_unheard: dict[str, Gone] = {}  # connections that left without Redis having said so
         self.healing: Pending[None] | None = None
         self.heal_again = False
         self.dirty = False  # Redis may know of connections that are not here, or not know of some that are
@@ -60,6 +59,11 @@ class Room:
         self._users[user] -= 1
         if not self._users[user]:
             del self._users[user]
+
+    def leaves_unheard(self, client_id: str, gone: Gone) -> None:
+        """It has gone, and Redis has not said that it knows."""
+        self.dirty = True
+        self.left_unheard[client_id] = gone
 
     def has(self, client_id: str) -> bool:
         return client_id in self._here

@@ -6,6 +6,7 @@ Members who never left cause no news by that.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +22,13 @@ from .. import Listener
 from ..pending import Outcome, Pending
 from .documents import Entry
 from .keys import Keys
-from .operations import NOWHERE, Healed, Operations, Placed, Position
+from .operations import NOWHERE, Gone, Healed, Operations, Placed, Position
 from .pipeline import Pipeline
 from .replica import parse_event
 from .room import Room
 from .subscriber import Subscriber
+
+log = logging.getLogger("flask_presence")
 
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ LAG: Final = 0.5
 PATIENCE: Final = 3.0
 """Seconds after which it does not wait any longer."""
 LOOK_EVERY: Final = 30.0
-"""Seconds between two comparisons of a copy with Redis."""
+"""Seconds between two comparisons with Redis."""
 LOOK_SOON: Final = (1.5, 3.0)
 """Seconds, from and to, after which it is compared when Redis has been away."""
 
@@ -64,6 +67,7 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._by_topic: dict[str, Room] = {}
         self._look_at: dict[str, float] = {}
+        self._search_at = time.monotonic() + LOOK_EVERY
         self._keep_until = 0.0
         self._round: Iterator[Room] = iter(())
 
@@ -100,6 +104,7 @@ class Rooms:
         for room in self:
             room.replica.lose()
             self.heal(room)
+        self._search_at = 0.0
 
     def give_up(self, problem: BackendUnavailable) -> None:
         """Whoever waits for Redis waits in vain."""
@@ -141,6 +146,9 @@ class Rooms:
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock; for some rooms at a time, if there are many."""
+        if now >= self._search_at:
+            self._search_at = now + LOOK_EVERY
+            self._search()
         seen = 0
         for room in islice(self._round, SLICE):
             seen += 1
@@ -168,6 +176,21 @@ class Rooms:
         if now >= self._look_at[room.name] and not room.replica.stale:
             self._look_at[room.name] = now + LOOK_EVERY
             self._look(room)
+
+    def _search(self) -> None:
+        """Open the rooms of channels that were closed here long ago, where Redis says that this node is in them: late
+        commands and old copies of its data do that. They heal, and close again."""
+
+        def found(outcome: Outcome[list[str]]) -> None:
+            try:
+                names = outcome()
+            except BackendUnavailable:
+                return  # there will be another search
+            for name in names:
+                if name not in self._rooms:
+                    self.enter(ChannelName(name)).dirty = True
+
+        self._pipeline.run(self._operations().entered()).when(found)
 
     def leave_all(self) -> None:
         """The node ends."""
@@ -198,28 +221,33 @@ class Rooms:
             self._end_healing(room, problem)
             return
         room.heal_again = room.dirty = room.replica.doubtful = False
+        unheard = dict(room.left_unheard)
         operation = self._operations().heal(
-            room.name, room.holders, room.expected, room.replica.position, datetime.now(timezone.utc)
+            room.name, room.holders, room.expected, unheard, room.replica.position, datetime.now(timezone.utc)
         )
-        self._pipeline.run(operation, room.replica).when(partial(self._healed, room, room.replica.losses))
+        healed = partial(self._healed, room, unheard, room.replica.losses)
+        self._pipeline.run(operation, room.replica).when(healed)
 
-    def _healed(self, room: Room, losses: int, outcome: Outcome[Placed[Healed]]) -> None:
+    def _healed(self, room: Room, unheard: Mapping[str, Gone], losses: int, outcome: Outcome[Placed[Healed]]) -> None:
         try:
             placed = outcome()
-        except BackendUnavailable as problem:
+        except Exception as problem:
+            if not isinstance(problem, BackendUnavailable):
+                log.exception("a channel could not be compared with Redis")
             self._end_healing(room, problem)
             return
         if room.replica.stale or placed.position.epoch != room.replica.position.epoch:
             self.load(room, placed.position, placed.value.entries, losses)
         for client_id, change in placed.value.left.items():
-            user = room.left_unheard.get(client_id)
+            user = unheard[client_id].user if client_id in unheard else None
             self._listener.notice(MemberLeft(client_id, user, room.name, change.member))
-        room.left_unheard.clear()
+        for client_id in unheard:
+            room.left_unheard.pop(client_id, None)
         self._end_healing(room, None)
         if room.heal_again or room.replica.stale or room.replica.doubtful:
             self.heal(room)
 
-    def _end_healing(self, room: Room, problem: BackendUnavailable | None) -> None:
+    def _end_healing(self, room: Room, problem: Exception | None) -> None:
         healing, room.healing = room.healing, None
         if problem is not None:
             room.dirty = True
@@ -250,6 +278,6 @@ class Rooms:
         self._pipeline.run(self._operations().exit(room.name))
 
 
-def _outcome(problem: BackendUnavailable | None) -> None:
+def _outcome(problem: Exception | None) -> None:
     if problem is not None:
         raise problem

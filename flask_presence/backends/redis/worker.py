@@ -26,7 +26,7 @@ from .keeper import Keeper, heartbeat
 from .keys import Keys
 from .link import Link
 from .nodes import Nodes
-from .operations import NOWHERE, Call, Lost, Operation, Operations, Placed, Position
+from .operations import NOWHERE, Call, Gone, Lost, Operation, Operations, Placed, Position
 from .pipeline import Pipeline
 from .room import Room
 from .rooms import Rooms
@@ -60,6 +60,7 @@ class Worker:
         self._probed_at = 0.0
         self._obeyed: dict[str, float] = {}
         self._deaf_since = 0
+        self._awaits_control = False
         self.ended = False
 
     def begin(self) -> None:
@@ -130,7 +131,7 @@ class Worker:
         room.goes(client_id)
         user = self._keeper.user_of(client_id) if channel.type == "presence" else None
         if not self.link.up:
-            self._left_unheard(room, client_id, user)
+            room.leaves_unheard(client_id, Gone(user, hold))
             return None
 
         def left(outcome: Outcome[Change | None]) -> Change | None:
@@ -140,7 +141,7 @@ class Worker:
             except (NotFound, NotMember):
                 return None  # Redis has lost the connection, as was meant
             except BackendUnavailable:
-                self._left_unheard(room, client_id, user)
+                room.leaves_unheard(client_id, Gone(user, hold))
                 raise
 
         operation = self._operations.leave(channel, client_id, user, hold, room.replica.position)
@@ -245,18 +246,21 @@ class Worker:
         if order.origin != self.node:
             self.obey_here(order).when(lambda closed: self._pipeline.run(orders.report(self._keys, order, closed())))
 
-    def _left_unheard(self, room: Room, client_id: str, user: User | None) -> None:
-        room.dirty = True
-        room.left_unheard[client_id] = user
-
     def _lost(self) -> None:
         if not self._deaf_since:
             self._deaf_since = self._keeper.time_at(self._subscriber.heard_at - ORDER_MARGIN)
         self._rooms.lost()
-        self._subscriber.want(self._keys.control).when(self._make_up)
+        self._keeper.tell_again()
+        self._await_control()
+
+    def _await_control(self) -> None:
+        if not self._awaits_control:
+            self._awaits_control = True
+            self._subscriber.want(self._keys.control).when(self._make_up)
 
     def _make_up(self, subscribed: Outcome[None]) -> None:
         """Obey what was ordered while nothing was heard."""
+        self._awaits_control = False
 
         def obey(outcome: Outcome[list[orders.Order]]) -> None:
             try:
@@ -271,6 +275,7 @@ class Worker:
         try:
             subscribed()
         except BackendUnavailable:
+            self._await_control()  # it was given up, but is gone on with
             return
         if self._deaf_since:
             self._pipeline.run(orders.missed(self._keys, self._deaf_since)).when(obey)

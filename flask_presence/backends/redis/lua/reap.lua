@@ -1,7 +1,7 @@
 -- Take some of a dead node's connections out of a channel, and announce who has left with them.
 -- KEYS  the channel's five, 6 set of the dead node's own connections
 -- ARGV  1 topic 2 known epoch 3 dead node 4 how many at the most 5 until when their users are held, in ms ('': not at all)
--- gives {connections looked at, client taken out, entry of a user who has left with it or '', …}
+-- gives {connections looked at, client taken out, its user, entry of a user who has left with it or '', …}
 local at, taken = epoch(ARGV[2]), redis.call('SPOP', KEYS[6], ARGV[4])
 local reply = {#taken}
 for _, client in ipairs(taken) do
@@ -17,6 +17,7 @@ for _, client in ipairs(taken) do
         entry = drop(ARGV[1], at, '', user)
       end
       table.insert(reply, client)
+      table.insert(reply, user)
       table.insert(reply, entry)
     end
   end
