@@ -24,7 +24,6 @@ from .processes import is_gone, new_node
 
 HEARTBEAT: Final = 1.0
 """Seconds between two heartbeats, at the most; a fifth of the lease, if that is less."""
-
 COMPARE_EVERY: Final = 30.0
 """Seconds between two comparisons of the open connections with Redis."""
 

@@ -60,13 +60,13 @@ class Nodes:
 
     def opened(self, node: str, clients: Mapping[str, User | None]) -> Operation[None]:
         """Write down connections of `node`, and whose they are."""
-        pairs: list[str | bytes] = []
+        owners: list[str | bytes] = []
         for client_id, user in clients.items():
-            pairs += [client_id, encode_owner(user)]
-        if pairs:
+            owners += [client_id, encode_owner(user)]
+        if owners:
             yield [
                 Call("SADD", (self._keys.nodes,), (node,)),  # Redis may have lost it a moment ago
-                Call("HSET", (self._keys.clients(node),), tuple(pairs)),
+                Call("HSET", (self._keys.clients(node),), tuple(owners)),
             ]
 
     def closed(self, node: str, client_id: str) -> Operation[None]:

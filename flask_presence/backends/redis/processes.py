@@ -26,8 +26,7 @@ def is_gone(node: str) -> bool:
     host, pid, start, *_ = [*node.split("."), "", "", ""]
     if not host or host != _host() or not pid.isdigit() or start in ("", "0"):
         return False
-    found = _start(int(pid))
-    return found not in (start, _HIDDEN)
+    return _start(int(pid)) not in (start, _HIDDEN)
 
 
 def _host() -> str:
@@ -41,7 +40,8 @@ def _host() -> str:
 
 
 def _start(pid: int) -> str | None:
-    """When a running process began, in ticks since the boot; `None` where there is none, or only its remains."""
+    """When a running process began, in ticks since the boot, or `_HIDDEN`; `None` where there is none, or only its
+    remains."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -53,8 +53,6 @@ def _exists(pid: int) -> bool:
     """Whether there is such a process, whosever it is."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as problem:
+        return not isinstance(problem, ProcessLookupError)
     return True
