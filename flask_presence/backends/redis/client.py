@@ -121,7 +121,7 @@ class Client:
     def close(self) -> None:
         for place, known in list(self._pools.items()):
             if place == (os.getpid(), _thread() if _is_patched() else 0):
-                known.close()
+                known.connection_pool.disconnect()  # `close` leaves a pool alone that it was given
                 del self._pools[place]
 
     def _refused(self, call: Call, problem: RedisError) -> BackendUnavailable:
