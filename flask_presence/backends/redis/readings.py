@@ -40,13 +40,15 @@ class Readings:
 
     def add(self, counts: Counts) -> list[Call]:
         """Count what happened to connections whose own process could not."""
-        return [Call("HINCRBY", (self._keys.counts,), (name, str(int(number)))) for name, number in counts.items()]
+        key = self._keys.counts
+        calls = [Call("HINCRBY", (key,), (name, str(int(number)))) for name, number in counts.items()]
+        return [*calls, Call("EXPIRE", (key,), (str(KEPT),))] if calls else []
 
     def fold(self) -> Call:
         """Keep what those have counted that are no nodes any more."""
         keys = self._keys
         oldest = math.floor(time.time() / SLOT) - SLOTS - 2
-        return Call("fold", (keys.readings, keys.nodes, keys.counts, keys.slots), (str(oldest),))
+        return Call("fold", (keys.readings, keys.nodes, keys.counts, keys.slots), (str(oldest), str(KEPT)))
 
     def survey(self, known_birth: int = 0) -> Operation[Survey]:
         """All of it, at one moment. `BackendUnavailable` where the data are not those of the caller's last heartbeat:
