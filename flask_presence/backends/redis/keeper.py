@@ -101,6 +101,10 @@ class Keeper:
         if due and not self._beating:
             self.beat()
 
+    def compare_soon(self) -> None:
+        """Redis may not know all that is open here, but probably does."""
+        self._compare_at = 0.0
+
     def tell_again(self) -> None:
         """Redis may not know all that is open here."""
         self._clients_dirty = False

@@ -250,7 +250,7 @@ class Worker:
         if not self._deaf_since:
             self._deaf_since = self._keeper.time_at(self._subscriber.heard_at - ORDER_MARGIN)
         self._rooms.lost()
-        self._keeper.tell_again()
+        self._keeper.compare_soon()
         self._await_control()
 
     def _await_control(self) -> None:
