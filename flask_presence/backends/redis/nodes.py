@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ...domain.channels import ChannelName
@@ -17,7 +17,7 @@ from ...domain.events import ChannelLeft, ClientDisconnected, Event, MemberLeft
 from ...domain.members import User
 from .documents import decode_owner, encode_owner, parse_entry
 from .keys import Keys, escape, unescape
-from .operations import CHUNK, Call, Operation, pairs
+from .operations import CHUNK, Call, Operation, hold_notes, hold_place, pairs
 from .readings import Readings
 
 CLAIM: Final = 5.0
@@ -192,9 +192,8 @@ class Nodes:
             arguments = (keys.topic(channel), "0", node, str(CHUNK), until)
             looked_at, *gone = yield Call("reap", (*keys.channel(channel), keys.own(channel, node)), arguments)
             taken += looked_at
-            users = dict(zip(gone[::3], gone[1::3], strict=True))
             if until:  # once more, for who has come since, or was let go before the hold had begun
-                yield self._notes(channel, users, until, owners)
+                yield self._notes(channel, zip(gone[::3], gone[1::3], strict=True), until, owners)
             for client, entry in zip(gone[::3], gone[2::3], strict=True):
                 user = owners.get(client.decode())
                 events.append(ChannelLeft(client.decode(), user, channel, channel.type, "worker_lost"))
@@ -209,22 +208,28 @@ class Nodes:
         if own:
             _, _, connections, *_ = self._keys.channel(channel)
             whose = yield Call("HMGET", (connections,), tuple(own))
-            users = {client: value.partition(b"\0")[0] for client, value in zip(own, whose, strict=True) if value}
+            users = [(client, value.partition(b"\0")[0]) for client, value in zip(own, whose, strict=True) if value]
             yield self._notes(channel, users, until, owners)
         return until
 
     def _notes(
-        self, channel: ChannelName, users: Mapping[bytes, bytes], until: str, owners: Mapping[str, User | None]
+        self,
+        channel: ChannelName,
+        users: Iterable[tuple[bytes, bytes]],
+        until: str,
+        owners: Mapping[str, User | None],
     ) -> list[Call]:
-        """Of holds until then, or later where that is noted already; `users` by client, as entries know them."""
-        notes = []
-        for client, user in users.items():
-            place = b"\0".join((escape(channel).encode(), user, client))
-            owner = owners.get(client.decode())
-            notes.append(Call("ZADD", (self._keys.holds,), ("GT", until, place)))
-            note = "HSET" if owner is not None else "HSETNX"
-            notes.append(Call(note, (self._keys.holders,), (place, encode_owner(owner))))
-        return notes
+        """`hold_notes` of clients and their users, as entries know these."""
+        return [
+            call
+            for client, user in users
+            for call in hold_notes(
+                self._keys,
+                hold_place(channel, user.decode(), client.decode()),
+                until,
+                owners.get(client.decode()),
+            )
+        ]
 
     def _release(self, places: list[bytes], until: str) -> Operation[list[MemberLeft]]:
         """End these holds, if they end at `until`, in ms (empty: in any case)."""

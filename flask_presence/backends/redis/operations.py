@@ -182,13 +182,12 @@ class Operations:
         """As `Roster.leave`; `user` is held for `hold` seconds, unless Redis has no room to write that down."""
         until, again = "", list[Call]()
         if hold and user is not None:
-            place = "\0".join((escape(channel), escape(user.id), client_id))
-            holds, holders, owner = self._keys.holds, self._keys.holders, encode_owner(user)
+            place, names = hold_place(channel, escape(user.id), client_id), (self._keys.holds, self._keys.holders)
             try:
-                (end,) = yield Call("hold", (holds, holders), (place, str(int(hold * 1000)), owner))
+                (end,) = yield Call("hold", names, (place, str(int(hold * 1000)), encode_owner(user)))
                 until = end.decode()
                 # Once more behind it: somebody may let the user go before the hold has begun.
-                again = [Call("ZADD", (holds,), (until, place)), Call("HSET", (holders,), (place, owner))]
+                again = hold_notes(self._keys, place, until, user)
             except Refused:
                 until = ""
         keys = (*self._keys.channel(channel), self._keys.own(channel, self._node))
@@ -329,6 +328,20 @@ class Operations:
     @property
     def _too_large(self) -> str:
         return f"The member's merged userInfo would be more than {self._max_info} bytes of JSON"
+
+
+def hold_place(channel: str, whose: str, client_id: str) -> str:
+    """What stands for a user's hold after the loss of a connection; `whose` as entries know the user."""
+    return "\0".join((escape(channel), whose, client_id))
+
+
+def hold_notes(keys: Keys, place: str, until: str, owner: User | None) -> list[Call]:
+    """Write down that a user is held until then, or later where that is noted already; and whose the connection was,
+    where that is known."""
+    return [
+        Call("ZADD", (keys.holds,), ("GT", until, place)),
+        Call("HSETNX" if owner is None else "HSET", (keys.holders,), (place, encode_owner(owner))),
+    ]
 
 
 def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:

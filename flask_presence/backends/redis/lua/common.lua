@@ -62,3 +62,13 @@ local function drop(topic, at, client, user)
   announce(topic, 'left', at, client, user, entry)
   return entry
 end
+
+-- Take a connection out; with its user's last one the user, unless held until then ('': not at all). `but` must not
+-- hear of it. Gives the entry of a user who has left, or ''.
+local function take_out(topic, at, client, user, until_when, but)
+  redis.call('HDEL', connections, client)
+  if user == '' then return '' end
+  redis.call('ZREM', sessions, user .. '\0' .. client)
+  if until_when ~= '' and not has_session(user) then redis.call('HSET', held, user, until_when) end
+  return drop(topic, at, but, user)
+end

@@ -8,12 +8,7 @@ if redis.call('EXISTS', state) == 0 then return {'not_found'} end
 local at = epoch(ARGV[2])
 local whose = redis.call('HGET', connections, client)
 if not whose then return {is_empty() and 'not_found' or 'not_member'} end
-redis.call('HDEL', connections, client)
-local user, entry = split(whose), ''
-if user ~= '' then
-  redis.call('ZREM', sessions, user .. '\0' .. client)
-  if ARGV[4] ~= '' and not has_session(user) then redis.call('HSET', held, user, ARGV[4]) end
-  entry = drop(topic, at, client, user)
-end
+local user = split(whose)
+local entry = take_out(topic, at, client, user, ARGV[4], client)
 close_if_empty()
 return {'ok', at, redis.call('HGET', state, 'q'), entry}

@@ -9,16 +9,9 @@ for _, client in ipairs(taken) do
   if whose then
     local user, node = split(whose)
     if node == ARGV[3] then
-      redis.call('HDEL', connections, client)
-      local entry = ''
-      if user ~= '' then
-        redis.call('ZREM', sessions, user .. '\0' .. client)
-        if ARGV[5] ~= '' and not has_session(user) then redis.call('HSET', held, user, ARGV[5]) end
-        entry = drop(ARGV[1], at, '', user)
-      end
       table.insert(reply, client)
       table.insert(reply, user)
-      table.insert(reply, entry)
+      table.insert(reply, take_out(ARGV[1], at, client, user, ARGV[5], ''))
     end
   end
 end
