@@ -127,6 +127,21 @@ def test_away_and_back_empty(place: Place) -> None:
     settled(ann, [("member_updated", "eve")])
 
 
+def test_refused_at_once(program: str) -> None:
+    """While Redis is away no request waits for it or tries to reach it: only the process itself does, now and then."""
+    with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        with running(PRESENCE_BACKEND=url, PRESENCE_RATE_LIMIT=None) as server, client(server, "ann") as ann:
+            ann.join("presence-room")
+            proxy.cut()
+            wait_until(lambda: ann.request("join", channel="presence-other")["type"] == "error")
+            before = proxy.refused
+            for _ in range(500):
+                assert refused(ann, "join", channel="presence-other")["code"] == "JOIN_FAILED"
+                assert refused(ann, "channel:message", channel="presence-room", data=1)["code"] == "SEND_FAILED"
+            assert proxy.refused - before < 500
+
+
 def flush(place: Place) -> None:
     place.admin.flushall()
 

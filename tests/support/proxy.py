@@ -9,12 +9,13 @@ from contextlib import contextmanager, suppress
 
 
 class Proxy:
-    """Between clients and a server on a local port."""
+    """Between clients and a server on a local port. `refused` counts who came while it was cut."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+        self.refused = 0
         self._mended = threading.Event()
         self._mended.set()
         self._pairs: list[tuple[socket.socket, socket.socket, threading.Event]] = []
@@ -48,6 +49,7 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 if not self._mended.is_set():
+                    self.refused += 1
                     client.close()
                     continue
                 server = socket.create_connection(("127.0.0.1", self._target))
