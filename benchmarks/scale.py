@@ -24,6 +24,7 @@ from typing import Any, Final
 import redis
 
 from flask_presence import User
+from flask_presence.backends.redis.address import parse_address
 from flask_presence.backends.redis.client import Client
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.operations import Call, Operation, Operations
@@ -141,7 +142,7 @@ def _measure_kill(rows: Rows, program: str) -> None:
 
 def _fill(redis_server: RedisServer, count: int) -> None:
     """A channel with many members, as a node has them that does not answer."""
-    client, keys = Client(redis_server.url), Keys("fp")
+    client, keys = Client(parse_address(redis_server.url)), Keys("fp")
     operations, channel = Operations(keys, "nowhere", 4096), ChannelName("presence-full")
     now = datetime.now(timezone.utc)
 

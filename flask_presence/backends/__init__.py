@@ -6,6 +6,7 @@ Nothing here knows a connection, only client ids.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
@@ -163,23 +164,25 @@ class Backend(Protocol):
 
 
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+BACKENDS: Final = "the backends are 'memory://', 'redis://localhost:6379/0', 'rediss://…' and 'unix://…'"
 
 
 def open_backend(url: str, *, max_info: int, prefix: str, lease: float, grace_abrupt: float) -> Backend:
     """The backend for `url`; `ConfigurationError` where there is none, or the library for it is missing.
 
-    `max_info` in bytes, `lease` and `grace_abrupt` in seconds; nothing is connected to yet.
+    `max_info` in bytes, `lease` and `grace_abrupt` in seconds; nothing is connected to yet. No error has more of the
+    URL than its scheme, as it may have a password.
     """
-    scheme = url.partition("://")[0]
-    if scheme == "memory":
+    scheme, mark, _ = url.partition("://")
+    if url == "memory://":
         from .memory import MemoryBackend
 
         return MemoryBackend(max_info)
-    if scheme not in REDIS_SCHEMES:
-        raise ConfigurationError(
-            f"PRESENCE_BACKEND = {url!r}: the backends are 'memory://', 'redis://host:6379/0', 'rediss://…' and 'unix://…'"
-        )
+    if scheme not in REDIS_SCHEMES or not mark:
+        given = f"begins with {scheme}://" if mark and re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "is no URL"
+        raise ConfigurationError(f"PRESENCE_BACKEND {given}; {BACKENDS}")
     try:
+        from .redis.address import parse_address
         from .redis.backend import RedisBackend
     except ImportError as problem:
         raise ConfigurationError(
@@ -187,6 +190,6 @@ def open_backend(url: str, *, max_info: int, prefix: str, lease: float, grace_ab
             "pip install 'flask-presence[redis]'"
         ) from problem
     try:
-        return RedisBackend(url, prefix, lease, max_info, grace_abrupt)
+        return RedisBackend(parse_address(url), prefix, lease, max_info, grace_abrupt)
     except ValueError as problem:
-        raise ConfigurationError(f"PRESENCE_BACKEND is no URL that Redis can be found at: {problem}") from None
+        raise ConfigurationError(f"PRESENCE_BACKEND ({scheme}://…) is not taken: {problem}") from None

@@ -20,6 +20,7 @@ Law: one class per wire code; `message` is safe to send to a client, never text 
     │   ├── RateLimitExceeded   RATE_LIMIT_EXCEEDED
     │   └── InternalError       INTERNAL_ERROR
     ├── BackendUnavailable      the state store is away
+    │   └── OutcomeUnknown      it went away in the middle
     ├── CredentialRejected      a token that was offered is no good (401, or UNAUTHORIZED)
     ├── PresenceTestError       an `error` answer, raised by the test client
     └── ConfigurationError      also a RuntimeError
@@ -121,7 +122,14 @@ ERROR_CODES: Final[tuple[str, ...]] = tuple(sorted(kind.code for kind in Request
 
 
 class BackendUnavailable(PresenceError):
-    """The state store does not answer; the operation did not happen."""
+    """The state store does not answer, or refuses. Unless it is an `OutcomeUnknown`, the operation did not happen."""
+
+    sentence: str = "The state store is away"
+    """What anybody may be told, in which no address stands."""
+
+
+class OutcomeUnknown(BackendUnavailable):
+    """The state store went away after it had been told: the operation may have happened or not."""
 
 
 class CredentialRejected(PresenceError):

@@ -27,6 +27,7 @@ from ..domain.errors import (
     NotFound,
     NotInChannel,
     NotMember,
+    OutcomeUnknown,
     RateLimitExceeded,
     RequestError,
     SendFailed,
@@ -98,9 +99,12 @@ class RequestHandler:
             frame = step()
         except RequestError as problem:
             self._refuse(session, problem, request.requestId)
-        except BackendUnavailable:
+        except BackendUnavailable as problem:
             error = SendFailed if isinstance(request, wire.Message) else request.fault
-            self._refuse(session, error("Temporarily unavailable", retryable=True), request.requestId)
+            if error is SendFailed and isinstance(problem, OutcomeUnknown):  # sent again, it might come twice
+                self._refuse(session, SendFailed("Delivery unknown"), request.requestId)
+            else:
+                self._refuse(session, error("Temporarily unavailable", retryable=True), request.requestId)
         except Exception as problem:
             self._log_fault(session, request, problem)
             self._refuse(session, request.fault("Internal error"), request.requestId)

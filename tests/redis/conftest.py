@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_presence.backends.redis.client import Client
-
 from ..support.redis_server import RedisServer
+from ..support.store import Client
 
 
 @pytest.fixture(scope="session")

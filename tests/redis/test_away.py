@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import redis
 
-from flask_presence.backends.redis.client import Client as RedisClient
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.nodes import Nodes
 from flask_presence.backends.redis.operations import Operations
@@ -24,6 +23,7 @@ from ..support.client import Client, client
 from ..support.proxy import running_proxy
 from ..support.redis_server import RedisServer, running_redis
 from ..support.server import DEADLINE, running, wait_until
+from ..support.store import Client as RedisClient
 from .test_workers import settled
 
 LEASE = 2.0

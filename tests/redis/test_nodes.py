@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from flask_presence.backends.redis import processes
-from flask_presence.backends.redis.client import Client
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.nodes import Nodes
 from flask_presence.backends.redis.operations import Holder, Operations, Snapshot
@@ -19,6 +18,7 @@ from flask_presence.domain.members import User
 
 from ..support.redis_server import running_redis
 from ..support.server import wait_until
+from ..support.store import Client
 from .test_operations import ANN, BOB, NOW, ROOM, Ear
 
 

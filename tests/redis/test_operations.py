@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
-from flask_presence.backends.redis.client import Client
 from flask_presence.backends.redis.documents import parse_entry
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.nodes import Nodes
@@ -23,6 +22,7 @@ from flask_presence.domain.members import Member, User
 from flask_presence.domain.roster import Change, Joined, Roster, Updated
 
 from ..support.redis_server import running_redis
+from ..support.store import Client
 from ..unit.test_roster import CHANNELS, MAX_INFO, RosterMachine
 
 T = TypeVar("T")

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import pytest
 
 from flask_presence.backends.pending import Pending
-from flask_presence.backends.redis.client import Client
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.operations import Operation, Operations
 from flask_presence.backends.redis.pipeline import Pipeline
@@ -18,6 +17,7 @@ from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFoun
 from flask_presence.transport.loops import ThreadLoop
 
 from ..support.redis_server import running_redis
+from ..support.store import Client
 from .test_operations import ANN, BOB, NOW, ROOM
 
 T = TypeVar("T")

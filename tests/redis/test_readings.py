@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from flask_presence.backends.redis.client import Client as RedisClient
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.nodes import Nodes
 from flask_presence.domain.meter import add
@@ -21,6 +20,7 @@ from ..support.client import client
 from ..support.metrics import scrape, value
 from ..support.redis_server import RedisServer, running_redis
 from ..support.server import Server, running, wait_until
+from ..support.store import Client as RedisClient
 from .test_workers import worker_pids
 
 LEASE = 1.5

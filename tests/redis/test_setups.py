@@ -15,13 +15,13 @@ from flask import Flask
 from websockets.exceptions import InvalidStatus
 
 from flask_presence import ConfigurationError, Presence
-from flask_presence.backends.redis.client import Client
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.watch import watch
 
 from ..support.client import client
 from ..support.redis_server import RedisServer, running_redis
 from ..support.server import running, wait_until
+from ..support.store import Client
 
 ACL = "+@read +@write +@scripting +@pubsub +@connection +time -@dangerous"
 
@@ -158,7 +158,7 @@ def test_redis_away_at_start(program: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"PRESENCE_BACKEND": "redis://localhost:port/0"}, "no URL"),
+        ({"PRESENCE_BACKEND": "redis://localhost:port/0"}, "no valid port"),
         ({"PRESENCE_BACKEND": "postgres://localhost"}, "the backends are"),
         ({"PRESENCE_REDIS_PREFIX": "a:b"}, "1 to 32 letters"),
         ({"PRESENCE_LEASE": 0.5}, "1 or more"),

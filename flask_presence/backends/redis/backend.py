@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from redis.exceptions import RedisError
+
 from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event
@@ -21,12 +23,14 @@ from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
 from ..pending import Outcome, Pending
 from . import orders
+from .address import ANSWER_PATIENCE, Address
 from .census import Census
 from .client import Client
+from .inspection import probe
 from .keeper import sweep
 from .keys import Keys
 from .nodes import Nodes
-from .operations import Operation, Operations
+from .operations import Operation, Operations, Refused
 from .watch import watch
 from .worker import Worker
 
@@ -47,12 +51,12 @@ class RedisBackend:
     blocking = True
     outlives = True
 
-    def __init__(self, url: str, prefix: str, lease: float, max_info: int, grace_abrupt: float) -> None:
-        self._keys = Keys(prefix)
+    def __init__(self, address: Address, prefix: str, lease: float, max_info: int, grace_abrupt: float) -> None:
+        self._keys = Keys(prefix, address.db)
         self._lease = lease
         self._max_info = max_info
-        self._url = url
-        self._client = Client(url)
+        self._address = address
+        self._client = Client(address)
         self._nodes = Nodes(self._keys, lease, grace_abrupt)
         self._census = Census(self._keys, self._nodes)
         self._operations = Operations(self._keys, "", max_info)
@@ -66,7 +70,7 @@ class RedisBackend:
 
     def start(self, loop: Loop) -> None:
         self._loop = loop
-        own = Client(self._url)  # so that no crowd of questions keeps a change waiting for a connection
+        own = Client(self._address)  # so that no crowd of questions keeps a change waiting for a connection
         self._worker = Worker(self._keys, own, self._nodes, loop, self._listener, self._lease, self._max_info)
         loop.run(self._worker.begin)
 
@@ -87,8 +91,22 @@ class RedisBackend:
 
     def check(self) -> None:
         if self._worker is not None:
-            self._worker.link.check()
-        self._client.ask("PING")
+            self._worker.check()
+        else:
+            self._check_subscribing()
+        self._client.run(probe(self._keys))
+
+    def _check_subscribing(self) -> None:
+        """A process without sockets has no subscription that would show whether one can be had."""
+        try:
+            subscription = self._client.subscription(ANSWER_PATIENCE)
+            try:
+                subscription.send("SUBSCRIBE", self._keys.probe)
+                subscription.read()
+            finally:
+                subscription.close()
+        except (RedisError, OSError) as problem:
+            raise Refused(f"Redis does not let us subscribe: {problem}") from problem
 
     def opened(self, client_id: str, user: User | None) -> None:
         self._begun.opened(client_id, user)

@@ -1,7 +1,7 @@
-"""The connections to Redis, for operations that may be waited for.
+"""Speaking to Redis, for operations that may be waited for.
 
-Law: made in the process and the thread that use them, after any fork; fail within seconds, as `BackendUnavailable`;
-nothing is sent twice whose reply was lost.
+Law: connections are made in the process and the thread that use them, after any fork; what fails does so within
+seconds, as `BackendUnavailable`; nothing is sent twice whose reply was lost.
 """
 
 from __future__ import annotations
@@ -13,57 +13,75 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-import redis
-from redis.backoff import NoBackoff
-from redis.connection import parse_url
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.retry import Retry
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as ConnectionLost
 
-from ...domain.errors import BackendUnavailable
+from ...domain.errors import BackendUnavailable, OutcomeUnknown
+from .address import Address
 from .operations import Call, Operation, Refused
+from .pool import Pool
 from .scripts import script
 
 T = TypeVar("T")
 
-ANSWER_PATIENCE: Final = 1.0
-CONNECT_PATIENCE: Final = 0.5
-MAX_CONNECTIONS: Final = 8
 REFUSALS_APART: Final = 60.0
 """Seconds between two log lines about errors that Redis answers with."""
 OPTIONAL: Final = frozenset({"CONFIG", "INFO"})
 """Commands that an app's user of Redis may lack; nothing depends on them."""
-_AWAY: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS")
+_AWAY: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
 
 log = logging.getLogger("flask_presence")
 
 
+class ConnectionRefused(BackendUnavailable):
+    """Redis is there, and does not let us in: it will not be better by waiting."""
+
+    sentence = "Redis refuses the connection; the log says why"
+
+
+class PasswordRefused(ConnectionRefused):
+    """The password, or the user, is wrong, or missing."""
+
+    sentence = "Redis refuses the password"
+
+
+class Subscription:
+    """A connection on which Redis says what is published. One may read while another writes; once it is lost it stays
+    so, as redis-py would make another that hears nothing."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def send(self, *words: str) -> None:
+        self._check()
+        self._connection.send_command(*words, check_health=False)
+
+    def read(self) -> Any:
+        """What comes next, as a list. Raises redis-py's `TimeoutError` where nothing comes for long."""
+        self._check()
+        return self._connection.read_response(disconnect_on_error=False)
+
+    def can_read(self, seconds: float) -> bool:
+        """Whether something comes within so many seconds."""
+        self._check()
+        return bool(self._connection.can_read(timeout=seconds))
+
+    def _check(self) -> None:
+        if self._connection._sock is None:  # noqa: SLF001 (as in `Pool`)
+            raise ConnectionLost("the connection was closed, so as to be made anew")
+
+    def close(self) -> None:
+        """Also while another reads, who then finds the connection lost."""
+        self._connection.disconnect()
+
+
 class Client:
-    """Pools of connections. May be used by any thread or greenlet that the process has. `ValueError` for a bad URL."""
+    """One Redis. May be used by any thread or greenlet that the process has."""
 
-    def __init__(self, url: str) -> None:
-        parse_url(url)  # type: ignore[no-untyped-call]
-        self._url = url
-        self._pools: dict[tuple[int, int], Any] = {}
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._pools: dict[tuple[int, int], Pool] = {}
         self._refused_at = -REFUSALS_APART
-
-    @property
-    def redis(self) -> Any:
-        """The `redis.Redis` of this process (where gevent has patched sockets: of this thread, as each belongs to
-        the hub of one)."""
-        place = (os.getpid(), _thread() if _is_patched() else 0)
-        known = self._pools.get(place)
-        if known is None:
-            pool = redis.BlockingConnectionPool.from_url(
-                self._url,
-                max_connections=MAX_CONNECTIONS,
-                timeout=ANSWER_PATIENCE,
-                socket_timeout=ANSWER_PATIENCE,
-                socket_connect_timeout=CONNECT_PATIENCE,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
-            known = self._pools[place] = redis.Redis(connection_pool=pool)
-        return known
 
     def run(self, operation: Operation[T]) -> T:
         """Drive an operation to its end. Raises what it raises, and `BackendUnavailable`."""
@@ -91,38 +109,33 @@ class Client:
                 texts = self._send([_words(calls[at], with_text=True) for at in missing])
                 for at, reply in zip(missing, texts, strict=True):
                     replies[at] = reply
-        except (RedisError, OSError) as problem:
-            away = BackendUnavailable(f"Redis does not answer: {problem}")
-            away.__cause__ = problem
+        except BackendUnavailable as away:
             return [away] * len(calls)
         return [
             self._refused(call, reply) if isinstance(reply, RedisError) else reply
             for call, reply in zip(calls, replies, strict=True)
         ]
 
-    def listener(self, patience: float) -> Any:
-        """A connection for subscriptions, a `redis.client.PubSub`, that waits for `patience` seconds at a time."""
-        connection: Any = redis.Redis.from_url(
-            self._url,
-            socket_timeout=patience,
-            socket_connect_timeout=CONNECT_PATIENCE,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        return connection.pubsub()
+    def subscription(self, patience: float) -> Subscription:
+        """A connection for subscriptions that waits for `patience` seconds at a time. Raises `BackendUnavailable`."""
+        connection = self._address.connection(socket_timeout=patience)
+        try:
+            connection.connect()
+        except (RedisError, OSError) as problem:
+            raise _unreachable(problem) from problem
+        return Subscription(connection)
 
     def ask(self, *words: str) -> Any:
         """The reply to a plain command; for the few that the pipeline has no use for, such as those that wait."""
-        try:
-            return self.redis.execute_command(*words)
-        except (RedisError, OSError) as problem:
-            raise BackendUnavailable(f"Redis does not answer: {problem}") from problem
+        (reply,) = self.run_calls([Call(words[0], words[1:])])
+        if isinstance(reply, BackendUnavailable):
+            raise reply
+        return reply
 
     def close(self) -> None:
-        for place, known in list(self._pools.items()):
-            if place == (os.getpid(), _thread() if _is_patched() else 0):
-                known.connection_pool.disconnect()  # `close` leaves a pool alone that it was given
-                del self._pools[place]
+        pool = self._pools.pop(_place(), None)
+        if pool is not None:
+            pool.close()
 
     def _refused(self, call: Call, problem: RedisError) -> BackendUnavailable:
         if str(problem).startswith(_AWAY):
@@ -134,24 +147,44 @@ class Client:
         return Refused(f"Redis refuses: {problem}")
 
     def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The replies as they come, errors among them; redis-py's own pipelines cost several times as much."""
-        pool = self.redis.connection_pool
-        connection = _take_from(pool)
+        """The replies as they come, errors among them. Raises `OutcomeUnknown` once Redis may have been told, else
+        `BackendUnavailable`. (redis-py's own pipelines cost several times as much.)"""
+        pool = self._pools.get(_place())
+        if pool is None:
+            pool = self._pools[_place()] = Pool(self._address)
         try:
-            connection.send_packed_command(connection.pack_commands(commands))
+            connection = pool.take()
+        except (RedisError, OSError) as problem:
+            raise _unreachable(problem) from problem
+        try:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             return [_read_from(connection) for _ in commands]
-        except BaseException:
+        except BaseException as problem:
             connection.disconnect()  # what has not been read would be taken for the answer to something else
+            if isinstance(problem, AuthenticationError):
+                raise _unreachable(problem) from problem
+            if isinstance(problem, (RedisError, OSError)):
+                raise OutcomeUnknown(f"Redis went away before it had answered: {problem}") from problem
             raise
         finally:
-            pool.release(connection)
+            pool.give_back(connection)
 
 
-def _take_from(pool: Any) -> Any:
-    try:
-        return pool.get_connection()
-    except TypeError:  # redis-py before 5.3
-        return pool.get_connection("_")
+def _unreachable(problem: Exception) -> BackendUnavailable:
+    """Why Redis does not let us in, or is not there."""
+    if isinstance(problem, AuthenticationError):
+        return PasswordRefused(
+            f"Redis refuses the password, or the user, that PRESENCE_BACKEND has for it, or wants one: {problem}"
+        )
+    if isinstance(problem, ResponseError):
+        return ConnectionRefused(f"Redis refuses the connection: {problem}")
+    return BackendUnavailable(f"Redis does not answer: {problem}")
+
+
+def _place() -> tuple[int, int]:
+    """Whose the connections are: this process's and, where gevent has patched sockets, this thread's, as each belongs
+    to the hub of one."""
+    return os.getpid(), _thread() if _is_patched() else 0
 
 
 def _read_from(connection: Any) -> Any:

@@ -7,11 +7,19 @@ import re
 from typing import Final
 
 from ...domain.errors import BackendUnavailable
+from .keys import Keys
 from .operations import Call, Operation
 
 OLDEST: Final = (6, 2)
+PROBE_KEPT: Final = 10_000
+"""Milliseconds."""
 
 log = logging.getLogger("flask_presence")
+
+
+def probe(keys: Keys) -> Operation[None]:
+    """Do what a join does, to see whether Redis lets us: write and publish, in a script."""
+    yield Call("probe", (keys.probe,), (keys.probe, str(PROBE_KEPT)))
 
 
 def inspect() -> Operation[None]:

@@ -1,7 +1,8 @@
 """The names of everything in Redis.
 
 Law: all begin with the prefix, and two channels, two nodes or two prefixes never share one. A channel's keys have
-its name as their hash tag, so that they stay together in a cluster.
+its name as their hash tag, so that they stay together in a cluster. What is published goes to all databases of a
+Redis, so the number of the database is in the name of every topic.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Keys:
     """The names under one prefix; `ValueError` for one that could be mistaken for something else."""
 
     prefix: str
+    db: int = 0
 
     def __post_init__(self) -> None:
         if not PREFIX.fullmatch(self.prefix):
@@ -52,7 +54,7 @@ class Keys:
 
     def topic(self, name: str) -> str:
         """Where the channel's events are published."""
-        return f"{self._tag(name)}:events"
+        return f"{self._heard}:channel:{{{escape(name)}}}:events"
 
     @property
     def all_topics(self) -> str:
@@ -62,7 +64,7 @@ class Keys:
 
     def channel_of(self, topic: str) -> str | None:
         """The name of the channel whose events are published there, if it is such a topic."""
-        start = f"{self.prefix}:channel:{{"
+        start = f"{self._heard}:channel:{{"
         return unescape(topic[len(start) :].rpartition("}")[0]) if topic.startswith(start) else None
 
     @property
@@ -118,7 +120,7 @@ class Keys:
     @property
     def control(self) -> str:
         """Where all nodes hear what to do."""
-        return f"{self.prefix}:control"
+        return f"{self._heard}:control"
 
     def replies(self, order: str) -> str:
         """What came of an order."""
@@ -134,7 +136,16 @@ class Keys:
 
     def inbox(self, node: str) -> str:
         """Where one node hears itself."""
-        return f"{self.prefix}:node:{node}:inbox"
+        return f"{self._heard}:node:{node}:inbox"
+
+    @property
+    def probe(self) -> str:
+        """What is written to see whether it can be, and where the same is published."""
+        return f"{self._heard}:probe"
+
+    @property
+    def _heard(self) -> str:
+        return f"{self.prefix}:{self.db}"
 
     def _tag(self, name: str) -> str:
         return f"{self.prefix}:channel:{{{escape(name)}}}"

@@ -12,6 +12,7 @@ import time
 from typing import Final
 
 from ...domain.errors import BackendUnavailable
+from .client import ConnectionRefused
 
 BACKOFF: Final = (0.1, 1.0)
 """Seconds before the next heartbeat while Redis is away, at first and at the most; each a little different."""
@@ -35,6 +36,8 @@ class Link:
 
     def check(self) -> None:
         """`BackendUnavailable` where nothing should be attempted."""
+        if isinstance(self._problem, ConnectionRefused):
+            raise type(self._problem)(str(self._problem))
         if self._problem is not None:
             raise BackendUnavailable(str(self._problem))
         if time.monotonic() - self._beat_at > self._fence:
@@ -53,8 +56,11 @@ class Link:
         return was_away
 
     def failed(self, problem: BackendUnavailable) -> None:
-        if self._problem is None:
-            log.warning("Redis is away; sockets stay open, joins and messages fail until it is back: %s", problem)
+        if type(problem) is not type(self._problem):
+            if isinstance(problem, ConnectionRefused):
+                log.error("%s. Sockets stay open, joins and messages fail until that is corrected", problem)
+            else:
+                log.warning("Redis is away; sockets stay open, joins and messages fail until it is back: %s", problem)
         self._problem = problem
         self._retry_at = time.monotonic() + min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311
         self._failures = min(self._failures + 1, 10)

@@ -51,6 +51,8 @@ Operation = Generator[Call | list[Call], Any, T]
 class Refused(BackendUnavailable):
     """Redis is there, and answers one call with an error: out of memory, no permission, a key of another type."""
 
+    sentence = "Redis refuses what joins and messages need; the log says why"
+
 
 class Lost(Exception):
     """Redis knows nothing of what the caller is sure of: it must be told again."""

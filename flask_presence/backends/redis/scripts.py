@@ -11,7 +11,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-OF_NODES: Final = frozenset({"beat", "claim", "exit", "fold", "hold", "order", "post", "survey", "take", "tally"})
+OF_NODES: Final = frozenset(
+    {"beat", "claim", "exit", "fold", "hold", "order", "post", "probe", "survey", "take", "tally"}
+)
 """Scripts that are about nodes, and have no channel's keys."""
 
 

@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from ...domain.errors import BackendUnavailable
 from .. import Loop
 from ..pending import Pending, raising
-from .client import Client
+from .client import Client, Subscription
 
 QUIET: Final = 5.0
 """Seconds after which the reader looks up, when nothing comes."""
@@ -30,7 +30,7 @@ TURN: Final = 64
 BACKOFF: Final = (0.05, 1.0)
 """Seconds before the next attempt to connect, at first and at the most; each a little different."""
 
-_EXPECTED: Final = (RedisError, OSError, ValueError, AttributeError, RuntimeError)
+_EXPECTED: Final = (RedisError, OSError, BackendUnavailable, ValueError, AttributeError, RuntimeError)
 """How a lost connection shows. redis-py raises the last three when another greenlet has closed it."""
 
 log = logging.getLogger("flask_presence")
@@ -60,14 +60,20 @@ class Subscriber:
         self._new: list[str] = []
         self._old: list[str] = []
         self._writing = False
-        self._pubsub: Any = None
+        self._subscription: Subscription | None = None
+        self._deaf_since: float | None = time.monotonic()
         self._failures = 0
         self._closed = False
         self.heard_at = time.monotonic()
 
     @property
     def connected(self) -> bool:
-        return self._pubsub is not None
+        return self._subscription is not None
+
+    @property
+    def deaf_for(self) -> float:
+        """Seconds since when nothing that is subscribed to has been acknowledged; 0 where that is not so."""
+        return 0 if self._deaf_since is None else time.monotonic() - self._deaf_since
 
     def want(self, topic: str) -> Pending[None]:
         """Hear of `topic` from now on; settled when Redis has acknowledged that."""
@@ -93,8 +99,8 @@ class Subscriber:
 
     def reset(self) -> None:
         """Connect anew."""
-        if self._pubsub is not None:
-            self._loop.spawn(self._disconnect, self._pubsub)
+        if self._subscription is not None:
+            self._loop.spawn(self._disconnect, self._subscription)
 
     def close(self) -> None:
         self._closed = True
@@ -123,12 +129,12 @@ class Subscriber:
         if self._closed:
             return False
         try:
-            if self._pubsub is None:
+            if self._subscription is None:
                 self._connect()
             heard = self._take_one(PATIENCE if patient and self._is_behind else 0)
             while heard and self._take_one(0):
                 continue
-        except (RedisError, OSError) as problem:
+        except (RedisError, OSError, BackendUnavailable) as problem:
             self._lose(problem)
             return False
         return heard
@@ -138,25 +144,27 @@ class Subscriber:
         return self._catching_up() or not all(pending.settled for pending in self._topics.values())
 
     def _connect(self) -> None:
-        pubsub = self._client.listener(QUIET)
+        subscription = self._client.subscription(QUIET)
         topics = self._loop.run(self._begin)
-        pubsub.subscribe(*topics)
-        self._loop.run(lambda: self._connected(pubsub))
+        subscription.send("SUBSCRIBE", *topics)
+        self._loop.run(lambda: self._connected(subscription))
 
     def _begin(self) -> list[str]:
         self._new.clear()
         self._old.clear()
         return list(self._topics)
 
-    def _connected(self, pubsub: Any) -> None:
-        self._pubsub = pubsub
+    def _connected(self, subscription: Subscription) -> None:
+        self._subscription = subscription
         self.heard_at = time.monotonic()
         self._go_on_writing()
 
     def _take(self) -> bool:
-        """Hear one message, if one comes soon. Straight from the connection, as each comes to every process."""
+        """Hear one message, if one comes soon."""
+        if self._subscription is None:
+            raise ConnectionLost("the connection was closed, so as to be made anew")
         try:
-            kind, topic, data = self._pubsub.connection.read_response(disconnect_on_error=False)
+            kind, topic, data = self._subscription.read()
         except RedisTimeout:
             return False
         self._loop.run(lambda: self._dispatch(kind, topic.decode(), data))
@@ -164,14 +172,9 @@ class Subscriber:
 
     def _take_one(self, patience: float) -> bool:
         """Hear one message, if one comes in that many seconds."""
-        if self._pubsub.connection is None:
+        if self._subscription is None:
             raise ConnectionLost("the connection was closed, so as to be made anew")
-        message = self._pubsub.get_message(timeout=patience)
-        if message is None:
-            return False
-        kind, topic, data = message["type"].encode(), message["channel"].decode(), message["data"]
-        self._loop.run(lambda: self._dispatch(kind, topic, data))
-        return True
+        return self._subscription.can_read(patience) and self._take()
 
     def _dispatch(self, kind: bytes, topic: str, data: Any) -> None:
         self.heard_at = time.monotonic()
@@ -179,14 +182,17 @@ class Subscriber:
             self._hear(topic, data)
         elif kind == b"subscribe":
             self._failures = 0
+            self._deaf_since = None
             pending = self._topics.get(topic)
             if pending is not None and not pending.settled:
                 pending.settle(_nothing)
 
     def _lose(self, problem: Exception | None) -> None:
-        pubsub, self._pubsub = self._pubsub, None
-        if pubsub is not None:
-            self._loop.spawn(self._disconnect, pubsub)
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            self._loop.spawn(self._disconnect, subscription)
+        if self._deaf_since is None:
+            self._deaf_since = time.monotonic()
         if not self._failures and problem is not None:
             log.warning("the subscriptions to Redis were lost and will be made anew: %s", problem)
         self._failures += 1
@@ -196,19 +202,19 @@ class Subscriber:
         self._lost()
 
     def _go_on_writing(self) -> None:
-        if self._pubsub is not None and (self._new or self._old) and not self._writing:
+        if self._subscription is not None and (self._new or self._old) and not self._writing:
             self._writing = True
             self._loop.spawn(self._write)
 
     def _write(self) -> None:
-        pubsub, new, old = self._loop.run(self._next)
+        subscription, new, old = self._loop.run(self._next)
         try:
-            while pubsub is not None and (new or old):
+            while subscription is not None and (new or old):
                 if new:
-                    pubsub.subscribe(*new)
+                    subscription.send("SUBSCRIBE", *new)
                 if old:
-                    pubsub.unsubscribe(*old)
-                pubsub, new, old = self._loop.run(self._next)
+                    subscription.send("UNSUBSCRIBE", *old)
+                subscription, new, old = self._loop.run(self._next)
         except _EXPECTED:
             log.debug("a subscription could not be sent; the reader notices, and makes all of them anew", exc_info=True)
             self._loop.run(self._stop_writing)
@@ -217,17 +223,16 @@ class Subscriber:
         self._writing = False
         self.reset()
 
-    def _next(self) -> tuple[Any, list[str], list[str]]:
+    def _next(self) -> tuple[Subscription | None, list[str], list[str]]:
         new = [topic for topic in self._new if topic in self._topics]
         old = [topic for topic in self._old if topic not in self._topics]
         self._new, self._old = [], []
-        self._writing = bool(self._pubsub is not None and (new or old))
-        return self._pubsub, new, old
+        self._writing = bool(self._subscription is not None and (new or old))
+        return self._subscription, new, old
 
-    def _disconnect(self, pubsub: Any) -> None:
+    def _disconnect(self, subscription: Subscription) -> None:
         try:
-            pubsub.connection_pool.disconnect()
-            pubsub.close()
+            subscription.close()
         except _EXPECTED:
             log.debug("the connection was gone before it was closed", exc_info=True)
 

@@ -26,12 +26,14 @@ from .keeper import Keeper, heartbeat
 from .keys import Keys
 from .link import Link
 from .nodes import Nodes
-from .operations import NOWHERE, Call, Gone, Lost, Operation, Operations, Placed, Position
+from .operations import NOWHERE, Call, Gone, Lost, Operation, Operations, Placed, Position, Refused
 from .pipeline import Pipeline
 from .room import Room
 from .rooms import Rooms
 from .subscriber import Subscriber
 
+DEAF: Final = 2.0
+"""Seconds that making a subscription may take."""
 ORDER_MARGIN: Final = 2.0
 """Seconds before the last sign of life of a lost subscription from when on orders may have been missed."""
 
@@ -187,6 +189,12 @@ class Worker:
         room = self._rooms.get(channel)
         if room is not None:
             room.replica.expect(position)
+
+    def check(self) -> None:
+        """`BackendUnavailable` where a join would fail, as far as this process knows."""
+        self.link.check()
+        if self._subscriber.deaf_for > DEAF:
+            raise Refused("Redis does not let us hear what is published")
 
     def obey_here(self, order: orders.Order) -> Pending[int]:
         """Do what this process itself has ordered everybody to do; how many connections that has closed."""

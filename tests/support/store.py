@@ -1,0 +1,20 @@
+"""The product's client of Redis, with redis-py's own beside it, for what tests do to Redis behind its back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from flask_presence.backends.redis.address import parse_address
+from flask_presence.backends.redis.client import Client as ProductClient
+
+
+class Client(ProductClient):
+    def __init__(self, url: str) -> None:
+        super().__init__(parse_address(url))
+        self.redis: Any = redis.Redis.from_url(url)
+
+    def close(self) -> None:
+        super().close()
+        self.redis.close()
