@@ -29,18 +29,10 @@ def client_source(form: Form) -> bytes:
     return script if form == "script" else script + EXPORTS
 
 
-def asks_for_module(request: Request) -> bool:
-    """Whether a browser fetches for an `import` (HTML standard, "fetch a single module script"): with CORS, as it
-    does no classic script that is not marked `crossorigin`."""
-    headers = request.headers
-    return headers.get("Sec-Fetch-Dest") == "script" and headers.get("Sec-Fetch-Mode") == "cors"
-
-
 def client_response(form: Form, request: Request) -> Response:
     """The client, or 304 where the browser has it."""
     response = Response(client_source(form), mimetype="text/plain" if form == "types" else "text/javascript")
     response.headers["Access-Control-Allow-Origin"] = "*"
-    response.headers["Vary"] = "Sec-Fetch-Mode, Sec-Fetch-Dest"
     return _revalidated(response, request)
 
 

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
@@ -19,12 +20,20 @@ from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt.exceptions import PyJWTError
 
 from .complaints import Complaints
+from .domain.callables import discard_coroutine
 from .domain.errors import CredentialRejected
 from .domain.members import User
 from .hub.ports import Credential
 from .settings import Settings
+from .stalls import StallWatch
+from .transport.takeover import BEARER, offered_protocols
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.=-]+")
+_EVERYDAY: Final = ("ExpiredSignatureError", "RevokedTokenError")
+NO_JWT_MANAGER: Final = (
+    "a token was refused, as the app has neither flask-jwt-extended's JWTManager nor a user_loader: call "
+    "JWTManager(app), or register @presence.user_loader"
+)
 _END_OF_TIME: Final = 253402300799.0  # the last second of the year 9999
 
 UserLoader = Callable[[], User | None]
@@ -48,10 +57,13 @@ class Visitor:
 class Authenticator:
     """The authentication of one app. Its methods may block; none needs a context."""
 
-    def __init__(self, app: Flask, settings: Settings, loader: Callable[[], UserLoader | None]) -> None:
+    def __init__(
+        self, app: Flask, settings: Settings, loader: Callable[[], UserLoader | None], stalls: StallWatch
+    ) -> None:
         self._app = app
         self._settings = settings
         self._loader = loader
+        self._stalls = stalls
         self._complaints = Complaints()
 
     @property
@@ -81,7 +93,8 @@ class Authenticator:
                 raise CredentialRejected("the token names nobody")
             claims = dict(get_jwt())
         texts = {key: claims[key] for key in ("name", "email", "avatar") if isinstance(claims.get(key), str)}
-        return Credential(token, User(str(identity), claims=claims, **texts), _expiry(claims))
+        expires_at = _expiry(claims, self._app.config.get("JWT_DECODE_LEEWAY", 0))
+        return Credential(token, User(str(identity), claims=claims, **texts), expires_at)
 
     @contextmanager
     def context(self, token: str | None) -> Iterator[None]:
@@ -96,11 +109,13 @@ class Authenticator:
                     yield
                 return
             if "flask-jwt-extended" not in self._app.extensions:
+                self._complaints.complain("no JWTManager", logging.ERROR, NO_JWT_MANAGER)
                 raise CredentialRejected("the app has no JWTManager")
             with self._app.request_context(self._environ(token)):
                 try:
                     verify_jwt_in_request(locations=["headers"])
                 except (JWTExtendedException, PyJWTError) as problem:
+                    self._log_refusal(problem)
                     raise CredentialRejected(type(problem).__name__) from None
                 yield
 
@@ -131,19 +146,38 @@ class Authenticator:
         # What belongs to this very request must not be found, and released, by the inner one.
         own = ("werkzeug.request", "flask_presence.upgrade")
         environ = {key: value for key, value in request.environ.items() if key not in own}
+        user = self._load(loader, environ)
+        by_cookie = False
+        if user is not None and request.cookies and "Origin" not in request.headers:
+            # A balancer's cookie is none of ours: was it a cookie that said who this is?
+            del environ["HTTP_COOKIE"]
+            try:
+                without = self._load(loader, environ, quiet=True)
+            except CredentialRejected:
+                without = None
+            by_cookie = without is None or without.id != user.id
+        return Visitor(user, by_cookie=by_cookie)
+
+    def _load(self, loader: UserLoader, environ: dict[str, Any], *, quiet: bool = False) -> User | None:
+        complain = (lambda *_, **__: None) if quiet else self._complaints.complain
         try:
-            with self._app.app_context(), self._app.request_context(environ):
-                user = loader()
+            with (
+                self._app.app_context(),
+                self._app.request_context(dict(environ)),
+                self._stalls.watch("the user_loader"),
+            ):
+                user: object = loader()
         except BaseException as problem:
-            text = "the user_loader failed; the client was refused with 401"
-            self._complaints.complain("user_loader", logging.ERROR, text, problem=problem)
+            text = f"the user_loader failed; the client was refused with 401{hint(self._app, problem)}"
+            complain("user_loader", logging.ERROR, text, problem=problem)
             raise CredentialRejected("the user_loader failed") from problem
-        if user is not None and not isinstance(user, User):
-            text = "the user_loader must return a flask_presence.User or None, not %.200r"
-            self._complaints.complain("user_loader", logging.ERROR, text, user)
-            raise CredentialRejected("the user_loader returned no User")
-        explicit = self._explicit_token(request) is not None or "Authorization" in request.headers
-        return Visitor(user, by_cookie=user is not None and not explicit and bool(request.cookies))
+        if user is None or isinstance(user, User):
+            return user
+        discard_coroutine(user)
+        complain(
+            "user_loader", logging.ERROR, "the user_loader must return a flask_presence.User or None, not %.200r", user
+        )
+        raise CredentialRejected("the user_loader returned no User")
 
     def _verify_visitor(self, request: Request) -> Visitor:
         token = self._explicit_token(request)
@@ -158,6 +192,12 @@ class Authenticator:
                 return Visitor(None)
             return Visitor(credential.user, credential, by_cookie=True)
         return Visitor(None)
+
+    def _log_refusal(self, problem: Exception) -> None:
+        """Say what a token was refused for: what happens to every token some day where that is wanted, else always."""
+        kind = type(problem).__name__
+        level = logging.INFO if kind in _EVERYDAY else logging.WARNING
+        self._complaints.complain(f"token {kind}", level, "a token was refused: %s: %.200s", kind, problem)
 
     def _verify_or_refuse(self, token: str) -> Credential:
         try:
@@ -178,6 +218,9 @@ class Authenticator:
         kind, _, token = request.headers.get("Authorization", "").strip().partition(" ")
         if kind and kind.lower() in ("bearer", own_kind.lower()):
             return token.strip()
+        offered = offered_protocols(request.environ)
+        if BEARER in offered:
+            return next(iter(offered[offered.index(BEARER) + 1 :]), "")
         locations = self._locations()
         own_header = str(request.headers.get(config.get("JWT_HEADER_NAME", "Authorization"), "")).strip()
         if "headers" in locations and own_header:
@@ -201,13 +244,25 @@ class Authenticator:
         return [locations] if isinstance(locations, str) else list(locations)
 
 
-def _expiry(claims: dict[str, Any]) -> float | None:
-    """The `exp` claim, which may be a number in a string, no later than the end of the calendar."""
+def _expiry(claims: dict[str, Any], leeway: float | timedelta) -> float | None:
+    """The `exp` claim, which may be a number in a string, and the app's leeway after it; no later than the end of the
+    calendar."""
     if claims.get("exp") is None:
         return None
-    return min(float(claims["exp"]), _END_OF_TIME)
+    seconds = leeway.total_seconds() if isinstance(leeway, timedelta) else leeway
+    return min(float(claims["exp"]) + seconds, _END_OF_TIME)
 
 
 def takes_cookies(app: Flask) -> bool:
     """Whether a browser's cookies may be a credential for `app`'s tokens."""
     return "cookies" in app.config.get("JWT_TOKEN_LOCATION", ())
+
+
+def hint(app: Flask, problem: BaseException) -> str:
+    """What to add to a log line about an app's function that has found nothing in `g`."""
+    if isinstance(problem, AttributeError) and isinstance(problem.obj, app.app_ctx_globals_class):
+        return (
+            f". It reads g.{problem.name}, which is not there: functions of before_request do not run for it, so it "
+            "must find the user itself, in the session, a cookie or a header"
+        )
+    return ""

@@ -14,12 +14,13 @@ from msgspec import Raw
 
 from .application import HandlerRegistry
 from .auth import UserLoader
-from .blueprint import make_blueprint
+from .blueprint import check_place, register_blueprint
 from .domain import wire
+from .domain.callables import with_leading_arguments
 from .domain.channels import Channel, ChannelName, Stats, channel_type
 from .domain.errors import InvalidRequest
 from .domain.events import check_event_name
-from .domain.guards import GuardRegistry, Pattern, with_leading_arguments
+from .domain.guards import GuardRegistry, Pattern
 from .domain.members import Member, User
 from .service import Service
 from .settings import load_settings
@@ -30,6 +31,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 EXTENSION: Final = "presence"
 SERVICE: Final = "presence.service"
+
+_NO_FUNCTION: Final[Any] = None
+"""What a decorator gets that is written with empty parentheses."""
 
 
 class Presence:
@@ -57,8 +61,9 @@ class Presence:
         if EXTENSION in app.extensions:
             raise RuntimeError("a Presence has been initialised with this app already; init_app once is enough")
         settings = load_settings(app.config, self._defaults)
+        check_place(app, settings)
         service = Service(app, settings, self._guards, self._handlers, lambda: self._user_loader)
-        app.register_blueprint(make_blueprint(app, service, lambda: self._stats_guard), url_prefix=settings.url_prefix)
+        register_blueprint(app, service, lambda: self._stats_guard)
         app.extensions[EXTENSION] = self
         app.extensions[SERVICE] = service
 
@@ -91,19 +96,19 @@ class Presence:
 
         return register
 
-    def user_loader(self, function: F) -> F:
+    def user_loader(self, function: F = _NO_FUNCTION) -> F:
         """Register the function that says who a request is from, in place of flask-jwt-extended.
 
         It takes no arguments, runs in a request context made from the upgrade, and returns a `User`, or
         `None` for anonymous. An exception refuses the upgrade with 401.
         """
-        self._user_loader = with_leading_arguments(function, 0, "a user_loader")
+        self._user_loader = with_leading_arguments(_decorated(function, "user_loader"), 0, "a user_loader")
         return function
 
-    def stats_guard(self, function: F) -> F:
+    def stats_guard(self, function: F = _NO_FUNCTION) -> F:
         """Register the function that says with `True` who may see the pages. It takes no arguments and runs
         in the page's request context."""
-        self._stats_guard = with_leading_arguments(function, 0, "a stats_guard")
+        self._stats_guard = with_leading_arguments(_decorated(function, "stats_guard"), 0, "a stats_guard")
         return function
 
     def get_channel(self, name: str) -> Channel | None:
@@ -171,7 +176,12 @@ class Presence:
         self._service().drain()
 
     def test_client(self, user: User | str | None = None, app: Flask | None = None) -> TestClient:
-        """A client without a socket, for tests, as a context manager; `user` is a `User` or an id."""
+        """A client without a socket, for tests, as a context manager; `user` is a `User` or an id.
+
+        `TypeError` for anything else.
+        """
+        if isinstance(user, Flask):
+            raise TypeError("the first argument is the user; write presence.test_client(app=app)")
         if app is None:
             app = _current_app()
         return TestClient(app, self._service(app), user if user is None or isinstance(user, User) else User(user))
@@ -187,6 +197,12 @@ class Presence:
 def _current_app() -> Flask:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
     return app
+
+
+def _decorated(function: F, name: str) -> F:
+    if function is _NO_FUNCTION:
+        raise TypeError(f"write @presence.{name} without parentheses")
+    return function
 
 
 def _encode(value: Any) -> Raw:

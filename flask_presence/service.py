@@ -9,28 +9,31 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from flask import Flask
 
 from .application import FlaskApplication, HandlerRegistry
-from .auth import Authenticator, UserLoader, Visitor, takes_cookies
+from .auth import Authenticator, UserLoader, Visitor
 from .backends import open_backend
 from .complaints import Complaints
-from .domain.errors import ConfigurationError
+from .domain.errors import BackendUnavailable, ConfigurationError
 from .domain.guards import GuardRegistry
+from .gunicorn_worker import find_worker, threads_of
 from .hub.hub import Hub
 from .hub.ports import Policy
-from .origins import ANY
+from .preflight import Preflight
 from .settings import Settings
 from .shutdown import Shutdown
+from .stalls import StallWatch
 from .transport.codec import encode_frame
 from .transport.endpoint import Endpoint, Limits
 from .transport.loops import sleep_beside
 from .transport.takeover import Takeover
 
 TICK: Final = 0.25
+SHUTTING_DOWN: Final = "This server is shutting down"
 
 log = logging.getLogger("flask_presence")
 
@@ -47,7 +50,8 @@ class Service:
         loader: Callable[[], UserLoader | None],
     ) -> None:
         self.settings = settings
-        self.authenticator = Authenticator(app, settings, loader)
+        stalls = StallWatch(lambda: self.hub.current_loop)
+        self.authenticator = Authenticator(app, settings, loader, stalls)
         self.hub = Hub(
             open_backend(
                 settings.backend,
@@ -56,7 +60,7 @@ class Service:
                 lease=settings.lease,
                 grace_abrupt=settings.grace_abrupt,
             ),
-            FlaskApplication(app, self.authenticator, guards, handlers),
+            FlaskApplication(app, self.authenticator, guards, handlers, stalls),
             Policy(
                 enabled=settings.enabled,
                 max_channels=settings.max_channels,
@@ -69,15 +73,13 @@ class Service:
             encode_frame,
         )
         self.complaints = Complaints()
-        self._app = app
-        self._loader = loader
+        self._preflight = Preflight(app, settings, loader)
         self._lock = threading.Lock()
         self._upgrading = 0
         self._endpoint: Endpoint | None = None
         self._shutdown = Shutdown(self)
-        self._complained = False
         self._ticked_at = 0.0
-        problem = self._origin_problem()
+        problem = self._preflight.origin_problem()
         if problem:
             raise ConfigurationError(problem)
 
@@ -89,9 +91,9 @@ class Service:
         """See `Presence.drain`."""
         self._shutdown.drain(0)
 
-    def prepare_to_drain(self) -> None:
-        """Have `draining` become true when this process is told to stop, also where there has been no socket yet."""
-        self._shutdown.prepare()
+    def beside(self, function: Callable[[], object]) -> None:
+        """Call `function`, which may block, beside the event loop; there must be one."""
+        self.hub.loop.spawn(function)
 
     def sleep(self, seconds: float) -> None:
         """Wait, without holding up the event loop."""
@@ -123,25 +125,58 @@ class Service:
         endpoint.loop.run(endpoint.reset_all)
         self.hub.backend.close()
 
-    def obstacle(self, environ: Mapping[str, Any], *, gevent_socket: bool) -> str | None:
+    def obstacle(self, takeover: Takeover) -> str | None:
         """Why no socket can be opened in this process now, as a sentence that says what to change."""
+        return SHUTTING_DOWN if self._shutdown.begun else self._preflight.problem(takeover)
+
+    def socket_obstacle(self, takeover: Takeover) -> str | None:
+        """The same where this server has no socket to give."""
+        return self._preflight.socket_problem(takeover)
+
+    def health(self, takeover: Takeover) -> tuple[str, str]:
+        """How a client would fare that came now, in a word and, unless that is `ok`, a sentence. May wait for the
+        state store."""
         if self._shutdown.begun:
-            return "This server is shutting down"
-        problem = self._origin_problem() or self._backend_problem(environ)
-        if gevent_socket and not problem:
-            problem = self._patch_problem()
-        if problem and not self._complained:
-            self._complained = True
-            log.error("every WebSocket is refused: %s", problem)
-        return problem
+            return "draining", SHUTTING_DOWN
+        problem = self._preflight.problem(takeover)
+        if takeover.served:
+            problem = problem or self._preflight.socket_problem(takeover)
+        if problem:
+            return "refusing", problem
+        if self._taken() >= self._places():
+            return "full", self.full
+        try:
+            self.hub.check()
+        except BackendUnavailable as away:
+            return "unavailable", away.sentence
+        return ("ok", "") if self.settings.enabled else ("disabled", "")
 
     def take_place(self) -> bool:
-        """One of `PRESENCE_MAX_CONNECTIONS`, for a connection to come; `False` where all are taken."""
+        """One of this process's places, for a connection to come; `False` where all are taken."""
         with self._lock:
-            if len(self.hub.sessions) + self._upgrading >= self.settings.max_connections:
+            if self._taken() >= self._places():
                 return False
             self._upgrading += 1
             return True
+
+    @property
+    def full(self) -> str:
+        """What is said where all places are taken."""
+        if self._places() < self.settings.max_connections:
+            return (
+                "All threads of this worker but one hold a connection; give gunicorn more --threads, "
+                "or run it with -k gevent"
+            )
+        return "This server has as many connections as it may have"
+
+    def _taken(self) -> int:
+        return len(self.hub.sessions) + self._upgrading
+
+    def _places(self) -> int:
+        """`PRESENCE_MAX_CONNECTIONS`; where each holds one of a few threads, one fewer than these, as somebody must
+        answer other requests."""
+        threads = threads_of(find_worker())
+        return min(self.settings.max_connections, threads - 1) if threads else self.settings.max_connections
 
     def release_place(self) -> None:
         with self._lock:
@@ -153,8 +188,8 @@ class Service:
 
     def open(self, takeover: Takeover, visitor: Visitor) -> Callable[[], None]:
         """Greet `visitor` on the socket taken over; gives what the view must call before it returns."""
-        self._shutdown.prepare()
         endpoint = self._endpoint_for(takeover)
+        self._shutdown.prepare()
         session = self.hub.session(visitor.user, visitor.credential)
         connection, wait = takeover.open(endpoint, session)
 
@@ -188,37 +223,3 @@ class Service:
         self.hub.instruments.lagged(now, max(0.0, moment - self._ticked_at - TICK))
         self._ticked_at = moment
         self.hub.tick(now)
-
-    def _origin_problem(self) -> str | None:
-        if ANY not in self.settings.allowed_origins:
-            return None
-        if self._loader() is not None or takes_cookies(self._app):
-            return (
-                "PRESENCE_ALLOWED_ORIGINS has '*' while credentials may come from cookies, so any page could act as "
-                "its visitors: list the origins, or take tokens from headers only (JWT_TOKEN_LOCATION) and have no "
-                "user_loader"
-            )
-        return None
-
-    def _patch_problem(self) -> str | None:
-        if self.settings.in_memory:
-            return None
-        from gevent.monkey import is_module_patched
-
-        if is_module_patched("socket"):
-            return None
-        return (
-            "PRESENCE_BACKEND is not 'memory://', and gevent serves the sockets without having patched the standard "
-            "library, so every question to the state store would hold up everybody: run gunicorn -k gevent, or call "
-            "gevent.monkey.patch_all() before anything else is imported"
-        )
-
-    def _backend_problem(self, environ: Mapping[str, Any]) -> str | None:
-        if self.settings.isolated_workers or not self.settings.in_memory:
-            return None
-        if environ.get("wsgi.multiprocess"):
-            return (
-                "PRESENCE_BACKEND is 'memory://' and there are several workers, which would not know of each other's "
-                "members: run one worker, or set PRESENCE_ISOLATED_WORKERS = True if that is meant"
-            )
-        return None

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from .domain.errors import ConfigurationError
-from .origins import parse_allowed
+from .origins import check_allowed
 
 PREFIX: Final = "PRESENCE_"
+MEMORY: Final = "memory://"
 _REDIS_PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
@@ -24,7 +25,9 @@ class Settings:
 
     enabled: bool = True
     url_prefix: str = "/presence"
-    backend: str = "memory://"
+    subdomain: str | None = None
+    host: str | None = None
+    backend: str = field(default="memory://", repr=False)
     auth_required: bool = False
     token_in_query: bool = True
     allowed_origins: tuple[str, ...] = ()
@@ -48,7 +51,7 @@ class Settings:
     @property
     def in_memory(self) -> bool:
         """Whether the state is in the memory of each process."""
-        return self.backend.startswith("memory:")
+        return self.backend == MEMORY
 
 
 def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
@@ -58,7 +61,7 @@ def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Set
     """
     given = {key.upper(): value for key, value in defaults.items()}
     given.update((key.removeprefix(PREFIX), config[key]) for key in config if key.startswith(PREFIX))
-    known = {field.name.upper() for field in fields(Settings)}
+    known = {one.name.upper() for one in fields(Settings)}
     unknown = sorted(set(given) - known)
     if unknown:
         raise ConfigurationError(
@@ -118,9 +121,19 @@ def _prefix(key: str, value: Any) -> str:
     return value
 
 
-def _text(key: str, value: Any) -> str:
+def _backend(key: str, value: Any) -> str:
+    """The scheme in lower case. What is wrong is not repeated in any error, as there may be a password in it."""
     if not isinstance(value, str) or not value:
-        raise _bad(key, "a string that is not empty", value)
+        kind = type(value).__name__
+        raise ConfigurationError(f"{key} must be a URL like 'memory://' or 'redis://localhost:6379/0', not a {kind}")
+    scheme, mark, rest = value.partition("://")
+    scheme = scheme.lower()
+    return MEMORY if scheme == "memory" and not rest else scheme + mark + rest
+
+
+def _place(key: str, value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[^\s/]+", value)):
+        raise _bad(key, "a host's name or a part of it, like 'live' or '<tenant>', or None", value)
     return value
 
 
@@ -147,7 +160,7 @@ def _origins(key: str, value: Any) -> tuple[str, ...]:
         raise _bad(key, "a list of origins like 'https://example.com' or 'https://*.example.com', or '*'", value)
     for origin in values:
         try:
-            parse_allowed(origin)
+            check_allowed(origin)
         except ValueError as problem:
             raise ConfigurationError(f"{key}: {problem}") from None
     return tuple(values)
@@ -156,7 +169,9 @@ def _origins(key: str, value: Any) -> tuple[str, ...]:
 _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "enabled": _flag,
     "url_prefix": _path,
-    "backend": _text,
+    "subdomain": _place,
+    "host": _place,
+    "backend": _backend,
     "auth_required": _flag,
     "token_in_query": _flag,
     "allowed_origins": _origins,

@@ -11,17 +11,20 @@ import atexit
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from .gunicorn_worker import find_worker
+
 if TYPE_CHECKING:
     from .service import Service
 
+LOOK_EVERY: Final = 0.1
+"""Seconds between two looks whether gunicorn has told its worker to end."""
 LISTENER_CLOSES: Final = 1.2
-"""Seconds after SIGTERM within which a gunicorn worker has closed its listener."""
+"""Seconds within which a gunicorn worker that is to end has closed its listener."""
 CLIENTS_PER_SECOND: Final = 100
 PATIENCE: Final = 2.0
 """Seconds that peers have to answer the goodbye, and handlers to finish."""
@@ -30,38 +33,48 @@ log = logging.getLogger("flask_presence")
 
 
 class Shutdown:
-    """How one app's connections in this process end. `begun` once they are about to."""
+    """How one app's connections in this process end."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._worker: Any = None
+        self._looked_in: int | None = None
         self._prepared_in: int | None = None
         self._lock = threading.Lock()
         self._started = False
         self._done = False
         self._in_a_hurry = False
-        self.begun = False
+        self._begun = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether the connections are about to end."""
+        if self._looked_in != os.getpid():
+            self._looked_in, self._worker = os.getpid(), find_worker()
+        return self._begun or (self._worker is not None and not self._worker.alive)
 
     def prepare(self) -> None:
-        """At the first socket of a process, after any fork: be told when the process ends.
+        """At the first socket of a process, after any fork: see to it that its end is not missed.
 
-        Only a gunicorn worker is held for it; its signal handlers are called as before.
+        gunicorn says so in the worker's `alive`, also where signals cannot be chained (in threads) and where there is
+        none (`--max-requests`, `--reload`); elsewhere the exit of the interpreter says it.
         """
         if self._prepared_in == os.getpid():
             return
         self._prepared_in = os.getpid()
-        if not _is_gunicorn_worker():
-            return
         atexit.register(self._at_exit)
+        if self.begun or self._worker is None:
+            return
         try:
-            self._chain(signal.SIGTERM, self._on_term)
             self._chain(signal.SIGQUIT, self._on_quit)
             self._chain(signal.SIGINT, self._on_quit)
         except ValueError:
-            log.debug("this worker serves in threads, where signals cannot be chained: goodbyes are said at exit only")
+            log.debug("this worker serves in threads, so a quick stop takes as long as any other")
+        self._service.beside(self._wait_for_the_end)
 
     def drain(self, delay: float) -> None:
         """After `delay` seconds say goodbye; blocks until done, whoever began it."""
-        self.begun = True
+        self._begun = True
         service = self._service
         with self._lock:
             first, self._started = not self._started, True
@@ -70,13 +83,20 @@ class Shutdown:
                 service.sleep(0.02)
             return
         try:
-            if delay:
+            if not self._in_a_hurry:
                 service.sleep(delay)
             count = len(service.hub.sessions)
             spread = 0.0 if self._in_a_hurry else min(service.settings.drain, count / CLIENTS_PER_SECOND)
             service.goodbye(spread, PATIENCE)
         finally:
             self._done = True
+
+    def _wait_for_the_end(self) -> None:
+        pid = os.getpid()
+        while not self.begun:
+            self._service.sleep(LOOK_EVERY)
+        if os.getpid() == pid:
+            self.drain(LISTENER_CLOSES)
 
     def _chain(self, number: signal.Signals, ours: Callable[[], None]) -> None:
         previous = signal.getsignal(number)
@@ -90,19 +110,10 @@ class Shutdown:
         if callable(previous):
             signal.signal(number, handler)
 
-    def _on_term(self) -> None:
-        self.begun = True
-        loop = self._service.hub.current_loop
-        if loop is not None:
-            loop.spawn(self.drain, LISTENER_CLOSES)
-
     def _on_quit(self) -> None:
-        self.begun = self._in_a_hurry = True
+        self._begun = self._in_a_hurry = True
 
     def _at_exit(self) -> None:
         if self._prepared_in == os.getpid():
+            self._in_a_hurry |= self._worker is None
             self.drain(0)
-
-
-def _is_gunicorn_worker() -> bool:
-    return "gunicorn.workers.base" in sys.modules and "gunicorn.arbiter" in sys.modules

@@ -114,16 +114,17 @@ class TestClient:
         self._service = service
         self._user = user
         self._wire = _Wire()
+        self._inner: tuple[InlineLoop, Session] | None = None
         self.client_id = ""
 
     def __enter__(self) -> TestClient:
         hub = self._service.hub
-        self._loop = _inline_loop(self._service)
+        loop = _inline_loop(self._service)
         credential = self._credential()
-        self._session = hub.session(credential.user if credential else self._user, credential)
-        self._wire.session = self._session
-        hub.connected(self._session, self._wire)
-        self._loop.settle()
+        session = self._wire.session = hub.session(credential.user if credential else self._user, credential)
+        self._inner = loop, session
+        hub.connected(session, self._wire)
+        loop.settle()
         self.client_id = self._wire.answers.popleft()["clientId"]
         return self
 
@@ -134,6 +135,22 @@ class TestClient:
         self._loop.settle()
         if not self._service.hub.sessions:
             self._service.hub.backend.close()
+
+    @property
+    def _loop(self) -> InlineLoop:
+        return self._opened[0]
+
+    @property
+    def _session(self) -> Session:
+        return self._opened[1]
+
+    @property
+    def _opened(self) -> tuple[InlineLoop, Session]:
+        if self._inner is None:
+            raise PresenceTestError(
+                "this test client is not connected: use it in a with statement, 'with presence.test_client(…) as ann:'"
+            )
+        return self._inner
 
     @property
     def received(self) -> list[Any]:

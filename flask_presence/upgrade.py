@@ -7,7 +7,7 @@ sentence; behind gevent-websocket, which has answered 101 already, it is a close
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flask import Request, Response, current_app, request
 
@@ -16,16 +16,18 @@ from .domain.errors import CredentialRejected
 from .origins import is_allowed
 from .responses import error_response
 from .transport.codec import encode_close
-from .transport.takeover import VERSION, BadHandshake, Takeover, check_handshake
+from .transport.takeover import VERSION, BadHandshake, Takeover, allows_hop_by_hop, check_handshake
 
 if TYPE_CHECKING:
     from .service import Service
 
 ENVIRON_KEY: Final = "flask_presence.upgrade"
 RETRY_AFTER: Final = 5
-NO_SOCKET: Final = (
-    "This server shows its sockets to nobody; run the app with gunicorn -k gevent, gevent.pywsgi, "
-    "gunicorn --threads or flask run"
+
+PROXY_DROPS_UPGRADE: Final = (
+    "This request wants to be a WebSocket, but its headers Upgrade and Connection are missing: a proxy in front of "
+    "this server has dropped them. In nginx, the location needs 'proxy_http_version 1.1', 'proxy_set_header Upgrade "
+    "$http_upgrade' and 'proxy_set_header Connection \"upgrade\"'"
 )
 
 _CLOSE_CODES: Final = {401: 4401, 403: 1008, 503: 1013}
@@ -47,7 +49,8 @@ class Upgrade:
     def __init__(self, service: Service, http: Request) -> None:
         self._service = service
         self._request = http
-        self._takeover: Takeover | None = None
+        self._takeover = Takeover(http.environ)
+        self._takeover.empty_body()
         self._visitor = Visitor(None)
         self._placed = False
 
@@ -56,24 +59,27 @@ class Upgrade:
 
         Behind gevent-websocket there is nothing to go on with: then the connection is open afterwards.
         """
-        self._takeover = Takeover(self._request.environ)
         try:
             self._check()
         except Refused as refusal:
             return self._refuse(refusal)
         if self._takeover.already_open:
             self.complete()
-            return Response()
+            return _switched()
         self._takeover.prepare_handshake()
         return None
 
     def complete(self) -> None:
         """After the handshake: hand the socket over. Returns at once, or where the socket is only lent,
         when it is done with."""
-        assert self._takeover is not None
         wait = self._service.open(self._takeover, self._visitor)
         self.release()
         wait()
+
+    def response(self, response: Response) -> Response:
+        """What middleware and `after_request` functions should see in place of flask-sock's `response`, which would end
+        the request by an exception. Where the socket has been taken over, servers find that it cannot be sent."""
+        return _switched() if self._takeover.opened else response
 
     def release(self) -> None:
         """Give the place back, if it is still held."""
@@ -82,8 +88,7 @@ class Upgrade:
             self._service.release_place()
 
     def _check(self) -> None:
-        assert self._takeover is not None
-        obstacle = self._service.obstacle(self._request.environ, gevent_socket=self._takeover.on_gevent)
+        obstacle = self._service.obstacle(self._takeover)
         if obstacle:
             raise Refused(503, "SERVICE_UNAVAILABLE", obstacle)
         if not self._takeover.already_open:
@@ -93,12 +98,13 @@ class Upgrade:
                 code = "UPGRADE_REQUIRED" if problem.status == 426 else "BAD_REQUEST"
                 raise Refused(problem.status, code, problem.message) from None
         if not self._service.take_place():
-            raise Refused(503, "SERVICE_UNAVAILABLE", "This server has as many connections as it may have")
+            raise Refused(503, "SERVICE_UNAVAILABLE", self._service.full)
         self._placed = True
         self._check_origin()
         self._authenticate()
-        if not self._takeover.possible:
-            raise Refused(503, "SERVICE_UNAVAILABLE", NO_SOCKET)
+        obstacle = self._service.socket_obstacle(self._takeover)
+        if obstacle:
+            raise Refused(503, "SERVICE_UNAVAILABLE", obstacle)
 
     def _check_origin(self) -> None:
         origin = self._request.headers.get("Origin")
@@ -128,18 +134,22 @@ class Upgrade:
             raise Refused(403, "FORBIDDEN", "A cookie is no credential without an Origin header")
 
     def _refuse(self, refusal: Refused) -> Response:
-        assert self._takeover is not None
         self._service.hub.meter.refuse(refusal.status)
         if refusal.status != 503:  # then nothing stands in the way of the process itself
             self._service.begin(self._takeover)
         if self._takeover.already_open:
             code = _CLOSE_CODES.get(refusal.status, 1008)
             self._takeover.refuse(encode_close(code, refusal.message))
-            return Response()
-        return _refusal(refusal)
+            return _switched()
+        return _refusal(refusal, self._request.environ)
 
 
-def _refusal(refusal: Refused) -> Response:
+def _switched() -> Response:
+    """101, as it has been sent by somebody else."""
+    return Response(status=101)
+
+
+def _refusal(refusal: Refused, environ: dict[str, Any]) -> Response:
     response = error_response(refusal.status, refusal.code, refusal.message)
     if refusal.status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER)
@@ -147,7 +157,20 @@ def _refusal(refusal: Refused) -> Response:
         response.headers["Sec-WebSocket-Version"] = VERSION
     if refusal.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
-    response.headers["Connection"] = "close"
+    if allows_hop_by_hop(environ):
+        response.headers["Connection"] = "close"  # what follows on this connection would be no HTTP
+    return response
+
+
+def upgrade_required(service: Service, http: Request) -> Response:
+    """426, for who asks for the socket without an upgrade; where a WebSocket was meant, with what became of it."""
+    message = "This is a WebSocket; open it with one"
+    if "Sec-WebSocket-Key" in http.headers:
+        message = PROXY_DROPS_UPGRADE
+        service.complaints.complain("upgrade", logging.WARNING, "refused a WebSocket: %s", message)
+    response = error_response(426, "UPGRADE_REQUIRED", message)
+    if allows_hop_by_hop(http.environ):
+        response.headers["Upgrade"] = "websocket"
     return response
 
 

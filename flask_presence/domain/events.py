@@ -113,7 +113,9 @@ MEMBER_EVENTS: Final = {"joined": MemberJoined, "updated": MemberUpdated, "left"
 
 
 def check_event_name(name: str) -> None:
-    """`ValueError` for an event that does not exist."""
+    """`ValueError` for an event that does not exist, `TypeError` for a function in the place of its name."""
+    if callable(name):
+        raise TypeError("a handler needs the name of an event: write @presence.on('member.joined'), not @presence.on")
     if name not in EVENT_NAMES:
         raise ValueError(f"{name!r} is no event; expected one of {', '.join(EVENT_NAMES)}")
 

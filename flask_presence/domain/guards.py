@@ -5,12 +5,12 @@ Law: everything that is not a plain yes is a no.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .callables import discard_coroutine, with_leading_arguments
 from .channels import MAX_NAME_LENGTH, ChannelName
 from .meter import GuardOutcome
 from .text import sendable
@@ -58,9 +58,8 @@ def read_verdict(answer: Any) -> Verdict:
         if not authorized:
             return Verdict(False, told)
         return Verdict(False, told, f"'authorized' must be True or False, not {authorized!r:.200}")
-    if inspect.iscoroutine(answer):
-        answer.close()
-        return Verdict(False, None, "it is a coroutine function; a guard is a plain function")
+    if discard_coroutine(answer):
+        return Verdict(False, None, "it gave a coroutine, which nobody awaits; a guard is an ordinary function")
     if not answer:
         return Verdict(False)
     return Verdict(False, None, f"a guard returns True, False or deny(reason), not {answer!r:.200}")
@@ -75,6 +74,8 @@ class Pattern:
     __slots__ = ("_parts", "rank", "text")
 
     def __init__(self, text: str) -> None:
+        if callable(text):
+            raise TypeError("a guard needs a pattern: write @presence.guard('room-*'), not @presence.guard")
         if not isinstance(text, str) or not text:
             raise ValueError(f"a guard's pattern is a string that is not empty, not {text!r}")
         if _BAD_PATTERN.search(text):
@@ -125,24 +126,3 @@ class GuardRegistry:
             if (best is None or pattern.rank > best[0].rank) and (pattern.matches(topic) or pattern.matches(full)):
                 best = candidate
         return best and best[1]
-
-
-def with_leading_arguments(function: Guard, most: int, what: str) -> Guard:
-    """`function`, callable with `most` arguments even where it takes only the first few of them."""
-    if not callable(function):
-        raise TypeError(f"{what} must be a function, not {function!r}")
-    parameters = inspect.signature(function).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = [p for p in positional if p.default is p.empty]
-    keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    if len(needed) > most or keyword_only:
-        raise TypeError(f"{what} takes up to {most} positional arguments; {function!r} needs others")
-    if len(positional) >= most or any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return function
-
-    def call(*arguments: Any) -> Any:
-        return function(*arguments[: len(positional)])
-
-    call.__qualname__ = getattr(function, "__qualname__", repr(function))
-    call.__module__ = getattr(function, "__module__", call.__module__)
-    return call

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -32,7 +33,7 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 class User:
     """Who a connection belongs to.
 
-    `claims` are those of the token, or what a `user_loader` gave; read-only. An `id` that is an `int`, as
+    `claims` are those of the token, or what a `user_loader` gave; read-only. An `id` that is an `int` or a `UUID`, as
     databases give them, becomes a string; `TypeError` for anything else, and for an empty one. `name`, `email` and
     `avatar` are strings or `None`; `TypeError` for anything else.
     """
@@ -44,10 +45,12 @@ class User:
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.id, int) and not isinstance(self.id, bool):
+        if isinstance(self.id, (int, UUID)) and not isinstance(self.id, bool):
             object.__setattr__(self, "id", str(self.id))
         if not isinstance(self.id, str) or not self.id:
-            raise TypeError(f"User.id must be a string that is not empty, not {self.id!r}")
+            raise TypeError(
+                f"User.id must be a string that is not empty, or an int or UUID, not {self.id!r}; try str()"
+            )
         for name in ("id", "name", "email", "avatar"):
             text = getattr(self, name)
             if isinstance(text, str):

@@ -19,6 +19,7 @@ from ..domain.errors import BackendUnavailable, InvalidRequest
 from ..hub.hub import Hub
 from ..responses import error_response, harden, json_response
 from ..service import Service
+from ..transport.takeover import Takeover
 from .admission import Admission, StatsGuard
 from .glances import Glances
 from .metrics import metrics_text
@@ -176,13 +177,9 @@ def _add_for_machines(blueprint: Blueprint, service: Service) -> None:
 
     @blueprint.get("/health")
     def health() -> Response:
-        if service.draining:
-            return json_response({"status": "draining"}, 503)
-        try:
-            hub.check()
-        except BackendUnavailable:
-            return json_response({"status": "unavailable"}, 503)
-        return json_response({"status": "ok"})
+        status, sentence = service.health(Takeover(request.environ))
+        shape = {"status": status, "message": sentence} if sentence else {"status": status}
+        return json_response(shape, 503 if sentence else 200)
 
 
 def _add_errors(blueprint: Blueprint) -> None:

@@ -48,7 +48,6 @@ class Streams:
                 raise TooManyStreams(f"{most} are watching already")
             self._open += 1
         try:
-            self._service.prepare_to_drain()
             changes = change_shapes(self._service.hub.backend.watch(name))
             next(changes)  # raises here where the state store is away, and nothing is missed from here on
         except BaseException:

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import logging
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Callable, MutableMapping
+from functools import cache
 from typing import Any, Final
 
 from .connection import Connection, Handler
@@ -31,6 +34,8 @@ Environ = MutableMapping[str, Any]
 log = logging.getLogger("flask_presence")
 
 VERSION: Final = "13"
+BEARER: Final = "bearer"
+"""The subprotocol behind which a client may offer its token; the only one that is ever selected."""
 
 
 class BadHandshake(Exception):
@@ -50,6 +55,8 @@ def check_handshake(environ: Environ) -> None:
         raise BadHandshake(400, "A WebSocket handshake needs HTTP/1.1")
     if "upgrade" not in (token.strip().lower() for token in environ.get("HTTP_CONNECTION", "").split(",")):
         raise BadHandshake(400, "The Connection header must have the token 'Upgrade'")
+    if environ.get("CONTENT_LENGTH", "").strip() not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+        raise BadHandshake(400, "A WebSocket handshake has no body")
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip() != VERSION:
         raise BadHandshake(426, f"Sec-WebSocket-Version must be {VERSION}")
     if not environ.get("HTTP_HOST"):
@@ -62,11 +69,21 @@ def check_handshake(environ: Environ) -> None:
         raise BadHandshake(400, "Sec-WebSocket-Key must be 16 bytes in base64")
 
 
+def offered_protocols(environ: Environ) -> list[str]:
+    """The subprotocols that a client offers, in its order."""
+    return [name.strip() for name in environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",") if name.strip()]
+
+
+def allows_hop_by_hop(environ: Environ) -> bool:
+    """Whether the server lets an application set `Connection` and `Upgrade`, which PEP 3333 keeps for servers."""
+    return any(key in environ for key in _SOCKET_KEYS) or _is_pywsgi(environ)
+
+
 class Takeover:
     """A request's socket, before and after the handshake.
 
     `already_open` is whether gevent-websocket has answered 101 before the application was asked; `possible`
-    whether the server shows its socket in the environ at all.
+    whether the server shows its socket in the environ at all. `opened`: nobody else may use the socket any more.
     """
 
     def __init__(self, environ: Environ) -> None:
@@ -77,6 +94,26 @@ class Takeover:
         sock: Any = _find_socket(environ) if self._websocket is None else self._websocket.handler.socket
         self._sock: Any = sock
         self.possible = sock is not None
+        self.opened = False
+
+    @property
+    def served(self) -> bool:
+        """Whether the request came through a server: test clients make theirs up, and say of no software."""
+        return "SERVER_SOFTWARE" in self._environ or "uwsgi.version" in self._environ
+
+    @property
+    def from_gunicorn(self) -> bool:
+        return "gunicorn.socket" in self._environ
+
+    @property
+    def multithread(self) -> bool:
+        """Whether the server works on other requests meanwhile, in this process."""
+        return bool(self._environ.get("wsgi.multithread"))
+
+    @property
+    def multiprocess(self) -> bool:
+        """Whether other processes serve this application too."""
+        return bool(self._environ.get("wsgi.multiprocess"))
 
     @property
     def on_gevent(self) -> bool:
@@ -87,12 +124,18 @@ class Takeover:
         """An event loop of the kind that drives this server's sockets."""
         return GeventLoop() if self.on_gevent else ThreadLoop()
 
+    def empty_body(self) -> None:
+        """Have whoever reads the request's body find none: for an upgrade, pywsgi shows the socket in its place."""
+        self._environ["wsgi.input"] = io.BytesIO()
+
     def prepare_handshake(self) -> None:
         """Let flask-sock see a socket that passes the handshake through, then reports end-of-file, and
-        no extension that it could agree to."""
+        no extension and no subprotocol that it could agree to."""
         self._environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
-        self._stand_in = _HandshakeSocket(self._sock)
-        for key in ("werkzeug.socket", "gunicorn.socket"):
+        selected = BEARER if BEARER in offered_protocols(self._environ) else None
+        self._environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)
+        self._stand_in = _HandshakeSocket(self._sock, selected)
+        for key in _SOCKET_KEYS:
             if key in self._environ:
                 self._environ[key] = self._stand_in
                 return
@@ -109,6 +152,7 @@ class Takeover:
             sock, gone = _detach(self._sock), None
         else:
             sock, gone = self._sock, _new_event(endpoint.loop)
+        self.opened = True
         sock.setblocking(False)
         _set_options(sock)
         connection = endpoint.loop.run(lambda: Connection(endpoint, sock, handler, gone.set if gone else None))
@@ -128,11 +172,18 @@ class Takeover:
         return self.on_gevent and not isinstance(self._sock, ssl.SSLSocket) and "werkzeug.socket" not in self._environ
 
 
+_SOCKET_KEYS: Final = ("werkzeug.socket", "gunicorn.socket")
+
+
+def _is_pywsgi(environ: Environ) -> bool:
+    return str(environ.get("SERVER_SOFTWARE", "")).startswith("gevent")
+
+
 def _find_socket(environ: Environ) -> Any:
-    for key in ("werkzeug.socket", "gunicorn.socket"):
+    for key in _SOCKET_KEYS:
         if key in environ:
             return environ[key]
-    if str(environ.get("SERVER_SOFTWARE", "")).startswith("gevent"):
+    if _is_pywsgi(environ):
         stream = environ["wsgi.input"]  # for an upgrade the buffered reader itself, else a wrapper of it
         return getattr(getattr(getattr(stream, "rfile", stream), "raw", None), "_sock", None)
     return None
@@ -141,13 +192,24 @@ def _find_socket(environ: Environ) -> Any:
 def _detach(sock: Any) -> socket.socket:
     """The file descriptor of a gevent socket, in a plain socket that gevent knows nothing of.
 
-    Never `dup`: the old number would stay in libev's epoll set, which is then built anew at every event.
+    Never `dup`: the old number would stay in libev's epoll set, which is then built anew at every event. What the
+    server then writes to `sock`, believing that there is a response to send, fails as if the client had gone: servers
+    take that without a word.
     """
     from gevent.monkey import get_original
 
     family, kind, protocol = sock.family, sock.type, sock.proto
     plain: socket.socket = get_original("socket", "socket")(family, kind, protocol, sock.detach())
+    type(sock).__init__(sock, socket.AF_UNIX, socket.SOCK_STREAM, 0, os.dup(_dead_end().fileno()))
     return plain
+
+
+@cache
+def _dead_end() -> socket.socket:
+    """A socket whose peer is gone."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return ours
 
 
 def _new_event(loop: EventLoop) -> Any:
@@ -168,15 +230,20 @@ def _set_options(sock: socket.socket) -> None:
 
 
 class _HandshakeSocket:
-    """What flask-sock sees of the socket: it may write the handshake, then reads end-of-file."""
+    """What flask-sock sees of the socket: it may write the handshake, then reads end-of-file. The handshake has the
+    `selected` subprotocol, which the library is not asked for, as its options are for all routes of the app."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Any, selected: str | None) -> None:
         self._sock = sock
+        self._selected = selected
 
     def send(self, data: bytes) -> int:
         if self._sock is not None:
+            head = data
+            if self._selected is not None:
+                head = data.replace(b"\r\n\r\n", f"\r\nSec-WebSocket-Protocol: {self._selected}\r\n\r\n".encode(), 1)
             try:
-                self._sock.sendall(data)
+                self._sock.sendall(head)
             except OSError:
                 log.debug("a client was gone before the handshake was")
         return len(data)

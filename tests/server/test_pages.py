@@ -206,8 +206,11 @@ def fail() -> bool:
     raise RuntimeError("secret of the guard")
 
 
-async def coroutine() -> bool:
-    return True
+def coroutine() -> Any:
+    async def answer() -> bool:
+        return True
+
+    return answer()
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,11 @@ def add_guards(presence: Presence) -> None:
         raise RuntimeError("secret of the guard")
 
     @presence.guard("coroutine-*")
-    async def coroutine(_user: User) -> bool:
-        return True
+    def coroutine(_user: User) -> Any:
+        async def answer() -> bool:
+            return True
+
+        return answer()
 
     @presence.guard("slow-*")
     def slow(_user: User, _channel: ChannelName, user_info: dict[str, Any]) -> bool:
