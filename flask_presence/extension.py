@@ -22,6 +22,7 @@ from .domain.errors import InvalidRequest
 from .domain.events import check_event_name
 from .domain.guards import GuardRegistry, Pattern
 from .domain.members import Member, User
+from .hub.hub import Hub
 from .service import Service
 from .settings import load_settings
 from .stats.admission import StatsGuard
@@ -113,7 +114,7 @@ class Presence:
 
     def get_channel(self, name: str) -> Channel | None:
         """The channel, with its members if it is a presence channel; `None` where nobody is in it."""
-        return self._service().hub.channel(name)
+        return self._hub.channel(name)
 
     def list_channels(self, type: str | None = None, prefix: str | None = None) -> list[Channel]:
         """The channels that somebody is in, oldest first, without their members.
@@ -121,11 +122,11 @@ class Presence:
         Only those of `type` (`"public"`, `"private"`, `"presence"`; `ValueError` for another) and with
         names that begin with `prefix`.
         """
-        return self._service().hub.channels(None if type is None else channel_type(type), prefix)
+        return self._hub.channels(None if type is None else channel_type(type), prefix)
 
     def get_channel_members(self, name: str) -> list[Member]:
         """The members in order of joining; `[]` for an unknown, public or private channel."""
-        return self._service().hub.members(name)
+        return self._hub.members(name)
 
     def broadcast_to_channel(self, name: str, message: Any, exclude: str | None = None) -> int:
         """Send `message`, an object, as it is to every connection in the channel but the one with the client
@@ -133,18 +134,18 @@ class Presence:
 
         Encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
         """
-        service = self._service()
+        hub = self._hub
         payload = _encode(message)
         if not bytes(payload).lstrip().startswith(b"{"):
             raise TypeError(f"a broadcast is a JSON object, such as a dict, not {type(message).__name__}")
-        return service.hub.publish(_checked(name), bytes(payload), exclude)
+        return hub.publish(_checked(name), bytes(payload), exclude)
 
     def publish(self, name: str, event: str, data: Any) -> int:
         """Send a `channel:message` from the server to every connection in the channel; their number.
 
         `data` is encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
         """
-        hub = self._service().hub
+        hub = self._hub
         if not isinstance(event, str):
             raise TypeError(f"event must be a string, not {event!r}")
         _encode(event)
@@ -153,7 +154,7 @@ class Presence:
 
     def get_channel_stats(self) -> Stats:
         """Counts of channels, members and connections."""
-        return self._service().hub.stats()
+        return self._hub.stats()
 
     def disconnect(self, user_id: str | None = None, client_id: str | None = None, reason: str = "") -> int:
         """Close the connections of a user, or the one with a client id, with the code 4403; how many.
@@ -165,7 +166,7 @@ class Presence:
             raise ValueError("disconnect whom? give user_id or client_id")
         if not isinstance(reason, str):
             raise TypeError(f"reason must be a string, not {reason!r}")
-        return self._service().hub.disconnect(None if user_id is None else str(user_id), client_id, reason)
+        return self._hub.disconnect(None if user_id is None else str(user_id), client_id, reason)
 
     def drain(self) -> None:
         """Say goodbye (1001) to every connection of this process, over at most `PRESENCE_DRAIN` seconds, and
@@ -185,6 +186,12 @@ class Presence:
         if app is None:
             app = _current_app()
         return TestClient(app, self._service(app), user if user is None or isinstance(user, User) else User(user))
+
+    @property
+    def _hub(self) -> Hub:
+        service = self._service()
+        service.warn_if_alone()
+        return service.hub
 
     def _service(self, app: Flask | None = None) -> Service:
         app = app or _current_app()

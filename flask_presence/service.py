@@ -6,13 +6,16 @@ Law: nothing is started before somebody wants a socket of a process, so an app m
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from flask import Flask
+from flask import Flask, has_request_context
 
 from .application import FlaskApplication, HandlerRegistry
 from .auth import Authenticator, UserLoader, Visitor
@@ -36,6 +39,17 @@ TICK: Final = 0.25
 SHUTTING_DOWN: Final = "This server is shutting down"
 
 log = logging.getLogger("flask_presence")
+
+_with_sockets: weakref.WeakSet[Service] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for service in list(_with_sockets):
+        service.forked()
+    _with_sockets.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Service:
@@ -90,6 +104,17 @@ class Service:
     def drain(self) -> None:
         """See `Presence.drain`."""
         self._shutdown.drain(0)
+
+    def warn_if_alone(self) -> None:
+        """Say so if what this process asks and says can reach nobody: a script, a task queue, a shell with `memory://`."""
+        if self.settings.in_memory and self.hub.current_loop is None and not has_request_context():
+            self.complaints.complain(
+                "alone",
+                logging.WARNING,
+                "this process has no WebSockets, and with PRESENCE_BACKEND = 'memory://' it knows of no "
+                "other's: what it publishes reaches nobody, and it sees no channels. Where another process serves them, set "
+                "PRESENCE_BACKEND to a Redis that both use",
+            )
 
     def beside(self, function: Callable[[], object]) -> None:
         """Call `function`, which may block, beside the event loop; there must be one."""
@@ -200,6 +225,16 @@ class Service:
         endpoint.loop.run(begin)
         return wait
 
+    def forked(self) -> None:
+        """This process is a child of the one that has the sockets; it has none, and leaves its parent's alone."""
+        self._lock = threading.Lock()
+        self._upgrading = 0
+        self._shutdown = Shutdown(self)
+        endpoint, self._endpoint = self._endpoint, None
+        self.hub.forked()
+        if endpoint is not None:
+            endpoint.forked()
+
     def _endpoint_for(self, takeover: Takeover) -> Endpoint:
         with self._lock:
             if self._endpoint is None:
@@ -213,12 +248,15 @@ class Service:
                 loop = takeover.new_loop()
                 endpoint = loop.run(lambda: Endpoint(loop, limits, self.hub.meter))
                 self._ticked_at = time.monotonic()
-                loop.run(lambda: loop.every(TICK, self._tick))
+                loop.run(lambda: loop.every(TICK, partial(self._tick, endpoint)))
                 self.hub.run_on(loop, endpoint)
                 self._endpoint = endpoint
+                _with_sockets.add(self)
             return self._endpoint
 
-    def _tick(self) -> None:
+    def _tick(self, endpoint: Endpoint) -> None:
+        if endpoint is not self._endpoint:
+            return  # that was before a fork
         moment, now = time.monotonic(), time.time()
         self.hub.instruments.lagged(now, max(0.0, moment - self._ticked_at - TICK))
         self._ticked_at = moment

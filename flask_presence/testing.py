@@ -40,6 +40,9 @@ class InlineLoop:
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         self._waiting.append(lambda: function(*arguments))
 
+    def soon(self, callback: Callable[[], object]) -> None:
+        self.spawn(callback)
+
     def sleep(self, seconds: float) -> None:
         """There is nobody to wait for but what has been spawned."""
         if seconds:

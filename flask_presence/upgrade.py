@@ -141,7 +141,11 @@ class Upgrade:
             code = _CLOSE_CODES.get(refusal.status, 1008)
             self._takeover.refuse(encode_close(code, refusal.message))
             return _switched()
-        return _refusal(refusal, self._request.environ)
+        response = _refusal(refusal, self._request.environ)
+        if self._takeover.answers_as_http_1_0:
+            headers = "".join(f"\r\n{name}: {value}" for name, value in response.headers)
+            self._takeover.send_response(response.status + headers, response.get_data())
+        return response
 
 
 def _switched() -> Response:

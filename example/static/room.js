@@ -13,6 +13,7 @@ $('login').onsubmit = (event) => {
   const login = new FormData(event.target, event.submitter);
   me = login.get('user');
   presence = new Presence(document.body.dataset.socket, {
+    auth: 'protocol', // the token stands in no URL, and so in no log
     // Asked for every connection, and again before the token expires.
     token: async () => {
       const response = await fetch(event.target.action, { method: 'POST', body: login });
@@ -31,9 +32,11 @@ function enter(name) {
   for (const button of $('rooms').querySelectorAll('button')) {
     button.ariaCurrent = button.value === name ? 'true' : null;
   }
-  $('title').textContent = document.title = `Room: ${name}`;
+  call(`Room: ${name}`);
+  $('room').classList.remove('outside');
   $('log').replaceChildren();
   $('members').replaceChildren();
+  showOnline(0);
   $('send').disabled = true;
   cursors.forEach((_, id) => dropCursor(id));
   typists.forEach((_, id) => stopTyping(id));
@@ -57,12 +60,23 @@ function enter(name) {
     .on('message:cursor', (place, { from }) => (isPlace(place) ? moveCursor : dropCursor)(from.userId, place))
     .on('message:wave', (place, { from }) => isPlace(place) && wave(from.userId, place))
     .on('error', ({ code, message }) => {
+      if (room?.state === 'refused') showOutside(name);
       note(code === 'FORBIDDEN' ? `Sorry, you cannot come in. ${message}` : `Sorry, that failed. ${message}`);
     });
   room.joined.then(() => document.activeElement.closest('#login, #rooms') && $('text').focus(), () => {});
 }
 
 $('rooms').onclick = ({ target }) => target.value && enter(target.value);
+
+const call = (title) => ($('title').textContent = document.title = title);
+
+/* We are in no room: nothing may look as if we were. */
+function showOutside(name) {
+  call(`Not in room: ${name}`);
+  $('rooms').querySelector('[aria-current]')?.removeAttribute('aria-current');
+  $('room').classList.add('outside');
+  showOnline(0);
+}
 
 // Another client may send any JSON.
 const isText = (text) => typeof text === 'string';
@@ -99,6 +113,7 @@ function avatar(id, name) {
 
 function showMembers(members) {
   $('send').disabled = !room.me;
+  showOnline(members.length);
   $('members').replaceChildren(...members.map(({ id, name, away }) => {
     const item = element('li', '', away ? 'away' : '');
     item.append(avatar(id, name), element('span', id === me ? `${name} (you)` : name));
@@ -107,6 +122,7 @@ function showMembers(members) {
   }));
 }
 
+const showOnline = (count) => ($('count').textContent = count || '');
 const showAway = (away) => room?.update({ away }).catch(() => {}); // what fails now is said by the next join
 document.onvisibilitychange = () => showAway(document.hidden);
 
@@ -187,8 +203,11 @@ const cursors = new Map();
 const here = { x: 0.5, y: 0.5 };
 let cursorTimer;
 
-function tellCursor(x, y) {
+function point(x, y) {
   Object.assign(here, { x: Math.min(1, Math.max(0, x)), y: Math.min(1, Math.max(0, y)) });
+}
+
+function tellCursor() {
   cursorTimer ??= setTimeout(() => {
     cursorTimer = undefined;
     send('cursor', here);
@@ -198,9 +217,13 @@ function tellCursor(x, y) {
 const placeOf = ({ clientX, clientY }, area = $('board').getBoundingClientRect()) =>
   [(clientX - area.left) / area.width, (clientY - area.top) / area.height];
 
-$('board').onpointermove = (event) => tellCursor(...placeOf(event));
+$('board').onpointermove = (event) => {
+  point(...placeOf(event));
+  tellCursor();
+};
 $('board').onclick = (event) => {
-  tellCursor(...placeOf(event));
+  point(...placeOf(event));
+  if (event.pointerType !== 'touch') tellCursor(); // a finger is gone by now
   tellWave();
 };
 $('board').onpointerleave = $('board').onblur = () => {
@@ -214,7 +237,8 @@ $('board').onkeydown = (event) => {
   if (event.key === 'Enter') tellWave();
   else if (!x && !y) return;
   event.preventDefault();
-  tellCursor(here.x + x * 0.02, here.y + y * 0.02);
+  point(here.x + x * 0.02, here.y + y * 0.02);
+  tellCursor();
   moveCursor(me, here); // the keys have no pointer to look at
 };
 

@@ -53,6 +53,9 @@ class Loop(Protocol):
     def sleep(self, seconds: float) -> None:
         """Wait, beside the loop."""
 
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call `callback` in the loop, in its next turn."""
+
     def attend(self, source: Source) -> None:
         """Have `source` heard beside the loop for as long as the process lives."""
 
@@ -95,6 +98,9 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """There are no connections left and will be none. May wait, beside the loop."""
+
+    def forked(self) -> None:
+        """This process is a child of the one that has the connections, and has none itself."""
 
     def check(self) -> None:
         """Raise `BackendUnavailable` where the state store does not answer. May wait, like a question."""

@@ -38,8 +38,12 @@ class MemoryBackend:
     outlives = False
 
     def __init__(self, max_info: int) -> None:
-        self._roster = Roster(max_info)
+        self._max_info = max_info
         self._listener: Listener
+        self.forked()
+
+    def forked(self) -> None:
+        self._roster = Roster(self._max_info)
         self._clients: dict[str, User | None] = {}
         self._holds: dict[tuple[ChannelName, str], _Hold] = {}
         self._watchers: dict[int, tuple[str | None, deque[tuple[ChannelName, Change]]]] = {}

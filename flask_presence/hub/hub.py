@@ -87,6 +87,17 @@ class Hub:
         self._transport = transport
         self.backend.start(loop)
 
+    def forked(self) -> None:
+        """This process has none of the connections of the one that it was forked from."""
+        self.sessions.clear()
+        self._audiences.clear()
+        self._loop = self._transport = None
+        self.instruments = Instruments()
+        self.meter = self.instruments.meter
+        self._events = EventQueue(self)
+        self._tokens = TokenWatch(self)
+        self.backend.forked()
+
     @staticmethod
     def now() -> datetime:
         return datetime.now(timezone.utc)

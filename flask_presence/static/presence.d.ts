@@ -38,7 +38,7 @@ export interface PresenceError extends Error {
 
 /**
  * `connecting`; `connected`; `waiting` for the next attempt; `closed` for good, by `close()`, or because the server
- * said so: 4403 disconnected, 4401 a token that cannot be renewed.
+ * said so: 4403 disconnected, 4401 a login that has ended and cannot be renewed.
  */
 export type State = "connecting" | "connected" | "waiting" | "closed";
 
@@ -51,13 +51,17 @@ export interface StateDetails {
 }
 
 export interface Options {
-  /** Asked for every connection, and again before the token ends. Without it, the page's cookies speak. */
+  /**
+   * Asked for every connection, and again before the token ends. Without it, the page's cookies speak, and are tried
+   * once more when the login that they brought has ended.
+   */
   token?: string | null | (() => string | null | undefined | Promise<string | null | undefined>);
   /**
-   * `"query"` (default): as `?token=`; `"message"`: as the first request, so that it stands in no URL, where the
-   * server lets anonymous connections in to say it (`PRESENCE_AUTH_REQUIRED = False`).
+   * `"query"` (default): as `?token=`; `"protocol"` (recommended): in a header, so that it stands in no URL and no
+   * access log (not with gevent-websocket); `"message"`: as the first request, where the server lets anonymous
+   * connections in to say it (`PRESENCE_AUTH_REQUIRED = False`).
    */
-  auth?: "query" | "message";
+  auth?: "query" | "protocol" | "message";
   /** Milliseconds for a connection, the token included, or for an answer; 10000 by default. */
   timeout?: number;
 }
@@ -65,7 +69,10 @@ export interface Options {
 /** A channel, from `Presence.join`. */
 export interface Room<I extends object = Info> {
   readonly name: string;
-  /** `joined` also while the connection is away, and the members are the last known ones. */
+  /**
+   * `joined` also while the connection is away, and the members are the last known ones; `joining`, with no members,
+   * once the connection is `closed`.
+   */
   readonly state: "joining" | "joined" | "refused" | "left";
   /** Settles when the server has let us in, or refuses; a lost connection only delays it, a closed one rejects it. */
   readonly joined: Promise<Room<I>>;

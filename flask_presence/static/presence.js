@@ -1,9 +1,5 @@
 /* flask_presence in the browser: channels and who is in them, over one WebSocket that comes back by itself.
  *
- *   const presence = new Presence("/presence/ws", {token: () => fetchToken()});
- *   const room = presence.join("presence-room-1", {name: "Ann"});
- *   room.on("members", (members) => show(members));
- *
  * Law: what the server said last is what `members` holds; every request settles, once; after a connection was
  * lost the application hears what has changed, not how.
  */
@@ -17,6 +13,8 @@ var Presence = (() => {
   const MIN_DELAY = 500;
   const MAX_DELAY = 30_000;
   const RESTART_SPREAD = 3_000;
+  const EARLY = 8_000; // so soon after a loss the server may still keep our place: see PRESENCE_GRACE
+  const EARLY_DELAY = 2_000;
   const PENALTY = 5_000;
 
   const GOING_AWAY = 1001;
@@ -44,7 +42,7 @@ var Presence = (() => {
   const NETWORK_EVENTS = ["online", "offline", "pageshow", "visibilitychange"];
 
   const passes = ({code, retryable}) => retryable || code === "TIMEOUT" || code === "RATE_LIMIT_EXCEEDED";
-  const backoff = (attempt) => Math.random() * Math.min(MAX_DELAY, MIN_DELAY * 2 ** attempt);
+  const backoff = (attempt, most = MAX_DELAY) => Math.random() * Math.min(most, MIN_DELAY * 2 ** attempt);
   const ignore = () => {};
 
   class Emitter {
@@ -159,9 +157,11 @@ var Presence = (() => {
     }
 
     _giveUp(problem) {
-      if (this.state === "joining") {
-        this.#settle.reject(problem);
+      if (this.state === "joined") {
+        this._hope();
       }
+      this.#settle.reject(problem);
+      this.#clear();
     }
 
     async _enter() {
@@ -307,6 +307,8 @@ var Presence = (() => {
     #lastId = 0;
     #attempt = 0;
     #since = 0; // when the server greeted
+    #lostAt = 0; // when a connection ended on which it had
+    #cookie = ""; // the login by cookie has ended: "trying" once more, or "tried" lately
     #timer; // of the next connection, or of the patience with this one
     #silence;
     #heardAt = 0;
@@ -340,6 +342,7 @@ var Presence = (() => {
     connect() {
       if (this.state !== "connecting" && this.state !== "connected") {
         clearTimeout(this.#timer);
+        this.#cookie = "";
         if (this.state === "closed") {
           this.#rooms.forEach((room) => room.state === "joining" && room._hope());
         }
@@ -371,12 +374,13 @@ var Presence = (() => {
       if (this.#socket !== attempt) {
         return;
       }
-      if (token && this.#options.auth !== "message") {
+      const {auth} = this.#options;
+      if (token && auth !== "message" && auth !== "protocol") {
         url.searchParams.set("token", token);
       }
       let socket;
       try {
-        socket = this.#socket = new WebSocket(url);
+        socket = this.#socket = new WebSocket(url, token && auth === "protocol" ? ["bearer", token] : []);
       } catch (cause) {
         this.#end(LOST);
         this.#enter("closed", {code: LOST, reason: ""});
@@ -400,6 +404,14 @@ var Presence = (() => {
         this.#since = Date.now();
         this.clientId = frame.clientId;
         this.user = frame.user;
+        if (this.#cookie === "trying") {
+          if (!frame.user) {
+            this.#since = 0;
+            this.#lost(TOKEN_ENDED, "Not logged in");
+            return;
+          }
+          this.#cookie = "tried";
+        }
         this.#greeted(socket, token);
         return;
       }
@@ -480,16 +492,27 @@ var Presence = (() => {
       const lived = this.#since && Date.now() - this.#since;
       this.#end(code, reason);
       this.#attempt = lived > STABLE ? 0 : this.#attempt + 1;
-      const renewable = typeof this.#options.token === "function";
-      if (code === DISCONNECTED || (code === TOKEN_ENDED && !renewable)) {
+      if (lived) {
+        this.#lostAt = Date.now();
+      }
+      const {token} = this.#options;
+      if (this.#cookie === "trying") {
+        code = TOKEN_ENDED;
+      } else if (lived > 1000) {
+        this.#cookie = "";
+      }
+      if (code === DISCONNECTED || (code === TOKEN_ENDED && typeof token !== "function" && (token || this.#cookie))) {
         this.#enter("closed", {code, reason});
         return;
       }
-      let delay = backoff(this.#attempt);
+      let delay = backoff(this.#attempt, Date.now() - this.#lostAt < EARLY ? EARLY_DELAY : MAX_DELAY);
       if (code === GOING_AWAY) {
         delay = Math.random() * RESTART_SPREAD;
       } else if (code === POLICY) {
         delay += PENALTY;
+      } else if (code === TOKEN_ENDED && !token) {
+        this.#cookie = "trying"; // other requests of the page may have brought a new one, or will in a moment
+        delay += 1000;
       } else if (code === TOKEN_ENDED && lived > STABLE) {
         delay = 0;
       }

@@ -19,19 +19,22 @@ def activity_table(activity: dict[str, Any]) -> Iterator[str]:
     rows = [
         ("Connections", str(stats["connections"])),
         ("Channels", f"{stats['channels']} ({by_type})"),
-        ("Members", str(stats["totalMembers"])),
+        ("Memberships", str(stats["totalMembers"])),
         ("Messages in", f"{_rate(activity['received']['rate'])} a second"),
         ("Messages out", f"{_rate(activity['sent']['rate'])} a second"),
         (
             "Busiest",
             ", ".join(f"{one['name']} ({_rate(one['rate'])} a second)" for one in activity["busiest"]) or "none",
         ),
-        ("Slow clients", f"{outbox['blocked']} now, {outbox['closed']} closed; {size(outbox['waitingBytes'])} wait"),
+        (
+            "Slow clients",
+            f"{outbox['blocked']} now, {outbox['closed']} closed; {size(outbox['waitingBytes'])} waiting to be sent",
+        ),
         *(
-            ("", f"{one['userId'] or 'anonymous'} ({one['clientId']}): {size(one['waitingBytes'])} wait")
+            ("", f"{one['userId'] or 'anonymous'} ({one['clientId']}): {size(one['waitingBytes'])} waiting to be sent")
             for one in outbox["slowest"]
         ),
-        ("Loop lag", duration(activity["lagSeconds"])),
+        ("Event loop delay", duration(activity["lagSeconds"])),
         ("Backend", f"{activity['backend']['kind']}, {activity['workers']} worker(s)"),
     ]
     return table([], rows)

@@ -368,6 +368,18 @@ class Connection:
         if not later:
             self.report()
 
+    def forked(self) -> None:
+        """See `Endpoint.forked`. The peer must not notice."""
+        self._state = "gone"
+        self._ending = None
+        self._endpoint.loop.soon(self._let_go)
+
+    def _let_go(self) -> None:
+        for watch in (self._reader, self._writer):
+            if watch is not None:
+                watch.close()
+        self._sock.close()
+
     def reset(self) -> None:
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

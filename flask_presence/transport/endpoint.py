@@ -68,6 +68,14 @@ class Endpoint:
         for connection in list(self.connections):
             connection.reset()
 
+    def forked(self) -> None:
+        """This process is a child of the one that has the connections: let go of its copies of their sockets, once the
+        loop watches for itself, if it goes on here at all."""
+        connections, self.connections = self.connections, set()
+        for connection in connections:
+            connection.forked()
+        self._dirty, self._broadcast, self._reports = [], None, []
+
     def outbox(self) -> Outbox:
         """What waits for the connections. Who is blocked is named by the `id` and `user_id` of their handler."""
         waiting = 0

@@ -158,6 +158,21 @@ class Takeover:
         connection = endpoint.loop.run(lambda: Connection(endpoint, sock, handler, gone.set if gone else None))
         return connection, gone.wait if gone else lambda: None
 
+    @property
+    def answers_as_http_1_0(self) -> bool:
+        """Whether this server, Werkzeug's for one request at a time, would answer a handshake as HTTP/1.0, which no
+        WebSocket client reads (RFC 6455, section 4.1)."""
+        environ = self._environ
+        return "werkzeug.socket" in environ and not (environ["wsgi.multithread"] or environ["wsgi.multiprocess"])
+
+    def send_response(self, head: str, body: bytes) -> None:
+        """Answer in the server's place, and let it find that its own answer cannot be sent."""
+        try:
+            self._sock.sendall(f"HTTP/1.1 {head}\r\n\r\n".encode("latin-1") + body)
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            log.debug("a refused client was gone before it was told")
+
     def refuse(self, close_frame: bytes) -> None:
         """Where the 101 is out already: a close frame is the refusal."""
         self._websocket.closed = True

@@ -77,7 +77,7 @@ def test_numbers(show: Open, server: Server, connect: Connect, name: str) -> Non
         clients[0].join(f"{name}-news")
         clients[1].request("join", channel=f"private-denied-{name}")
         expect(tile(page, "Connections")).to_have_text("4", timeout=LIVE)
-        expect(tile(page, "Members")).to_have_text("5", timeout=LIVE)
+        expect(tile(page, "Memberships")).to_contain_text("5", timeout=LIVE)
         expect(tile(page, "Channels")).to_have_text("2", timeout=LIVE)
         expect(page.locator("#guards tr", has_text="denied").locator('[data-field="count"]')).to_have_text("1")
         expect(page.locator("#errors tr", has_text="FORBIDDEN").locator('[data-field="number"]')).to_have_text("1")

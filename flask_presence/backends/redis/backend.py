@@ -89,6 +89,11 @@ class RedisBackend:
             worker.disconnect()
             self._client.close()
 
+    def forked(self) -> None:
+        worker, self._worker, self._loop = self._worker, None, None
+        if worker is not None:
+            worker.forked()
+
     def check(self) -> None:
         if self._worker is not None:
             self._worker.check()

@@ -132,6 +132,12 @@ class Client:
             raise reply
         return reply
 
+    def forked(self) -> None:
+        """Let go of the connections of the process that this one was forked from, without a word to Redis."""
+        for pool in self._pools.values():
+            pool.forked()
+        self._pools.clear()
+
     def close(self) -> None:
         pool = self._pools.pop(_place(), None)
         if pool is not None:

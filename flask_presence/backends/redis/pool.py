@@ -10,6 +10,7 @@ import select
 import sys
 import threading
 import time
+import weakref
 from typing import Any
 
 from ...domain.errors import BackendUnavailable
@@ -23,6 +24,7 @@ class Pool:
         self._address = address
         self._places = threading.BoundedSemaphore(address.max_connections)
         self._free: list[tuple[Any, float]] = []
+        self._all: weakref.WeakSet[Any] = weakref.WeakSet()
         self._poll = _original_poll()
 
     def take(self) -> Any:
@@ -31,7 +33,7 @@ class Pool:
         if not self._places.acquire(timeout=self._address.patience):
             raise BackendUnavailable(f"all {self._address.max_connections} connections to Redis are busy")
         try:
-            connection, since = self._free.pop() if self._free else (self._address.connection(), 0.0)
+            connection, since = self._free.pop() if self._free else (self._new(), 0.0)
             if since and (time.monotonic() - since >= self._address.max_idle or self._has_ended(connection)):
                 connection.disconnect()
             connection.connect()  # does nothing where it is connected
@@ -49,6 +51,16 @@ class Pool:
         free, self._free = self._free, []
         for connection, _ in free:
             connection.disconnect()
+
+    def forked(self) -> None:
+        """Close this process's copies of the connections, those too that are in use in the parent."""
+        for connection in list(self._all):
+            connection.disconnect()  # says nothing to Redis in another process than the one that connected
+
+    def _new(self) -> Any:
+        connection = self._address.connection()
+        self._all.add(connection)
+        return connection
 
     def _has_ended(self, connection: Any) -> bool:
         """Whether there is something to read, where nothing has been asked: an end, or what nobody can place."""

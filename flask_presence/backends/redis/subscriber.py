@@ -106,6 +106,12 @@ class Subscriber:
         self._closed = True
         self.reset()
 
+    def forked(self) -> None:
+        """See `Worker.forked`."""
+        self._closed = True
+        if self._subscription is not None:
+            self._disconnect(self._subscription)
+
     def listen(self) -> None:
         while not self._closed:
             try:

@@ -102,6 +102,15 @@ class Worker:
         self._subscriber.close()
         self._client.close()
 
+    def forked(self) -> None:
+        """This process is a child of the worker's: the greenlets that it inherits must not read for the parent."""
+        self.ended = True
+        self.loop.soon(self._let_go)
+
+    def _let_go(self) -> None:
+        self._subscriber.forked()
+        self._client.forked()
+
     def _take_leave(self) -> Pending[None]:
         if self.link.up and all(room.is_empty and not room.dirty for room in self._rooms):
             self._rooms.leave_all()
