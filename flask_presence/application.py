@@ -80,7 +80,7 @@ class FlaskApplication:
         name = f"guard {getattr(guard, '__module__', '')}.{name_of(guard)}"
         began = time.monotonic()
         try:
-            with self._stalls.watch(name):
+            with self._stalls.calling(guard, name):
                 answer = guard(_copied(user), channel, user_info)
         except BaseException as problem:  # gevent.Timeout and SystemExit deny like the others
             text = f"%s failed; %.200r was denied{hint(self._app, problem)}"
@@ -97,23 +97,22 @@ class FlaskApplication:
 
     def notify(self, event: Event, token: str | None) -> None:
         for handler in self._handlers.of(event.name):
-            self._call(handler, event, token)
+            self._call(handler, event, token, f"handler {name_of(handler)}")
         for receiver in SIGNALS[event.name].receivers_for(self._app):
-            self._call(partial(self._tell, receiver), event, token)
+            self._call(partial(self._tell, receiver), event, token, f"receiver {name_of(receiver)}")
 
     def _tell(self, receiver: Callable[..., object], event: Event) -> object:
         return receiver(self._app, event=event)
 
-    def _call(self, handler: Handler, event: Event, token: str | None) -> None:
-        name = f"handler {name_of(handler)}"
+    def _call(self, handler: Handler, event: Event, token: str | None, name: str) -> None:
         try:
-            with self._authenticator.context(token), self._stalls.watch(name):
+            with self._authenticator.context(token), self._stalls.calling(handler, name):
                 answer = handler(event)
             if discard_coroutine(answer):
                 text = "%s gave a coroutine at %s, which nobody awaits; a handler is an ordinary function"
                 self._complaints.complain(name, logging.ERROR, text, name, event.name)
         except CredentialRejected:
-            self._call(handler, event, None)
+            self._call(handler, event, None, name)
         except BaseException as problem:
             text = f"%s failed at %s of client %s{hint(self._app, problem)}"
             self._complaints.complain(name, logging.ERROR, text, name, event.name, event.client_id, problem=problem)

@@ -164,7 +164,7 @@ class Authenticator:
             with (
                 self._app.app_context(),
                 self._app.request_context(dict(environ)),
-                self._stalls.watch("the user_loader"),
+                self._stalls.calling(loader, "the user_loader"),
             ):
                 user: object = loader()
         except BaseException as problem:

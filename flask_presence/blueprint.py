@@ -65,7 +65,7 @@ def register_blueprint(app: Flask, service: Service, stats_guard: Callable[[], S
     add_commands(blueprint, service, facts)
     try:
         app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
-    except (ValueError, LookupError) as problem:
+    except (ValueError, LookupError, SyntaxError) as problem:  # Werkzeug compiles rules
         raise ConfigurationError(
             f"PRESENCE_URL_PREFIX, PRESENCE_SUBDOMAIN and PRESENCE_HOST make no routes: {problem}"
         ) from problem

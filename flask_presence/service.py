@@ -112,8 +112,8 @@ class Service:
                 "alone",
                 logging.WARNING,
                 "this process has no WebSockets, and with PRESENCE_BACKEND = 'memory://' it knows of no "
-                "other's: what it publishes reaches nobody, and it sees no channels. Where another process serves them, set "
-                "PRESENCE_BACKEND to a Redis that both use",
+                "other's: what it publishes reaches nobody, and it sees no channels. Where another process serves "
+                "them, set PRESENCE_BACKEND to a Redis that both use",
             )
 
     def beside(self, function: Callable[[], object]) -> None:

@@ -1,22 +1,32 @@
-"""The app's functions that keep gevent's event loop, and with it everybody, from going on.
+"""Calls of the app's functions, which share one thread where gevent serves.
 
 Law: gevent changes over to others where a function waits for what gevent knows. What waits in C, or computes, cannot
-be interrupted, but it can be named.
+be interrupted, but it can be named; what has asyncio run in the thread waits for its turn, as a thread has one such
+loop.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Final
 
 from .complaints import Complaints
-from .transport.loops import GeventLoop
+from .domain.callables import runs_a_loop
+from .transport.loops import GeventLoop, has_hub
 
 STALL: Final = 0.25
 """Seconds from which on it is worth a line in the log."""
+
+
+@cache
+def _asyncio_turn() -> threading.Lock:
+    """Made when it is first needed, by when gevent has patched locks, if it does."""
+    return threading.Lock()
 
 
 class StallWatch:
@@ -27,8 +37,18 @@ class StallWatch:
         self._complaints = Complaints()
 
     @contextmanager
-    def watch(self, what: str) -> Iterator[None]:
-        """Log it if the loop could not make a single turn in a long `with` block. `what` it is: "guard app.team"."""
+    def calling(self, function: Callable[..., object], what: str) -> Iterator[None]:
+        """For a call of `function`: in its turn, and watched. `what` it is, for the log: "guard app.team"."""
+        if has_hub() and runs_a_loop(function):
+            with _asyncio_turn(), self._watch(what):
+                yield
+        else:
+            with self._watch(what):
+                yield
+
+    @contextmanager
+    def _watch(self, what: str) -> Iterator[None]:
+        """Log it if the loop could not make a single turn in a long `with` block."""
         loop = self._loop()
         if not isinstance(loop, GeventLoop):
             yield

@@ -37,6 +37,7 @@ def with_leading_arguments(function: Callable[..., Any], most: int, what: str) -
         return function(*arguments[: len(positional)])
 
     call.__qualname__ = name_of(function)
+    call.__wrapped__ = function  # type: ignore[attr-defined]
     call.__module__ = getattr(function, "__module__", call.__module__)
     return call
 
@@ -71,6 +72,11 @@ def _signature(function: Callable[..., Any], what: str) -> inspect.Signature:
         return inspect.signature(_awaited_by(function) or function)
     except ValueError:
         raise TypeError(f"{what} must say what arguments it takes; {function!r} does not") from None
+
+
+def runs_a_loop(function: Callable[..., Any]) -> bool:
+    """Whether the function is asgiref's `AsyncToSync`, which has an event loop run in its thread while it is called."""
+    return _awaited_by(getattr(function, "__wrapped__", function)) is not None
 
 
 def _awaited_by(function: Callable[..., Any]) -> Callable[..., Any] | None:

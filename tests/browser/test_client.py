@@ -8,13 +8,16 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ..conftest import on_redis
 from ..support.browser import Browser, BrowserContext, Page
 from ..support.client import client
+from ..support.redis_server import RedisServer
 from ..support.server import DEADLINE, ROOT, Server, running, wait_until
 
 ROOM = "presence-room"
@@ -108,13 +111,21 @@ def ids(members: list[Any]) -> list[str]:
 
 
 def test_script_and_module(server: Server, open_tab: OpenTab) -> None:
-    """One address for the classic script and for `import`, another that is always the module."""
+    """`presence.js` is the classic script, however it is loaded, and `presence.mjs` the module."""
     tab = open_tab()
-    for address in ("presence.js", "presence.mjs"):
-        assert tab.do(
-            f"import('/presence/{address}').then((all) => [typeof all.Presence, all.default === all.Presence])"
-        ) == ["function", True]
-    assert tab.do("typeof window.Presence") == "function"
+    imported = "import('/presence/presence.mjs').then((all) => [typeof all.Presence, all.default === all.Presence])"
+    assert tab.do(imported) == ["function", True]
+    for cross_origin in ("null", "'anonymous'", "'use-credentials'"):
+        assert (
+            tab.do(f"""new Promise((resolve, reject) => {{
+                const frame = document.body.appendChild(document.createElement('iframe'));
+                const script = frame.contentDocument.createElement('script');
+                Object.assign(script, {{crossOrigin: {cross_origin}, src: '/presence/presence.js', onerror: reject}});
+                script.onload = () => resolve(typeof frame.contentWindow.Presence);
+                frame.contentDocument.head.append(script);
+            }})""")
+            == "function"
+        )
     status, headers, script = server.get("/presence/presence.js")
     assert (status, headers["Content-Type"].split(";")[0]) == (200, "text/javascript")
     assert "\nexport " not in script
@@ -266,6 +277,27 @@ def test_goodbye(open_tab: OpenTab) -> None:
         assert ann.heard[1:] == [["members", ["ann"]]]
 
 
+def test_restart_within_the_grace(open_tab: OpenTab, redis_server: RedisServer) -> None:
+    """A server that is down for a moment: the client asks again often enough to be back in its place, and nobody has
+    seen it leave."""
+    options = on_redis(redis_server) | {"JWT_SECRET_KEY": "one for both, of 32 characters or so", "PRESENCE_GRACE": 60}
+    with running(**options) as server, running(**options) as other, client(other, "watcher") as watcher:
+        watcher.join(ROOM)
+        ann = open_tab("ann", server)
+        ann.join()
+        assert watcher.event()["member"]["id"] == "ann"
+        ann.do("void (window.delays = [], presence.on('state', (_, {delay}) => delay && delays.push(delay)))")
+        server.stop()
+        ann.wait("delays.length >= 4")
+        first, *others = ann.do("delays")
+        assert first <= 3000
+        assert max(others) <= 2000
+        server.start()
+        server.wait_until_ready()
+        ann.wait("presence.state === 'connected' && room.state === 'joined'")
+        assert watcher.silent()
+
+
 def test_network_cut(open_tab: OpenTab, server: Server) -> None:
     """Without a network the page notices soon; with it, it hears what has changed, and only that."""
     channel = "presence-cut"
@@ -370,6 +402,64 @@ def test_token_is_renewed(open_tab: OpenTab, server: Server) -> None:
         ann.wait("tokens >= 3")
         assert bob.silent()
         assert ann.do("states") == [["connected"]]
+
+
+def test_token_in_a_header(open_tab: OpenTab, server: Server) -> None:
+    """`auth: "protocol"`: the token is in no URL."""
+    ann = open_tab("ann", options="auth: 'protocol'")
+    assert ids(ann.join()) == ["ann"]
+    requested = ann.do("performance.getEntriesByType('resource').map(({name}) => name).join()")
+    assert "token=" not in requested
+    ann.do("void (window.other = new Presence('/presence/ws', {token: 'garbage', auth: 'protocol'}))")
+    ann.wait("other.state === 'waiting'")
+
+
+COOKIES = """() => {
+    window.states = [];
+    window.presence = new Presence("/presence/ws");
+    presence.on("state", (state, {code}) => states.push(code ? `${state} ${code}` : state));
+    window.room = presence.join("presence-room");
+}"""
+
+
+@pytest.fixture
+def by_cookie(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a page whose login is a cookie of three seconds."""
+    with ExitStack() as stack:
+
+        def open_page(**config: Any) -> Page:
+            app = "tests.support.variations:create_app()"
+            server = stack.enter_context(running(app=app, VARIATION="cookies", **config))
+            page = stack.enter_context(browser.new_context()).new_page()
+            page.goto(f"{server.origin}/page")
+            page.evaluate(COOKIES)
+            page.wait_for_function("room.state === 'joined' && room.members.length === 1")
+            return page
+
+        yield open_page
+
+
+def test_login_by_cookie_that_is_renewed(by_cookie: Callable[..., Page]) -> None:
+    """The page's other requests bring new cookies, so the client, which cannot ask for one, tries again."""
+    page = by_cookie()
+    page.evaluate("void setInterval(() => fetch('/renew'), 200)")
+    renewed = "states.filter((state) => state === 'waiting 4401').length >= 2"
+    page.wait_for_function(f"{renewed} && presence.state === 'connected' && room.members.length === 1")
+    assert "closed 4401" not in page.evaluate("states")
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_login_by_cookie_that_has_ended(by_cookie: Callable[..., Page], required: bool) -> None:
+    """Where there is no new one, one attempt shows it: then it is closed, and nobody is shown as being there."""
+    page = by_cookie(PRESENCE_AUTH_REQUIRED=required)
+    page.wait_for_function("presence.state === 'closed'")
+    states = page.evaluate("states")
+    assert states.count("waiting 4401") == 1
+    assert states[-1] == "closed 4401"
+    assert page.evaluate("[room.state, room.members]") == ["joining", []]
+    assert page.evaluate("room.joined.catch(({code}) => code)") == "DISCONNECTED"
+    page.evaluate("fetch('/renew').then(() => presence.connect())")
+    page.wait_for_function("room.state === 'joined' && room.members.length === 1")
 
 
 def test_token_that_cannot_be_renewed(open_tab: OpenTab) -> None:

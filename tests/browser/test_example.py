@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,8 @@ def enter(browser: Browser, server: Server) -> Iterator[Enter]:
     problems: list[str] = []
     contexts: list[BrowserContext] = []
 
-    def open_window(name: str, room: str = "general") -> Page:
-        context = browser.new_context()
+    def open_window(name: str, room: str = "general", **options: Any) -> Page:
+        context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(f"{name}: {error}"))
@@ -153,6 +154,19 @@ def test_cursors_move(enter: Enter) -> None:
     expect(board(bob).locator(".wave")).to_have_count(0)
 
 
+def test_tap(enter: Enter) -> None:
+    """A finger waves, and leaves no cursor behind. A phone shows how many are online."""
+    ann, bob = enter("Ann", viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True), enter("Bob")
+    expect(online(bob)).to_have_count(2)
+    expect(ann.locator("#online")).to_have_text("Online 2")
+    expect(ann.locator("#online")).to_be_visible()
+    board(ann).tap(position={"x": 50, "y": 50})
+    expect(bob.locator("#waved")).to_have_text("Ann Archer waves")
+    say(ann, "Did you see it?")  # whatever the tap has sent has come before this
+    expect(bodies(bob)).to_have_count(1)
+    assert board(bob).locator(".cursor").count() == board(ann).locator(".cursor").count() == 0
+
+
 def test_away(enter: Enter) -> None:
     """Who hides the tab is shown as away, unless another window of theirs is seen."""
     ann, bob = enter("Ann"), enter("Bob")
@@ -208,7 +222,11 @@ def test_staff_room_is_for_staff(enter: Enter) -> None:
     expect(log(bob)).to_have_text("Sorry, you cannot come in. This room is for staff only.")
     expect(bob.get_by_role("button", name="Send")).to_be_disabled()
     expect(online(bob)).to_have_count(0)
+    expect(bob.locator("#title")).to_have_text("Not in room: staff")
+    expect(bob.locator("#rooms [aria-current]")).to_have_count(0)
     go(bob, "random")
+    expect(bob.locator("#title")).to_have_text("Room: random")
+    expect(bob.locator("#rooms [aria-current]")).to_have_text("random")
     expect(names(bob)).to_have_text(["Bob Berger (you)"])
     expect(bob.get_by_role("button", name="Send")).to_be_enabled()
 

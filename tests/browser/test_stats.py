@@ -93,6 +93,36 @@ def test_numbers(show: Open, server: Server, connect: Connect, name: str) -> Non
     assert (truth["connections"], truth["channels"]) == (0, 0)
 
 
+def test_short_words_are_whole(show: Open, connect: Connect, name: str) -> None:
+    """Beside a name of any length, cells of short words do not break inside them."""
+    one = connect("ann")
+    one.join(f"presence-{name}-" + "x" * 180)
+    one.join(f"private-{name}-" + "y" * 180)
+    page = show(f"?search={name}", viewport={"width": 700, "height": 900})
+    expect(rows(page, "channels")).to_have_count(2, timeout=LIVE)
+    for cell in ("type", "createdAt"):
+        heights = page.locator(f'#channels [data-field="{cell}"]').evaluate_all(
+            """(cells) => cells.map((cell) => {
+                const range = document.createRange();
+                range.selectNodeContents(cell);
+                return new Set([...range.getClientRects()].map(({top}) => top)).size;
+            })"""
+        )
+        assert heights == [1, 1]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_numbers_in_names(show: Open, connect: Connect, name: str) -> None:
+    """Names with numbers stand as people count."""
+    one = connect("ann")
+    for number in (10, 2, 1, 20):
+        one.join(f"{name}-news-{number}")
+    page = show(f"?search={name}-news&sort=name")
+    wanted = [[f"{name}-news-{number}"] for number in (1, 2, 10, 20)]
+    expect_cells(page, "channels", "name", wanted)
+    expect_cells(show(f"?search={name}-news"), "channels", "name", wanted)
+
+
 def test_members(show: Open, connect: Connect, name: str) -> None:
     """Who is in a channel, with what they say of themselves and how many connections they have, kept current; a
     hostile name is text."""

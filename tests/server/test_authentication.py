@@ -220,10 +220,24 @@ def test_malformed_handshake(server: Server, changes: dict[str, str | None], sta
 
 
 def raw_status(server: Server, headers: dict[str, str], path: str = "/presence/ws") -> int:
+    return raw_upgrade(server, headers, path)[0]
+
+
+def raw_upgrade(server: Server, headers: dict[str, str], path: str = "/presence/ws") -> tuple[int, Any]:
+    """Status, and the JSON if the answer is any, of a GET with just these headers."""
     lines = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
+    host = "" if "Host" in headers else f"Host: {server.host}\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
-        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: {server.host}\r\n{lines}\r\n".encode())
-        return int(raw.recv(4096).split()[1])
+        raw.sendall(f"GET {path} HTTP/1.1\r\n{host}{lines}\r\n".encode())
+        with raw.makefile("rb") as answer:
+            status = int(answer.readline().split()[1])
+            head: dict[bytes, bytes] = {}
+            while (line := answer.readline().strip()) and status != 101:
+                name, _, value = line.partition(b":")
+                head[name.lower()] = value.strip()
+            if not head.get(b"content-type", b"").startswith(b"application/json"):
+                return status, None
+            return status, json.loads(answer.read(int(head[b"content-length"])))
 
 
 def test_full() -> None:

@@ -32,11 +32,16 @@ def collect(clients: list[Client]) -> list[tuple[int, str]]:
     return [one.wait_closed() for one in clients]
 
 
+GUNICORNS = ["gunicorn-gevent", "gunicorn-gthread"]
+
+
 @pytest.mark.parametrize("arguments", [(), ("--preload",)])
-def test_term(arguments: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_term(kind: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
     """SIGTERM: 1001 to everybody, handlers run, worker gone, also with a client that ignores the close."""
     heard = tmp_path / "heard"
-    options: dict[str, Any] = {"app": "tests.support.goodbye:create_app()", "arguments": arguments, "HEARD": str(heard)}
+    app = "tests.support.goodbye:create_app()"
+    options: dict[str, Any] = {"app": app, "kind": kind, "arguments": arguments, "HEARD": str(heard)}
     with running(**options) as server, many(server, 20) as opened:
         for one in opened:
             one.join("public-room")
@@ -83,18 +88,20 @@ def _workers(server: Server) -> list[int]:
     return [int(child) for child in children]
 
 
-def test_reload() -> None:
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_reload(kind: str) -> None:
     """SIGHUP: everybody gets 1001, and whoever comes back at once finds the new worker."""
-    with running() as server, many(server, 5) as opened:
+    with running(kind=kind) as server, many(server, 5) as opened:
         server.process.send_signal(signal.SIGHUP)
         assert {code for code, _ in collect(opened)} == {1001}
         with client(server) as again:
             assert again.request("ping")["type"] == "pong"
 
 
-def test_max_requests() -> None:
-    """A worker that gunicorn replaces after so many requests says goodbye too."""
-    with running(arguments=("--max-requests", "12")) as server, many(server, 5) as opened:
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_max_requests(kind: str) -> None:
+    """A worker that gunicorn replaces after so many requests says goodbye too, and another takes over."""
+    with running(kind=kind, arguments=("--max-requests", "12")) as server, many(server, 5) as opened:
 
         def use_up() -> bool:
             try:
@@ -105,6 +112,42 @@ def test_max_requests() -> None:
 
         wait_until(use_up)
         assert {code for code, _ in collect(opened)} == {1001}
+        with client(server) as again:
+            assert again.request("ping")["type"] == "pong"
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_reload_of_changed_code(kind: str, tmp_path: Path) -> None:
+    """`--reload`: who is connected when the code changes gets 1001, and the new worker serves."""
+    watched = tmp_path / "watched.txt"
+    watched.write_text("before")
+    arguments = ("--reload", "--reload-engine", "poll", "--reload-extra-file", str(watched))
+    with running(kind=kind, arguments=arguments) as server, client(server) as one:
+        before = _workers(server)
+        os.utime(watched, (1, 1))
+        watched.write_text("after")
+        assert one.wait_closed()[0] == 1001
+        wait_until(lambda: _workers(server) not in (before, []))
+        with client(server) as again:
+            assert again.request("ping")["type"] == "pong"
+
+
+@pytest.mark.parametrize(("kind", "number"), [("flask-run", signal.SIGINT), ("pywsgi", signal.SIGTERM)])
+def test_end_of_other_servers(kind: str, number: signal.Signals) -> None:
+    """A server that ends in good order says goodbye, whatever it is."""
+    with running(kind=kind) as server, many(server, 3) as opened:
+        server.process.send_signal(number)
+        assert collect(opened) == [(1001, "Server shutting down")] * 3
+        server.process.wait(DEADLINE)
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_quick_stop(kind: str) -> None:
+    """SIGQUIT: the same, only at once."""
+    with running(kind=kind) as server, many(server, 5) as opened:
+        server.process.send_signal(signal.SIGQUIT)
+        assert {code for code, _ in collect(opened)} == {1001}
+        server.process.wait(DEADLINE)
 
 
 def _is_closed(one: Client) -> bool:

@@ -33,6 +33,16 @@ COMMANDS = {
 }
 
 
+UNFIT = {
+    "gunicorn-sync": [*GUNICORN, "{app}"],
+    "gunicorn-one-thread": [*GUNICORN, "-k", "gthread", "--threads", "1", "{app}"],
+    "flask-run-without-threads": [sys.executable, "-m", "tests.support.serve", "werkzeug-alone", "{fd}", "{app}"],
+    "waitress": [sys.executable, "-m", "tests.support.serve", "waitress", "{fd}", "{app}"],
+    "wsgiref": [sys.executable, "-m", "tests.support.serve", "wsgiref", "{fd}", "{app}"],
+}
+"""Servers that cannot carry a socket."""
+
+
 class Server:
     """A running server. `config` are Flask settings; `arguments` go to its command."""
 
@@ -55,7 +65,7 @@ class Server:
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
         self.port = self._listener.getsockname()[1]
         fd = self._listener.fileno()
-        command = [part.format(fd=fd, app=self._app) for part in COMMANDS[self._kind]]
+        command = [part.format(fd=fd, app=self._app) for part in (COMMANDS | UNFIT)[self._kind]]
         environ = os.environ | {f"FLASK_{key}": json.dumps(value) for key, value in self._config.items()}
         self.process = subprocess.Popen(
             [*command, *self._arguments],
@@ -108,9 +118,14 @@ class Server:
         def answers() -> bool:
             assert self.process.poll() is None, f"the server has ended:\n{self.log()}"
             with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as probe:
-                probe.settimeout(DEADLINE)
+                probe.settimeout(
+                    1
+                )  # the listener is this process's too, so it takes connections for a server that has ended
                 probe.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
-                return bool(probe.recv(1))
+                try:
+                    return bool(probe.recv(1))
+                except TimeoutError:
+                    return False
 
         wait_until(answers)
         self._listener.close()

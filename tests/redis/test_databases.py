@@ -1,0 +1,67 @@
+"""What keeps services apart that share a Redis: the prefix, and the number of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..support.client import client
+from ..support.redis_server import RedisServer, running_redis
+from ..support.server import Server, running, wait_until
+
+
+@pytest.fixture(params=["redis://…/N", "redis://…?db=N", "unix://…?db=N"])
+def urls(request: pytest.FixtureRequest, program: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Two databases of one Redis."""
+    path = tmp_path / "redis.sock"
+    with running_redis(program, "--unixsocket", str(path)) as store:
+        form = {
+            "redis://…/N": f"redis://127.0.0.1:{store.port}/{{}}",
+            "redis://…?db=N": f"redis://127.0.0.1:{store.port}?db={{}}",
+            "unix://…?db=N": f"unix://{path}?db={{}}",
+        }[request.param]
+        yield form.format(0), form.format(1)
+
+
+def test_databases_never_meet(urls: tuple[str, str]) -> None:
+    """Members, messages, orders and watchers of one database do not reach another, and miss nothing of their own."""
+    with ExitStack() as stack:
+        one, other = (stack.enter_context(running(PRESENCE_BACKEND=url, PRESENCE_LEASE=2)) for url in urls)
+        ann, al = (stack.enter_context(client(one, user)) for user in ("ann", "al"))
+        also_ann = stack.enter_context(client(other, "ann"))
+        for connection in (ann, al, also_ann):
+            connection.join("presence-room")
+        for number in range(5):
+            assert also_ann.say("presence-room", number)["delivered"] == 0
+            assert ann.say("presence-room", number)["delivered"] == 1
+        heard = [event["data"] for event in al.events() if event["type"] == "channel:message"]
+        assert heard == [0, 1, 2, 3, 4]
+        assert also_ann.silent()
+        assert other.json("/presence/stats")["connections"] == 1
+        assert _call(other, "disconnect", user_id="ann") == 1
+        assert also_ann.wait_closed()[0] == 4403
+        assert ann.say("presence-room", "still here")["delivered"] == 1
+        wait_until(lambda: _call(one, "get_channel_stats")["totalMembers"] == 2)
+
+
+def _call(server: Server, method: str, **arguments: Any) -> Any:
+    import json
+    import urllib.parse
+
+    return server.json(f"/call/{method}?{urllib.parse.urlencode({'arguments': json.dumps(arguments)})}")
+
+
+def test_same_database(redis_server: RedisServer) -> None:
+    """Two forms of the address of one database are one service."""
+    prefix = {"PRESENCE_REDIS_PREFIX": "test-same-database"}
+    with ExitStack() as stack:
+        forms = (f"redis://127.0.0.1:{redis_server.port}/3", f"redis://127.0.0.1:{redis_server.port}?db=3")
+        one, other = (stack.enter_context(running(PRESENCE_BACKEND=url, **prefix)) for url in forms)
+        ann, bob = stack.enter_context(client(one, "ann")), stack.enter_context(client(other, "bob"))
+        ann.join("presence-room")
+        bob.join("presence-room")
+        assert ann.say("presence-room", "hello")["delivered"] == 1
