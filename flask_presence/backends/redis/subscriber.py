@@ -10,9 +10,9 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
-from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
@@ -98,13 +98,14 @@ class Subscriber:
                 pending.settle(raising(problem))
 
     def reset(self) -> None:
-        """Connect anew."""
+        """Connect anew. From now on, and not only when the reader notices, everything counts as missed."""
         if self._subscription is not None:
-            self._loop.spawn(self._disconnect, self._subscription)
+            self._lose(None, self._subscription)
 
     def close(self) -> None:
         self._closed = True
-        self.reset()
+        if self._subscription is not None:
+            self._loop.spawn(self._disconnect, self._subscription)
 
     def forked(self) -> None:
         """See `Worker.forked`."""
@@ -114,11 +115,12 @@ class Subscriber:
 
     def listen(self) -> None:
         while not self._closed:
+            subscription: Subscription | None = None
             try:
-                self._connect()
+                subscription = self._connect()
                 while not self._closed:
                     for _ in range(TURN):
-                        if not self._take():
+                        if not self._take(subscription):
                             break
                     self._loop.sleep(0)
             except Exception as problem:
@@ -126,22 +128,21 @@ class Subscriber:
                     break
                 if not isinstance(problem, _EXPECTED):
                     log.exception("what Redis published could not be dealt with")
-                self._loop.run(lambda problem=problem: self._lose(problem))  # type: ignore[misc]
+                self._loop.run(partial(self._lose, problem, subscription))
                 self._loop.sleep(min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1))  # noqa: S311
-        self._loop.run(lambda: self._lose(None))
+        self._loop.run(lambda: self._lose(None, self._subscription))
 
     def catch_up(self, *, patient: bool) -> bool:
         """As in `Source`."""
         if self._closed:
             return False
         try:
-            if self._subscription is None:
-                self._connect()
-            heard = self._take_one(PATIENCE if patient and self._is_behind else 0)
-            while heard and self._take_one(0):
+            subscription = self._subscription or self._connect()
+            heard = self._take_one(subscription, PATIENCE if patient and self._is_behind else 0)
+            while heard and self._take_one(subscription, 0):
                 continue
         except (RedisError, OSError, BackendUnavailable) as problem:
-            self._lose(problem)
+            self._lose(problem, self._subscription)
             return False
         return heard
 
@@ -149,11 +150,12 @@ class Subscriber:
     def _is_behind(self) -> bool:
         return self._catching_up() or not all(pending.settled for pending in self._topics.values())
 
-    def _connect(self) -> None:
+    def _connect(self) -> Subscription:
         subscription = self._client.subscription(QUIET)
         topics = self._loop.run(self._begin)
         subscription.send("SUBSCRIBE", *topics)
         self._loop.run(lambda: self._connected(subscription))
+        return subscription
 
     def _begin(self) -> list[str]:
         self._new.clear()
@@ -165,24 +167,22 @@ class Subscriber:
         self.heard_at = time.monotonic()
         self._go_on_writing()
 
-    def _take(self) -> bool:
+    def _take(self, subscription: Subscription) -> bool:
         """Hear one message, if one comes soon."""
-        if self._subscription is None:
-            raise ConnectionLost("the connection was closed, so as to be made anew")
         try:
-            kind, topic, data = self._subscription.read()
+            kind, topic, data = subscription.read()
         except RedisTimeout:
             return False
-        self._loop.run(lambda: self._dispatch(kind, topic.decode(), data))
+        self._loop.run(lambda: self._dispatch(subscription, kind, topic.decode(), data))
         return True
 
-    def _take_one(self, patience: float) -> bool:
+    def _take_one(self, subscription: Subscription, patience: float) -> bool:
         """Hear one message, if one comes in that many seconds."""
-        if self._subscription is None:
-            raise ConnectionLost("the connection was closed, so as to be made anew")
-        return self._subscription.can_read(patience) and self._take()
+        return subscription.can_read(patience) and self._take(subscription)
 
-    def _dispatch(self, kind: bytes, topic: str, data: Any) -> None:
+    def _dispatch(self, subscription: Subscription, kind: bytes, topic: str, data: Any) -> None:
+        if subscription is not self._subscription:
+            return  # it was given up meanwhile, and what it still brings counts as missed
         self.heard_at = time.monotonic()
         if kind == b"message":
             self._hear(topic, data)
@@ -193,8 +193,10 @@ class Subscriber:
             if pending is not None and not pending.settled:
                 pending.settle(_nothing)
 
-    def _lose(self, problem: Exception | None) -> None:
-        subscription, self._subscription = self._subscription, None
+    def _lose(self, problem: Exception | None, subscription: Subscription | None) -> None:
+        if subscription is not self._subscription:
+            return  # as was noticed before
+        self._subscription = None
         if subscription is not None:
             self._loop.spawn(self._disconnect, subscription)
         if self._deaf_since is None:
