@@ -8,7 +8,7 @@ from __future__ import annotations
 from . import signals
 from .domain.channels import Channel, ChannelName, Stats
 from .domain.errors import BackendUnavailable, ConfigurationError, PresenceError, PresenceTestError
-from .domain.guards import deny
+from .domain.guards import GuardInfo, allow, deny
 from .domain.members import Member, User
 from .extension import Presence
 
@@ -17,12 +17,14 @@ __all__ = [
     "Channel",
     "ChannelName",
     "ConfigurationError",
+    "GuardInfo",
     "Member",
     "Presence",
     "PresenceError",
     "PresenceTestError",
     "Stats",
     "User",
+    "allow",
     "deny",
     "signals",
 ]

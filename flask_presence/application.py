@@ -15,16 +15,18 @@ from functools import partial
 from typing import Any
 
 from flask import Flask
+from werkzeug.exceptions import Forbidden
 
 from .auth import Authenticator, hint
 from .complaints import Complaints
 from .domain.callables import discard_coroutine, name_of, with_leading_arguments
 from .domain.channels import ChannelName
 from .domain.errors import CredentialRejected
-from .domain.events import EVENT_NAMES, Event, check_event_name
-from .domain.guards import Guard, GuardRegistry, Verdict, read_verdict
+from .domain.events import EVENT_NAMES, Event, check_event_name, decode_data
+from .domain.guards import GuardRegistry, Match, Verdict, deny, read_verdict
 from .domain.members import User
 from .hub.ports import Credential
+from .plain import encode_json
 from .signals import SIGNALS
 from .stalls import StallWatch
 
@@ -54,12 +56,14 @@ class FlaskApplication:
         app: Flask,
         authenticator: Authenticator,
         guards: GuardRegistry,
+        message_guards: GuardRegistry,
         handlers: HandlerRegistry,
         stalls: StallWatch,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._guards = guards
+        self._message_guards = message_guards
         self._handlers = handlers
         self._stalls = stalls
         self._complaints = Complaints()
@@ -70,25 +74,55 @@ class FlaskApplication:
     def authorize(
         self, token: str | None, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
     ) -> Verdict:
-        guard = self._guards.find(channel) if channel.type != "public" else None
-        if guard is None and token is None:
+        match = self._guards.find(channel) if channel.type != "public" else None
+        if match is None and token is None:
             return Verdict(True)
         with self._authenticator.context(token):
-            return Verdict(True) if guard is None else self._ask(guard, user, channel, user_info)
+            return Verdict(True) if match is None else self._ask(match, channel, _copied(user), channel, user_info)
 
-    def _ask(self, guard: Guard, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]) -> Verdict:
+    def has_message_guard(self, channel: ChannelName) -> bool:
+        return self._message_guards.find(channel) is not None
+
+    @property
+    def message_guards(self) -> int:
+        return self._message_guards.version
+
+    def authorize_message(
+        self, token: str | None, user: User | None, channel: ChannelName, event: str, data: bytes
+    ) -> Verdict:
+        match = self._message_guards.find(channel)
+        if match is None:
+            return Verdict(True)
+        with self._authenticator.context(token):
+            try:
+                decoded = decode_data(data)
+            except ValueError:
+                return Verdict(False, "A number in the data has more digits than can be read")
+            return self._ask(match, channel, _copied(user), channel, event, decoded)
+
+    def _ask(self, match: Match, channel: ChannelName, *arguments: Any) -> Verdict:
+        guard = match.guard
+        if guard is None:
+            text = "%.200r is not of the form that the guard pattern %r expects, so nobody may"
+            self._complaints.complain(
+                f"near {match.pattern.text}", logging.INFO, text, str(channel), match.pattern.text
+            )
+            return Verdict(False, seconds=0)
         name = f"guard {getattr(guard, '__module__', '')}.{name_of(guard)}"
         began = time.monotonic()
         try:
             with self._stalls.calling(guard, name):
-                answer = guard(_copied(user), channel, user_info)
+                answer = guard(*arguments, **match.arguments)
+        except Forbidden as refusal:  # abort(403), with a reason where one was given
+            answer = deny(refusal.description if "description" in vars(refusal) else None)
         except BaseException as problem:  # gevent.Timeout and SystemExit deny like the others
             text = f"%s failed; %.200r was denied{hint(self._app, problem)}"
             self._complaints.complain(name, logging.ERROR, text, name, str(channel), problem=problem)
             return Verdict(False, mistake="it raised", seconds=time.monotonic() - began)
-        verdict = dataclasses.replace(read_verdict(answer), seconds=time.monotonic() - began)
+        verdict = read_verdict(answer, partial(encode_json, self._app))
+        verdict = dataclasses.replace(verdict, seconds=time.monotonic() - began)
         if verdict.mistake:
-            text = "%s denied %.200r: %s"
+            text = "%s let into %.200r: %s" if verdict.allowed else "%s denied %.200r: %s"
             self._complaints.complain(name, logging.ERROR, text, name, str(channel), verdict.mistake)
         return verdict
 

@@ -20,9 +20,11 @@ from .domain.callables import with_leading_arguments
 from .domain.channels import Channel, ChannelName, Stats, channel_type
 from .domain.errors import InvalidRequest
 from .domain.events import check_event_name
-from .domain.guards import GuardRegistry, Pattern
+from .domain.guards import GuardInfo, GuardRegistry
 from .domain.members import Member, User
 from .hub.hub import Hub
+from .patterns import compile_pattern
+from .plain import encode_json
 from .service import Service
 from .settings import load_settings
 from .stats.admission import StatsGuard
@@ -47,7 +49,8 @@ class Presence:
 
     def __init__(self, app: Flask | None = None, **settings: Any) -> None:
         self._defaults = settings
-        self._guards = GuardRegistry()
+        self._guards = GuardRegistry("join", 3)
+        self._message_guards = GuardRegistry("message", 4)
         self._handlers = HandlerRegistry()
         self._user_loader: UserLoader | None = None
         self._stats_guard: StatsGuard | None = None
@@ -63,7 +66,7 @@ class Presence:
             raise RuntimeError("a Presence has been initialised with this app already; init_app once is enough")
         settings = load_settings(app.config, self._defaults)
         check_place(app, settings)
-        service = Service(app, settings, self._guards, self._handlers, lambda: self._user_loader)
+        service = Service(app, settings, self._guards, self._message_guards, self._handlers, lambda: self._user_loader)
         register_blueprint(app, service, lambda: self._stats_guard)
         app.extensions[EXTENSION] = self
         app.extensions[SERVICE] = service
@@ -71,16 +74,37 @@ class Presence:
     def guard(self, pattern: str) -> Callable[[F], F]:
         """Register a function that decides who may join the channels that `pattern` matches.
 
-        It is called with `(user, channel, user_info)`, or the first of these, in a fresh app context; it
-        may block. `True` lets in, as does `{"authorized": True}`; everything else denies. Patterns meet
-        the name and the topic; `*` stands for any characters. `ValueError` for a bad pattern.
+        It is called with `(user, channel, user_info)`, or the first of these, in a fresh app context; it may block.
+        `True` and `{"authorized": True}` let in, as does `allow(info)`, which also gives keys of the member that are
+        the server's; `deny(reason)`, `abort(403, reason)` and everything else deny. Patterns meet the name and the
+        topic; `*` stands for any characters, and a converter of Werkzeug's, as in `"room-<int:room_id>"`, becomes a
+        keyword argument.
+        `ValueError` for a bad pattern, `TypeError` for a function that cannot be called so.
         """
+        return self._register(self._guards, pattern)
+
+    def message_guard(self, pattern: str) -> Callable[[F], F]:
+        """Register a function that decides who may send to the channels that `pattern` matches, public ones too.
+
+        It is asked for every `channel:message` of a client, with `(user, channel, event, data)` or the first of these;
+        `user` is `None` for an anonymous sender, `data` is decoded. Patterns and answers are as for `guard`. Where none
+        matches, whoever is in a channel may send.
+        """
+        return self._register(self._message_guards, pattern)
+
+    @property
+    def guards(self) -> list[GuardInfo]:
+        """The registered guards, those that decide who may join first, each kind in the order of looking up."""
+        return [*self._guards.list(), *self._message_guards.list()]
+
+    @staticmethod
+    def _register(registry: GuardRegistry, pattern: str) -> Callable[[F], F]:
+        compiled = compile_pattern(pattern)  # a bad one raises here, where it is written
 
         def register(function: F) -> F:
-            self._guards.add(pattern, function)
+            registry.add(compiled, function)
             return function
 
-        Pattern(pattern)  # a bad one raises here, where it is written
         return register
 
     def on(self, event: str) -> Callable[[F], F]:
@@ -135,22 +159,23 @@ class Presence:
         Encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
         """
         hub = self._hub
-        payload = _encode(message)
+        payload = _json(message)
         if not bytes(payload).lstrip().startswith(b"{"):
             raise TypeError(f"a broadcast is a JSON object, such as a dict, not {type(message).__name__}")
         return hub.publish(_checked(name), bytes(payload), exclude)
 
-    def publish(self, name: str, event: str, data: Any) -> int:
-        """Send a `channel:message` from the server to every connection in the channel; their number.
+    def publish(self, name: str, event: str, data: Any, exclude: str | None = None) -> int:
+        """Send a `channel:message` from the server to every connection in the channel but the one with the client id
+        `exclude`; their number.
 
         `data` is encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
         """
         hub = self._hub
         if not isinstance(event, str):
             raise TypeError(f"event must be a string, not {event!r}")
-        _encode(event)
-        raw = _encode(data)
-        return hub.publish(name, wire.server_message(_checked(name), event, raw, hub.now()))
+        _json(event)
+        raw = _json(data)
+        return hub.publish(name, wire.server_message(_checked(name), event, raw, hub.now()), exclude)
 
     def get_channel_stats(self) -> Stats:
         """Counts of channels, members and connections."""
@@ -212,22 +237,8 @@ def _decorated(function: F, name: str) -> F:
     return function
 
 
-def _encode(value: Any) -> Raw:
-    """`value` as Flask's JSON has it, this package's own values in the guide's shapes."""
-    try:
-        return wire.check_json(current_app.json.dumps(_plain(value)))
-    except (ValueError, RecursionError) as problem:
-        raise TypeError(f"this cannot be sent as JSON: {problem}") from None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (Channel, Member, Stats, User)):
-        return value.to_dict()
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return value
+def _json(value: Any) -> Raw:
+    return encode_json(_current_app(), value)
 
 
 def _checked(name: str) -> str:

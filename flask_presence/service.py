@@ -60,6 +60,7 @@ class Service:
         app: Flask,
         settings: Settings,
         guards: GuardRegistry,
+        message_guards: GuardRegistry,
         handlers: HandlerRegistry,
         loader: Callable[[], UserLoader | None],
     ) -> None:
@@ -74,7 +75,7 @@ class Service:
                 lease=settings.lease,
                 grace_abrupt=settings.grace_abrupt,
             ),
-            FlaskApplication(app, self.authenticator, guards, handlers, stalls),
+            FlaskApplication(app, self.authenticator, guards, message_guards, handlers, stalls),
             Policy(
                 enabled=settings.enabled,
                 max_channels=settings.max_channels,
@@ -86,6 +87,7 @@ class Service:
             ),
             encode_frame,
         )
+        self.guards, self.message_guards = guards, message_guards
         self.complaints = Complaints()
         self._preflight = Preflight(app, settings, loader)
         self._lock = threading.Lock()

@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.errors import ConfigurationError
-from ..domain.events import Event
-from ..domain.members import Member, User
+from ..domain.events import Event, Reason
+from ..domain.members import NOTHING, Member, User
 from ..domain.readings import Reading, Survey
 from ..domain.roster import Change, Joined, Updated
 from .pending import Pending
@@ -112,21 +112,32 @@ class Backend(Protocol):
         """A connection is gone, and out of every channel."""
 
     def join(
-        self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
+        self,
+        channel: ChannelName,
+        client_id: str,
+        user: User | None,
+        info: Mapping[str, Any] | None,
+        now: datetime,
+        owned: Mapping[str, Any] = NOTHING,
     ) -> Joined | Pending[Joined]:
         """As `Roster.join`; the change has been announced to all but `client_id`."""
 
     def leave(
-        self, channel: ChannelName, client_id: str, now: datetime, *, hold: float = 0
+        self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, hold: float = 0
     ) -> Change | Pending[Change | None] | None:
-        """As `Roster.leave`; the change has been announced.
+        """As `Roster.leave`; the change has been announced, with its `reason`.
 
         With a `hold`, in seconds, the user stays listed for so long without a connection; what becomes of it is
         the backend's to announce and to `notice`.
         """
 
     def update(
-        self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime
+        self,
+        channel: ChannelName,
+        client_id: str,
+        info: Mapping[str, Any],
+        now: datetime,
+        owned: Mapping[str, Any] | None = None,
     ) -> Updated | Pending[Updated]:
         """As `Roster.update`; the change has been announced to all but `client_id`."""
 

@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
 from ..domain.channels import Channel, ChannelName, ChannelType
-from ..domain.events import MemberLeft
-from ..domain.members import Member, User
+from ..domain.events import MemberLeft, Reason
+from ..domain.members import NOTHING, Member, User
 from ..domain.readings import Survey
 from ..domain.roster import Change, Joined, Roster, Updated
 from ..domain.timestamps import from_epoch
@@ -73,14 +73,22 @@ class MemoryBackend:
         return len(self._clients)
 
     def join(
-        self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
+        self,
+        channel: ChannelName,
+        client_id: str,
+        user: User | None,
+        info: Mapping[str, Any] | None,
+        now: datetime,
+        owned: Mapping[str, Any] = NOTHING,
     ) -> Joined:
-        outcome = self._roster.join(channel, client_id, user, info, now)
+        outcome = self._roster.join(channel, client_id, user, info, now, owned)
         self._announce(channel, outcome.change, client_id, now)
         return outcome
 
-    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: float = 0) -> Change | None:
-        change = self._roster.leave(channel, client_id, hold=hold > 0)
+    def leave(
+        self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, hold: float = 0
+    ) -> Change | None:
+        change = self._roster.leave(channel, client_id, hold=hold > 0, reason=reason)
         user = self._clients.get(client_id)
         if hold and user is not None:
             self._holds[channel, user.id] = _Hold(now.timestamp() + hold, client_id, user)
@@ -100,8 +108,15 @@ class MemoryBackend:
         assert not isinstance(closed, Pending), "nothing here comes later"
         return closed
 
-    def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Updated:
-        outcome = self._roster.update(channel, client_id, info, now)
+    def update(
+        self,
+        channel: ChannelName,
+        client_id: str,
+        info: Mapping[str, Any],
+        now: datetime,
+        owned: Mapping[str, Any] | None = None,
+    ) -> Updated:
+        outcome = self._roster.update(channel, client_id, info, now, owned)
         self._announce(channel, outcome.change, client_id, now)
         return outcome
 
@@ -144,7 +159,7 @@ class MemoryBackend:
             change = self._roster.release(channel, user_id)
             self._announce(channel, change, None, now)
             if change is not None:
-                self._listener.notice(MemberLeft(hold.client_id, hold.user, channel, change.member))
+                self._listener.notice(MemberLeft(hold.client_id, hold.user, channel, change.member, change.reason))
 
     def _announce(self, channel: ChannelName, change: Change | None, exclude: str | None, now: datetime) -> None:
         if change is not None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def with_leading_arguments(function: Callable[..., Any], most: int, what: str) -> Callable[..., Any]:
-    """`function`, callable with `most` positional arguments even where it takes only the first few of them.
+def with_leading_arguments(
+    function: Callable[..., Any], most: int, what: str, keywords: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """`function`, callable with `most` positional arguments even where it takes only the first few of them, and with
+    just these `keywords`.
 
     Raises `TypeError` for what is no function, for an async one, and for one that needs other arguments. `what` it is
     to be, for the text: "a guard".
@@ -24,17 +27,24 @@ def with_leading_arguments(function: Callable[..., Any], most: int, what: str) -
             f"{what} cannot be async, as nobody would await {function!r}: make it an ordinary function, or wrap it in "
             "asgiref's async_to_sync(...)"
         )
-    parameters = _signature(function, what).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    parameters = list(_signature(function, what).parameters.values())
+    named = [p.name for p in parameters if p.name in keywords and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    lacking = [name for name in keywords if name not in named]
+    if lacking and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise TypeError(f"the pattern gives {', '.join(lacking)}, which {function!r} does not take")
+    usual = [p for p in parameters if p.name not in named]
+    positional = [p for p in usual if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p for p in positional if p.default is p.empty]
-    keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    if len(needed) > most or keyword_only:
-        raise TypeError(f"{what} takes up to {most} positional arguments; {function!r} needs others")
+    keyword_only = [p for p in usual if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    in_order = parameters[: len(positional)] == positional or not named
+    if len(needed) > most or keyword_only or not in_order:
+        behind = f", and then {', '.join(keywords)}" if keywords else ""
+        raise TypeError(f"{what} takes up to {most} positional arguments{behind}; {function!r} needs others")
     if len(positional) >= most or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return function
 
-    def call(*arguments: Any) -> Any:
-        return function(*arguments[: len(positional)])
+    def call(*arguments: Any, **variables: Any) -> Any:
+        return function(*arguments[: len(positional)], **variables)
 
     call.__qualname__ = name_of(function)
     call.__wrapped__ = function  # type: ignore[attr-defined]

@@ -14,7 +14,9 @@ import msgspec
 from .channels import ChannelName, ChannelType
 from .members import Member, User
 
-Reason = Literal["left", "closed", "lost", "slow", "expired", "disconnected", "denied", "shutdown", "worker_lost"]
+Reason = Literal[
+    "left", "closed", "lost", "slow", "expired", "disconnected", "denied", "removed", "shutdown", "worker_lost"
+]
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,13 @@ class MemberUpdated(Event):
 
 @dataclass(frozen=True)
 class MemberLeft(Event):
-    """A user left a presence channel, with the last of their connections."""
+    """A user left a presence channel, with the last of their connections. `reason` is how that one left, `None` where
+    it is not known."""
 
     name = "member.left"
     channel: ChannelName
     member: Member
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,15 @@ class MessageSent(Event):
 
         `ValueError` for an integer of more digits than Python reads.
         """
-        try:
-            return msgspec.json.decode(self.raw)
-        except msgspec.ValidationError:
-            return json.loads(self.raw)
+        return decode_data(self.raw)
 
 
-MEMBER_EVENTS: Final = {"joined": MemberJoined, "updated": MemberUpdated, "left": MemberLeft}
+def decode_data(raw: bytes) -> Any:
+    """See `MessageSent.data`."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.ValidationError:
+        return json.loads(raw)
 
 
 def check_event_name(name: str) -> None:

@@ -1,6 +1,7 @@
 """Users, members of presence channels, and how a `userInfo` becomes part of a member.
 
-Law: the server's fields win. Nothing that a client writes can set or shadow them.
+Law: what the server knows wins. Nothing that a client writes can set or shadow its fields, the name and avatar of a
+user of whom it has them, or what a guard owns.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from .timestamps import isoformat
 
 RESERVED_KEYS: Final = frozenset({"id", "clientId", "joinedAt", "updatedAt", "__proto__"})
 """Keys of a `userInfo` that only the server sets; a client's are dropped."""
+
+NOTHING: Final[Mapping[str, Any]] = freeze({})
+"""What is owned of a member by a guard that gives nothing."""
 
 ANONYMOUS_NAME: Final = "Anonymous"
 MAX_DEPTH: Final = 64
@@ -69,8 +73,8 @@ class User:
 class Member:
     """A user in a presence channel.
 
-    `client_id` and `joined_at` are those of the connection with which the user came. `info` is the
-    merged `userInfo`, read-only. Times are aware `datetime`s.
+    `client_id` and `joined_at` are those of the connection with which the user came. `info` is the merged `userInfo`,
+    owned keys included, read-only. Times are aware `datetime`s.
     """
 
     id: str
@@ -108,7 +112,7 @@ def check_info(info: Mapping[str, Any], max_bytes: int) -> dict[str, Any]:
     Raises `InvalidRequest` where it is more than `max_bytes` of (compact) JSON, or nests so deep that
     encoding it again could fail.
     """
-    if _depth(info) > MAX_DEPTH:
+    if depth(info) > MAX_DEPTH:
         raise InvalidRequest(f"userInfo must not nest deeper than {MAX_DEPTH} levels")
     if info_size(info) > max_bytes:
         raise InvalidRequest(f"userInfo must be at most {max_bytes} bytes of JSON")
@@ -120,43 +124,78 @@ def info_size(info: Mapping[str, Any]) -> int:
     return len(_encode(dict(info)))
 
 
-def merge_info(old: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """`old` with `given` merged in, and whether that changed anything.
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is said of a user in a channel, and who says it.
 
-    Shallow: given keys replace, other keys stay, `None` removes. Equality is that of the JSON, in
-    which `0` is not `false`.
+    `user` is who came with the first connection, `said` the merged `userInfo` of the user's clients, `owned` what the
+    guard has given: keys that are the server's, of which those that are `None` are absent for good.
     """
-    merged = dict(old)
-    for key, value in given.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = value
-    return merged, _canonical(merged) != _canonical(dict(old))
+
+    user: User
+    said: Mapping[str, Any]
+    owned: Mapping[str, Any]
+
+    def merged(self, given: Mapping[str, Any], owned: Mapping[str, Any] | None = None) -> Profile:
+        """With a client's `userInfo` merged in and, if a guard was asked, what it owns now in place of what it did.
+
+        Shallow: given keys replace, other keys stay, `None` removes. What a client cannot set is dropped; what it had
+        said under a key that is owned now is gone for good.
+        """
+        owned = self.owned if owned is None else owned
+        said = {key: value for key, value in self.said.items() if key not in owned}
+        for key, value in self.sayable(given, owned).items():
+            if value is None:
+                said.pop(key, None)
+            else:
+                said[key] = value
+        return Profile(self.user, said, owned)
+
+    def sayable(self, given: Mapping[str, Any], owned: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What of a client's `userInfo` is the client's to say."""
+        return {key: value for key, value in without_known(given, self.user).items() if key not in owned}
+
+    def looks_like(self, other: Profile) -> bool:
+        """Whether others see the same. Equality is that of the JSON, in which `0` is not `false`."""
+        return _canonical(self._shown) == _canonical(other._shown)
+
+    def member(self, client_id: str, joined_at: datetime, updated_at: datetime | None = None) -> Member:
+        """The member that the user is with this."""
+        name, avatar, info = self._shown
+        return Member(self.user.id, client_id, joined_at, name, avatar, freeze(info), updated_at)
+
+    @property
+    def _shown(self) -> tuple[str, str | None, dict[str, Any]]:
+        said, owned = self.said, self.owned
+        info = {**said, **owned} if owned else said
+        name = owned["name"] if "name" in owned else _first(self.user.name, said.get("name"))
+        avatar = owned["avatar"] if "avatar" in owned else _first(self.user.avatar, said.get("avatar"))
+        kept = {key: value for key, value in info.items() if value is not None}
+        return ANONYMOUS_NAME if name is None else name, avatar, kept
 
 
-def make_member(
-    user: User,
-    client_id: str,
-    joined_at: datetime,
-    info: Mapping[str, Any],
-    updated_at: datetime | None = None,
-) -> Member:
-    """The member that `user` is with the merged `info`: name and avatar fall back to the user's."""
-    names = (info.get("name"), user.name, user.email)
-    avatars = (info.get("avatar"), user.avatar)
-    return Member(
-        id=user.id,
-        client_id=client_id,
-        joined_at=joined_at,
-        name=next((name for name in names if isinstance(name, str)), ANONYMOUS_NAME),
-        avatar=next((avatar for avatar in avatars if isinstance(avatar, str)), None),
-        info=freeze(info),
-        updated_at=updated_at,
-    )
+def without_known(info: Mapping[str, Any], user: User | None) -> dict[str, Any]:
+    """A client's `userInfo` without the name and the avatar of a user of whom the server knows them."""
+    known = {"name": user and user.name, "avatar": user and user.avatar}
+    return {key: value for key, value in info.items() if known.get(key) is None}
 
 
-def _depth(value: Any) -> int:
+def check_owned(owned: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a guard may own of what it has given, and the keys that it may not."""
+    kept = {
+        key: value
+        for key, value in owned.items()
+        if key not in RESERVED_KEYS and (key not in ("name", "avatar") or value is None or isinstance(value, str))
+    }
+    return kept, [key for key in owned if key not in kept]
+
+
+def _first(*texts: Any) -> str | None:
+    return next((text for text in texts if isinstance(text, str)), None)
+
+
+def depth(value: Any) -> int:
+    """Levels of lists and mappings inside one another."""
     deepest, level = 0, [value]
     while level:
         deepest += 1

@@ -13,15 +13,20 @@ from typing import Any, Literal
 
 from .channels import Channel, ChannelName, ChannelType, count_channels, matches
 from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
-from .members import Member, User, info_size, make_member, merge_info
+from .events import Reason
+from .members import NOTHING, Member, Profile, User, info_size
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an operation did to a member list: `member` joined, was updated, or left (its last state)."""
+    """What an operation did to a member list: `member` joined, was updated, or left (its last state).
+
+    `reason` is how the last connection of who has left went, where that is known.
+    """
 
     kind: Literal["joined", "updated", "left"]
     member: Member
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +53,13 @@ class Updated:
 
 @dataclass(slots=True)
 class _Presence:
-    """A listed user. `user` is who came with the first connection, for names to fall back to.
+    """A listed user. Who is `held` stays listed without a connection, until they come back or are released."""
 
-    Who is `held` stays listed without a connection, until they come back or are released.
-    """
-
-    user: User
+    profile: Profile
     member: Member
     connections: set[str]
     held: bool = False
+    reason: Reason | None = None  # of the connection that went last
 
 
 @dataclass(slots=True)
@@ -97,11 +100,18 @@ class Roster:
         self._rooms: dict[str, _Room] = {}
 
     def join(
-        self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
+        self,
+        channel: ChannelName,
+        client_id: str,
+        user: User | None,
+        info: Mapping[str, Any] | None,
+        now: datetime,
+        owned: Mapping[str, Any] = NOTHING,
     ) -> Joined:
         """Put a connection into `channel`; joining again merges `info` and changes nothing else.
 
-        Raises `JoinFailed` where the merged `info` would be too large.
+        `owned` is what the guard has given, in place of what it gave before. Raises `JoinFailed` where the merged
+        `info` would be too large.
         """
         room = self._rooms.get(channel) or _Room(channel, now)
         fresh = client_id not in room.connections
@@ -111,7 +121,7 @@ class Roster:
             return Joined(fresh)
         if user is None:
             raise JoinFailed("A presence channel needs a user")
-        change = self._enter(room, client_id, user, info or {}, now)
+        change = self._enter(room, client_id, user, info or {}, now, owned)
         self._rooms[channel] = room
         room.connections[client_id] = user.id
         me = room.present[user.id]
@@ -119,7 +129,9 @@ class Roster:
         me.held = False
         return Joined(fresh, change, room.members(), me.member)
 
-    def leave(self, channel: ChannelName, client_id: str, *, hold: bool = False) -> Change | None:
+    def leave(
+        self, channel: ChannelName, client_id: str, *, hold: bool = False, reason: Reason | None = None
+    ) -> Change | None:
         """Take a connection out; the change where it was its user's last, unless the user is to be held (who
         has another connection needs no hold).
 
@@ -137,6 +149,7 @@ class Roster:
         entry = room.present[user_id]
         entry.connections.discard(client_id)
         entry.held = entry.held or (hold and not entry.connections)
+        entry.reason = reason
         return self._drop(room, entry)
 
     def release(self, channel: ChannelName, user_id: str) -> Change | None:
@@ -148,8 +161,16 @@ class Roster:
         entry.held = False
         return self._drop(room, entry)
 
-    def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Updated:
-        """Merge `info` into the member that the connection belongs to.
+    def update(
+        self,
+        channel: ChannelName,
+        client_id: str,
+        info: Mapping[str, Any],
+        now: datetime,
+        owned: Mapping[str, Any] | None = None,
+    ) -> Updated:
+        """Merge `info` into the member that the connection belongs to. `owned` is what its guard, asked again, gives
+        in place of what was given before.
 
         Raises `UpdateFailed`: no such channel, not a presence channel, not in it, or too large.
         """
@@ -162,7 +183,7 @@ class Roster:
         if user_id is None:
             raise UpdateFailed("Not a member of this channel")
         entry = room.present[user_id]
-        change = self._merge(entry, info, now, UpdateFailed)
+        change = self._merge(entry, info, owned, now, UpdateFailed)
         return Updated(entry.member, change)
 
     def get(self, name: str) -> Channel | None:
@@ -197,34 +218,51 @@ class Roster:
             return None
         del room.present[entry.member.id]
         self._forget_if_empty(room)
-        return Change("left", entry.member)
+        return Change("left", entry.member, entry.reason)
 
     def _forget_if_empty(self, room: _Room) -> None:
         if not room.connections and not room.present:
             del self._rooms[room.name]
 
-    def _enter(self, room: _Room, client_id: str, user: User, info: Mapping[str, Any], now: datetime) -> Change | None:
+    def _enter(
+        self,
+        room: _Room,
+        client_id: str,
+        user: User,
+        info: Mapping[str, Any],
+        now: datetime,
+        owned: Mapping[str, Any],
+    ) -> Change | None:
         entry = room.present.get(user.id)
         if entry is not None:
-            return self._merge(entry, info, now, JoinFailed)
-        merged, _ = merge_info({}, info)
-        self._check_size(merged, JoinFailed)
-        member = make_member(user, client_id, now, merged)
+            return self._merge(entry, info, owned, now, JoinFailed)
+        profile = Profile(user, {}, {}).merged(info, owned)
+        check_size(profile, self._max_info, JoinFailed)
+        member = profile.member(client_id, now)
         assert member.json, "a member that cannot be encoded must not be let in"
-        room.present[user.id] = _Presence(user, member, set())
+        room.present[user.id] = _Presence(profile, member, set())
         return Change("joined", member)
 
     def _merge(
-        self, entry: _Presence, info: Mapping[str, Any], now: datetime, error: type[RequestError]
+        self,
+        entry: _Presence,
+        info: Mapping[str, Any],
+        owned: Mapping[str, Any] | None,
+        now: datetime,
+        error: type[RequestError],
     ) -> Change | None:
-        merged, changed = merge_info(entry.member.info, info)
-        if not changed:
+        old, profile = entry.member, entry.profile.merged(info, owned)
+        if info:
+            check_size(profile, self._max_info, error)
+        same = profile.looks_like(entry.profile)
+        entry.profile = profile
+        if same:
             return None
-        self._check_size(merged, error)
-        old = entry.member
-        entry.member = make_member(entry.user, old.client_id, old.joined_at, merged, now)
+        entry.member = profile.member(old.client_id, old.joined_at, now)
         return Change("updated", entry.member)
 
-    def _check_size(self, info: Mapping[str, Any], error: type[RequestError]) -> None:
-        if info_size(info) > self._max_info:
-            raise error(f"The member's merged userInfo would be more than {self._max_info} bytes of JSON")
+
+def check_size(profile: Profile, max_info: int, error: type[RequestError]) -> None:
+    """Raise `error` where what the user's clients have said is more than `max_info` bytes of JSON."""
+    if info_size(profile.said) > max_info:
+        raise error(f"The member's merged userInfo would be more than {max_info} bytes of JSON")

@@ -267,7 +267,7 @@ class MemberUpdated(MemberJoined, tag="presence:member_updated"):
 
 
 class MemberLeft(MemberJoined, tag="presence:member_left"):
-    pass
+    reason: str | UnsetType = UNSET
 
 
 class AuthExpiring(msgspec.Struct, tag_field="type", tag="auth:expiring"):
@@ -318,7 +318,10 @@ def server_message(channel: str, event: str, data: Raw, now: datetime) -> bytes:
 
 
 def member_event(channel: str, change: Change, now: datetime) -> bytes:
-    return encode(_CHANGES[change.kind](str(channel), change.member.json, isoformat(now)))
+    event = _CHANGES[change.kind](str(channel), change.member.json, isoformat(now))
+    if change.reason is not None and isinstance(event, MemberLeft):
+        event.reason = change.reason
+    return encode(event)
 
 
 def auth_expiring(expires_at: datetime) -> bytes:

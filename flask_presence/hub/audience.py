@@ -11,9 +11,11 @@ from .ports import Connection
 class Audience:
     """The connections in one channel, by the ids of their clients."""
 
-    __slots__ = ("_connections", "_everyone")
+    __slots__ = ("_connections", "_everyone", "guarded", "guards_known")
 
     def __init__(self) -> None:
+        self.guarded = False  # whether a message guard decides who may send
+        self.guards_known = 0  # how many were registered when that was looked up
         self._connections: dict[str, Connection] = {}
         self._everyone: tuple[Connection, ...] | None = None
 

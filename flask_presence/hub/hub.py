@@ -19,12 +19,14 @@ from ..domain import wire
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
 from ..domain.errors import BackendUnavailable
 from ..domain.events import (
-    MEMBER_EVENTS,
     ChannelJoined,
     ChannelLeft,
     ClientConnected,
     ClientDisconnected,
     Event,
+    MemberJoined,
+    MemberLeft,
+    MemberUpdated,
     Reason,
 )
 from ..domain.frozen import freeze
@@ -180,8 +182,9 @@ class Hub:
             self.emit(session, ChannelLeft(session.id, session.user, channel, channel.type, reason))
             self.emit_change(session, channel, change)
 
+        hold = self._grace(channel, reason)
         try:
-            change = self.backend.leave(channel, session.id, self.now(), hold=self._grace(channel, reason))
+            change = self.backend.leave(channel, session.id, self.now(), reason, hold=hold)
         except BackendUnavailable:
             change = None
         return then(change, finish)
@@ -206,7 +209,7 @@ class Hub:
 
     def emit_change(self, session: Session, channel: ChannelName, change: Change | None) -> None:
         if change is not None:
-            self.emit(session, MEMBER_EVENTS[change.kind](session.id, session.user, channel, change.member))
+            self.emit(session, member_event(session.id, session.user, channel, change))
 
     def notice(self, event: Event) -> None:
         """Have handlers hear of a connection that no process has any more."""
@@ -215,6 +218,19 @@ class Hub:
     def emit(self, session: Session, event: Event) -> None:
         """Have the application's handlers hear of `event`, after those before it."""
         self._events.put(session, event)
+
+    def is_guarded(self, channel: str) -> bool:
+        """Whether a message guard decides who may send to `channel`. Patterns are looked up once for a channel."""
+        registered = self.application.message_guards
+        if not registered:
+            return False
+        audience = self._audiences.get(channel)
+        if audience is None:
+            return False
+        if audience.guards_known != registered:
+            audience.guards_known = registered
+            audience.guarded = self.application.has_message_guard(ChannelName(channel))
+        return audience.guarded
 
     def deliver(self, channel: str, payload: bytes, exclude: str | None) -> int:
         audience = self._audiences.get(channel)
@@ -327,3 +343,11 @@ class Hub:
         audience.remove(session.id)
         if not audience:
             del self._audiences[channel]
+
+
+def member_event(client_id: str, user: User | None, channel: ChannelName, change: Change) -> Event:
+    """What handlers hear of a change, which a connection with that id has caused."""
+    if change.kind == "left":
+        return MemberLeft(client_id, user, channel, change.member, change.reason)
+    kind = MemberJoined if change.kind == "joined" else MemberUpdated
+    return kind(client_id, user, channel, change.member)

@@ -83,6 +83,18 @@ class Application(Protocol):
         Raises `CredentialRejected` where the token is no longer good.
         """
 
+    @property
+    def message_guards(self) -> int:
+        """A number that grows whenever a message guard is registered; 0 while there is none."""
+
+    def has_message_guard(self, channel: ChannelName) -> bool:
+        """Whether somebody must be asked who may send to `channel`. Does not block."""
+
+    def authorize_message(
+        self, token: str | None, user: User | None, channel: ChannelName, event: str, data: bytes
+    ) -> Verdict:
+        """Verify the token again, then ask the message guard. Raises `CredentialRejected` as `authorize` does."""
+
     def identify(self, token: str) -> Credential:
         """Verify a token. Raises `CredentialRejected`."""
 

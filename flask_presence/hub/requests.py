@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -35,7 +35,7 @@ from ..domain.errors import (
 )
 from ..domain.events import MessageSent
 from ..domain.guards import Verdict
-from ..domain.members import check_info
+from ..domain.members import NOTHING, check_info, without_known
 from ..domain.roster import Joined, Updated
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
@@ -73,7 +73,7 @@ class RequestHandler:
         """Answer a frame, or mark the session busy until that is done. `is_text`: its UTF-8 has been checked;
         `admitted`: it is within the rate limit."""
         request = self._read(payload, is_text, admitted)
-        if session.turns and not (isinstance(request, wire.Message) and len(session.turns) < MAX_TURNS):
+        if session.turns and not (self._is_pipelined(request) and len(session.turns) < MAX_TURNS):
             session.put_back(payload, is_text=is_text, admitted=admitted)
         elif isinstance(request, wire.Rejected):
             self._refuse(session, request.error, request.requestId)
@@ -112,11 +112,16 @@ class RequestHandler:
             if not isinstance(frame, Pending):
                 if frame is not None:
                     self._hub.answer(session, wire.answer(frame, request.requestId))
-            elif isinstance(request, wire.Message):
+            elif self._is_pipelined(request):
                 self._take_turn(session, request, lambda: frame)
             else:
                 session.busy = True
                 frame.when(partial(self._resume, session, request))
+
+    def _is_pipelined(self, request: object) -> bool:
+        """Whether the next message may begin before this request is answered: not behind a guard, which may take as
+        long as it likes, so that the next would overtake it."""
+        return isinstance(request, wire.Message) and not self._hub.is_guarded(request.channel or "")
 
     def _resume(self, session: Session, request: wire.Request, step: Outcome[wire.Frame | None]) -> None:
         if session.is_open:
@@ -187,36 +192,47 @@ class RequestHandler:
 
     def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
         """The application's verdict, or `None` where the token has ended meanwhile."""
+        shown = copy.deepcopy(without_known(info or {}, session.user))
         try:
-            return self._hub.application.authorize(session.token, session.user, channel, copy.deepcopy(info or {}))
+            return self._hub.application.authorize(session.token, session.user, channel, shown)
         except CredentialRejected:
             return None
 
     def _enter_if(
         self, verdict: Verdict | None, session: Session, channel: ChannelName, info: dict[str, Any] | None
     ) -> Answer:
-        if verdict is not None and verdict.seconds is not None:
-            self._hub.meter.guards[verdict.outcome].observe(verdict.seconds)
-        if not session.is_open:
+        if not self._is_let(verdict, session):
             return None
-        if verdict is None:
-            session.connection.close(4401, "Token expired or revoked", "expired")
-            return None
+        assert verdict is not None
         if verdict.allowed:
-            return self._enter(session, channel, info)
+            return self._enter(session, channel, info, verdict.owned)
         if channel not in session.channels:
             raise Forbidden(verdict.reason)
         return then(self._hub.leave(session, channel, "denied"), lambda _: throw(Forbidden(verdict.reason)))
 
-    def _enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Answer:
-        joining = self._hub.backend.join(channel, session.id, session.user, info, self._hub.now())
+    def _is_let(self, verdict: Verdict | None, session: Session) -> bool:
+        """Whether the connection is there, and its token still good, after the application was asked."""
+        if verdict is not None and verdict.seconds is not None:
+            self._hub.meter.guards[verdict.outcome].observe(verdict.seconds)
+        if session.is_open and verdict is None:
+            session.connection.close(4401, "Token expired or revoked", "expired")
+        return session.is_open and verdict is not None
+
+    def _enter(
+        self,
+        session: Session,
+        channel: ChannelName,
+        info: dict[str, Any] | None,
+        owned: Mapping[str, Any] = NOTHING,
+    ) -> Answer:
+        joining = self._hub.backend.join(channel, session.id, session.user, info, self._hub.now(), owned)
         return then(joining, lambda outcome: self._entered(outcome(), session, channel))
 
     def _entered(self, outcome: Joined, session: Session, channel: ChannelName) -> Answer:
         hub = self._hub
         if not session.is_open:
             # It went away while it was let in, so nobody else will take it out.
-            return then(hub.backend.leave(channel, session.id, hub.now()), lambda _: None)
+            return then(hub.backend.leave(channel, session.id, hub.now(), "closed"), lambda _: None)
         if outcome.fresh:
             hub.attach(session, channel)
             hub.emit_joined(session, channel)
@@ -244,6 +260,34 @@ class RequestHandler:
         if channel is None:
             ChannelName.parse(name)
             raise NotInChannel
+        if hub.is_guarded(name):
+            return self._aside(lambda: self._authorize_message(session, channel, request)).then(
+                lambda verdict: self._send_if(verdict(), session, channel, request)
+            )
+        return self._send(session, channel, request)
+
+    def _authorize_message(self, session: Session, channel: ChannelName, request: wire.Message) -> Verdict | None:
+        """As `_authorize`."""
+        data = bytes(request.data)
+        try:
+            return self._hub.application.authorize_message(session.token, session.user, channel, request.event, data)
+        except CredentialRejected:
+            return None
+
+    def _send_if(
+        self, verdict: Verdict | None, session: Session, channel: ChannelName, request: wire.Message
+    ) -> Answer:
+        if not self._is_let(verdict, session):
+            return None
+        assert verdict is not None
+        if channel not in session.channels:
+            raise NotInChannel  # it has left, or was taken out, meanwhile
+        if not verdict.allowed:
+            raise Forbidden(verdict.reason)
+        return self._send(session, channel, request)
+
+    def _send(self, session: Session, channel: ChannelName, request: wire.Message) -> Answer:
+        hub, name = self._hub, str(channel)
         payload = wire.channel_message(name, request.event, request.data, session.id, session.user, hub.now())
         delivered = hub.backend.publish(name, payload, session.id)
         if isinstance(delivered, Pending):

@@ -13,7 +13,7 @@ import pytest
 from flask_presence.backends.redis import processes
 from flask_presence.backends.redis.keys import Keys
 from flask_presence.backends.redis.nodes import Nodes
-from flask_presence.backends.redis.operations import Holder, Operations, Snapshot
+from flask_presence.backends.redis.operations import Gone, Holder, Operations, Snapshot
 from flask_presence.domain.members import User
 
 from ..support.redis_server import running_redis
@@ -149,7 +149,7 @@ def hold_for_a_late_join(place: Holding) -> None:
 def hold_let_go_before_it_begins(place: Holding) -> None:
     """Somebody ends the user's holds between the note of one and the leave."""
     place.enter()
-    rest = place.steps(place.dead.leave(ROOM, "1", ANN, GRACE), 1)
+    rest = place.steps(place.dead.leave(ROOM, "1", Gone(ANN, GRACE, "lost")), 1)
     place.run(place.nodes.let_go_of("ann", None))
     place.send(rest)
 
@@ -157,7 +157,7 @@ def hold_let_go_before_it_begins(place: Holding) -> None:
 def hold_over_before_it_begins(place: Holding) -> None:
     """The leave comes to Redis when the time of its hold is over."""
     place.enter()
-    rest = place.steps(place.dead.leave(ROOM, "1", ANN, GRACE), 1)
+    rest = place.steps(place.dead.leave(ROOM, "1", Gone(ANN, GRACE, "lost")), 1)
     place.end_holds()
     place.send(rest)
 

@@ -40,7 +40,7 @@ class History:
                 else:
                     entries[user_id] = entry
                 body = b"%d\0%d\0" % (entry.version, entry.place) + entry.raw
-            self.events.append(Event(kind, Position(EPOCH, number), "", user_id, body))
+            self.events.append(Event(kind, Position(EPOCH, number), "", user_id, None, body))
             self.lists.append(dict(entries))
 
 
@@ -117,7 +117,7 @@ def test_a_later_epoch() -> None:
     replica = Replica(listener.hear, nobody)
     replica.load(Position(EPOCH, 2), history.lists[2])
     old = history.events[1]
-    new = Event("message", Position(EPOCH + 1, 4), "", "", b"said")
+    new = Event("message", Position(EPOCH + 1, 4), "", "", None, b"said")
     replica.hear(new)
     assert replica.stale
     replica.load(Position(EPOCH + 1, 3), history.lists[1], keep=True)
@@ -142,8 +142,8 @@ def test_waiting_in_order() -> None:
 
 def test_parse_event() -> None:
     """Any bytes may be in a body."""
-    data = b"message\x007\x003\x00client\x00user\x00a\x00b\xff"
-    assert parse_event(data) == Event("message", Position(7, 3), "client", "user", b"a\0b\xff")
+    data = b"message\x007\x003\x00client\x00user\x00\x00a\x00b\xff"
+    assert parse_event(data) == Event("message", Position(7, 3), "client", "user", None, b"a\0b\xff")
 
 
 def test_standing_still() -> None:

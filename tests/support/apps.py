@@ -7,10 +7,11 @@ import logging
 import threading
 import time
 from collections import defaultdict
+from datetime import date
 from typing import Any
 
 import gevent
-from flask import Flask, Response, jsonify, request, url_for
+from flask import Flask, Response, abort, jsonify, request, url_for
 from flask_jwt_extended import (
     JWTManager,
     create_access_token,
@@ -20,11 +21,12 @@ from flask_jwt_extended import (
     get_jwt_identity,
 )
 
-from flask_presence import BackendUnavailable, ChannelName, Presence, User, deny
+from flask_presence import BackendUnavailable, ChannelName, Presence, User, allow, deny
 
 REVOKED: set[str] = set()
 CLOSED: set[str] = set()
 HEARD: list[dict[str, Any]] = []
+OWNED: dict[str, Any] = {}
 GATES: defaultdict[str, threading.Event] = defaultdict(threading.Event)
 
 
@@ -115,6 +117,32 @@ def add_guards(presence: Presence) -> None:
     def surrogate(_user: User) -> dict[str, Any]:
         return deny("\ud800")
 
+    @presence.guard("owned-*")
+    def owned(_user: User, channel: ChannelName) -> Any:
+        """What `/own/CHANNEL` was told last."""
+        return OWNED.get(channel, allow())
+
+    @presence.guard("number-<int:number>")
+    def numbered(_user: User, number: int) -> Any:
+        return allow({"seen": number, "when": date(2026, 1, number)}) if number < 30 else abort(403, "Too large")
+
+    @presence.guard("abort-*")
+    def aborting(_user: User, channel: ChannelName) -> Any:
+        code = int(channel.topic.rpartition("-")[2])
+        abort(code)
+
+    @presence.message_guard("news-*")
+    def may_publish(user: User | None, channel: ChannelName, event: str, data: Any) -> Any:
+        if event == "wait":
+            return GATES[channel].wait(60)
+        if event == "break":
+            raise RuntimeError("secret of the guard")
+        if event == "text":
+            return "yes"
+        if user is None:
+            return deny("Log in to write")
+        return user.id.startswith("staff") and data != "not this"
+
     @presence.guard("closing-*")
     def closing(_user: User, channel: ChannelName) -> bool:
         return channel not in CLOSED
@@ -168,6 +196,11 @@ def add_routes(app: Flask, presence: Presence) -> None:
     def close(channel: str) -> str:
         CLOSED.add(channel)
         return "closed"
+
+    @app.post("/own/<channel>")
+    def own(channel: str) -> str:
+        OWNED[channel] = request.json
+        return "owned"
 
     @app.get("/open/<channel>")
     def open_gate(channel: str) -> str:

@@ -105,6 +105,13 @@ class Server:
         assert status == 200, (status, body)
         return json.loads(body)
 
+    def post(self, path: str, body: Any) -> None:
+        """A POST of JSON, which must succeed."""
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.origin}{path}", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=DEADLINE) as response:
+            assert response.status == 200
+
     def token(self, user: str, **claims: Any) -> str:
         """A token that the server's app has made; `claims` as its `/token` route takes them."""
         return str(self.json(f"/token?{urllib.parse.urlencode({'user': user, 'claims': json.dumps(claims)})}"))

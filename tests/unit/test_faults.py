@@ -14,6 +14,7 @@ from flask_presence import BackendUnavailable, Presence, User
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.complaints import Complaints
 from flask_presence.domain.channels import ChannelName
+from flask_presence.domain.events import Reason
 from flask_presence.domain.roster import Change
 
 
@@ -30,9 +31,11 @@ class FaultyBackend(MemoryBackend):
         self._check()
         return super().join(*arguments)
 
-    def leave(self, channel: ChannelName, client_id: str, now: datetime, *, hold: float = 0) -> Change | None:
+    def leave(
+        self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, hold: float = 0
+    ) -> Change | None:
         self._check()
-        return super().leave(channel, client_id, now, hold=hold)
+        return super().leave(channel, client_id, now, reason, hold=hold)
 
     def update(self, *arguments: Any) -> Any:
         self._check()

@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from flask_presence import deny
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.guards import GuardRegistry, Pattern, read_verdict
+from flask_presence.patterns import compile_pattern
 
 
 def chosen(patterns: list[str], name: str) -> str | None:
-    registry = GuardRegistry()
+    registry = GuardRegistry("join", 3)
     for pattern in patterns:
-        registry.add(pattern, lambda *_, pattern=pattern: pattern)
-    guard = registry.find(ChannelName(name))
-    return guard(None, None, None) if guard else None
+        registry.add(compile_pattern(pattern), lambda *_, pattern=pattern, **__: pattern)
+    match = registry.find(ChannelName(name))
+    if match is None:
+        return None
+    return "nobody" if match.guard is None else str(match.guard(None, None, None, **match.arguments))
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,28 @@ def chosen(patterns: list[str], name: str) -> str | None:
         (["a*b*c"], "private-acb", None),
         (["aa*aa"], "private-aaa", None),
         ([], "private-x", None),
+        (["room-<int:id>"], "private-room-7", "room-<int:id>"),
+        (["room-<int:id>", "room-*"], "private-room-7", "room-<int:id>"),
+        (["room-*", "room-<int:id>"], "private-room-7", "room-<int:id>"),
+        (["room-<int:id>", "room-*"], "private-room-x", "room-*"),
+        (["room-<int:id>"], "private-room-07", "nobody"),
+        (["room-<int:id>"], "private-room-", "nobody"),
+        (["room-<int:id>"], "private-room", None),
+        (["room-<int:id>", "*"], "private-room-x", "*"),
+        (["room-<int:id>", "room-7"], "private-room-7", "room-7"),
+        (["<x>", "*"], "private-a", "<x>"),
+        (["<x>", "*"], "private-a/b", "*"),
+        (["<path:x>"], "private-a/b", "<path:x>"),
+        (["<int:a>-<int:b>", "<int:a>-*"], "private-1-2", "<int:a>-<int:b>"),
+        (["presence-<int:a>"], "presence-5", "presence-<int:a>"),
+        (["presence-<int:a>"], "private-5", None),
+        (["doc-<uuid:u>"], "private-doc-12345678-1234-1234-1234-1234567890ab", "doc-<uuid:u>"),
+        (["doc-<uuid:u>"], "private-doc-12345678-1234-1234-1234-1234567890AB", "nobody"),
+        (["c-<any(red, blue):x>"], "private-c-red", "c-<any(red, blue):x>"),
+        (["c-<any(red, blue):x>"], "private-c-green", "nobody"),
+        (["x-<float:f>"], "private-x-1.50", "nobody"),
+        (["x-<int(fixed_digits=2):i>"], "private-x-07", "x-<int(fixed_digits=2):i>"),
+        (["x.<int:i>"], "private-xy5", None),
     ],
 )
 def test_precedence(patterns: list[str], name: str, winner: str | None) -> None:
@@ -76,14 +101,14 @@ def test_order_of_registration(patterns: list[str], name: str) -> None:
 def test_bad_pattern(bad: Any) -> None:
     """A pattern that can match nothing raises where it is written."""
     with pytest.raises(ValueError, match="pattern"):
-        GuardRegistry().add(bad, lambda: True)
+        compile_pattern(bad)
 
 
 def test_bad_function() -> None:
     """So does a function that cannot be called."""
     for bad in (5, lambda a, b, c, d: True, lambda *, needed: True):
         with pytest.raises(TypeError):
-            GuardRegistry().add("x", bad)  # type: ignore[arg-type]
+            GuardRegistry("join", 3).add(Pattern("x"), bad)  # type: ignore[arg-type]
 
 
 def test_arguments() -> None:
@@ -98,11 +123,12 @@ def test_arguments() -> None:
         lambda user, channel="default": seen.append((user, channel)),
     ]
     for guard in guards:
-        registry = GuardRegistry()
-        registry.add("*", guard)
+        registry = GuardRegistry("join", 3)
+        registry.add(Pattern("*"), guard)
         found = registry.find(ChannelName("private-x"))
         assert found is not None
-        found("u", "c", "i")
+        assert found.guard is not None
+        found.guard("u", "c", "i")
     assert seen == [(), ("u",), ("u", "c"), ("u", "c", "i"), ("u", "c", "i"), ("u", "c")]
 
 

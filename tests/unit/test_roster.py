@@ -17,12 +17,13 @@ from flask_presence.domain.members import RESERVED_KEYS, Member, User
 from flask_presence.domain.roster import Change, Roster
 
 MAX_INFO = 60
-USERS = [User("ann", name="Ann"), User("bob", email="bob@example.com")]
+USERS = [User("ann", name="Ann", avatar="ann.png"), User("bob", email="bob@example.com")]
 CLIENTS = {f"{user.id}-{tab}": user for user in USERS for tab in range(2)}
 CHANNELS = [ChannelName(name) for name in ("presence-a", "presence-b", "private-a")]
 KEYS = st.sampled_from(["name", "avatar", "x", "y"])
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(0, 1), st.text("ab", max_size=20), st.lists(st.none()))
 INFO = st.dictionaries(KEYS, VALUES, max_size=3)
+OWNED = st.dictionaries(KEYS, st.none() | st.text("AB", max_size=20), max_size=2)
 
 
 class Observer:
@@ -49,6 +50,17 @@ class RosterMachine(RuleBasedStateMachine):
         self.now = datetime(2024, 1, 15, tzinfo=timezone.utc)
         self.observers: dict[tuple[str, str], Observer] = {}
         self.held: set[tuple[str, str]] = set()
+        self.said: dict[tuple[str, str], dict[str, Any]] = {}
+        self.owned: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def say(self, channel: str, user: User, info: dict[str, Any]) -> None:
+        """The model of what clients say: what is known, or owned, they cannot."""
+        said = self.said.setdefault((channel, user.id), {})
+        owned = self.owned[channel, user.id]
+        for key, value in info.items():
+            known = {"name": user.name, "avatar": user.avatar}.get(key) is not None
+            if not known and key not in owned:
+                said[key] = value
 
     def attempt(self, operation: Callable[[], Any]) -> Any:
         before = self.state()
@@ -67,17 +79,45 @@ class RosterMachine(RuleBasedStateMachine):
             if change is not None and where == channel and client_id != but:
                 observer.hear(change)
 
-    @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS), info=st.none() | INFO)
-    def join(self, client_id: str, channel: ChannelName, info: dict[str, Any] | None) -> None:
-        outcome = self.attempt(lambda: self.roster.join(channel, client_id, CLIENTS[client_id], info, self.now))
+    @rule(
+        client_id=st.sampled_from(sorted(CLIENTS)),
+        channel=st.sampled_from(CHANNELS),
+        info=st.none() | INFO,
+        owned=st.just({}) | OWNED,
+    )
+    def join(self, client_id: str, channel: ChannelName, info: dict[str, Any] | None, owned: dict[str, Any]) -> None:
+        user = CLIENTS[client_id]
+        if not any(member.id == user.id for member in self.roster.members(channel)):
+            self.said.pop((channel, user.id), None)
+        outcome = self.attempt(lambda: self.roster.join(channel, client_id, user, info, self.now, owned))
         if outcome is None:
             return
+        if channel.type == "presence":
+            self.own_and_say(channel, user, owned, info or {})
         assert outcome.fresh == ((channel, client_id) not in self.observers)
         self.tell(channel, outcome.change, client_id)
         self.observers[channel, client_id] = Observer(outcome.members or ())
         self.held.discard((channel, CLIENTS[client_id].id))
         if channel.type == "presence":
             assert outcome.me in outcome.members
+
+    def own_and_say(self, channel: str, user: User, owned: dict[str, Any], info: dict[str, Any]) -> None:
+        said = self.said.setdefault((channel, user.id), {})
+        self.owned[channel, user.id] = owned
+        for key in owned:
+            said.pop(key, None)
+        self.say(channel, user, info)
+
+    @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS), owned=OWNED)
+    def ask_again(self, client_id: str, channel: ChannelName, owned: dict[str, Any]) -> None:
+        """A guard gives something else, or nothing any more."""
+        outcome = self.attempt(lambda: self.roster.update(channel, client_id, {}, self.now, owned))
+        if outcome is None:
+            return
+        self.own_and_say(channel, CLIENTS[client_id], owned, {})
+        if outcome.change is not None:
+            self.observers[channel, client_id].hear(outcome.change)
+        self.tell(channel, outcome.change, client_id)
 
     @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS), hold=st.booleans())
     def leave(self, client_id: str, channel: ChannelName, hold: bool) -> None:
@@ -111,6 +151,7 @@ class RosterMachine(RuleBasedStateMachine):
         outcome = self.attempt(lambda: self.roster.update(channel, client_id, info, self.now))
         if outcome is None:
             return
+        self.say(channel, CLIENTS[client_id], info)
         if outcome.change is not None:
             self.observers[channel, client_id].hear(outcome.change)
             assert outcome.member.updated_at == self.now
@@ -134,13 +175,29 @@ class RosterMachine(RuleBasedStateMachine):
             assert found.member_count == (len(users) if channel.type == "presence" else len(inside))
             for member in found.members or ():
                 assert member.client_id in CLIENTS
-                assert len(json.dumps(dict(member.info), separators=(",", ":"))) <= MAX_INFO
+                user = next(one for one in USERS if one.id == member.id)
+                said = {key: value for key, value in self.said[channel, user.id].items() if value is not None}
+                owned = self.owned[channel, user.id]
+                assert len(json.dumps(said, separators=(",", ":"))) <= MAX_INFO
+                shown = {"name": text(said.get("name")), "avatar": text(said.get("avatar"))}
+                shown |= {key: value for key, value in (("name", user.name), ("avatar", user.avatar)) if value}
+                shown |= {key: owned[key] for key in shown if key in owned}
+                assert member.name == (shown["name"] if shown["name"] is not None else "Anonymous")
+                assert member.avatar == shown["avatar"]
+                mixed = {key: value for key, value in (said | owned).items() if value is not None}
+                others = {key for key in mixed if key not in ("name", "avatar")}
+                assert {key: member.info[key] for key in others} == {key: mixed[key] for key in others}
+                assert set(member.to_dict()) - others <= {"id", "clientId", "joinedAt", "name", "avatar", "updatedAt"}
 
     @invariant()
     def members_stand_in_order_of_joining(self) -> None:
         for channel in CHANNELS:
             joined = [member.joined_at for member in self.roster.members(channel)]
             assert joined == sorted(joined)
+
+
+def text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 TestRoster = RosterMachine.TestCase
@@ -192,7 +249,7 @@ def test_server_fields_win() -> None:
         "id": "bob",
         "clientId": "client",
         "joinedAt": "2024-01-15T10:30:00.000Z",
-        "name": "bob@example.com",
+        "name": "Anonymous",
         "status": "here",
     }
     assert not RESERVED_KEYS & set(outcome.me.info)

@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
-from ...domain.events import Event
-from ...domain.members import Member, User
+from ...domain.events import Event, Reason
+from ...domain.members import NOTHING, Member, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
@@ -121,22 +121,36 @@ class RedisBackend:
             self._worker.closed(client_id)
 
     def join(
-        self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
+        self,
+        channel: ChannelName,
+        client_id: str,
+        user: User | None,
+        info: Mapping[str, Any] | None,
+        now: datetime,
+        owned: Mapping[str, Any] = NOTHING,
     ) -> Pending[Joined]:
-        return self._begun.join(channel, client_id, user, info, now)
+        return self._begun.join(channel, client_id, user, info, now, owned)
 
     def leave(
         self,
         channel: ChannelName,
         client_id: str,
         now: datetime,  # noqa: ARG002 (time is that of Redis)
+        reason: Reason,
         *,
         hold: float = 0,
     ) -> Pending[Change | None] | None:
-        return self._worker.leave(channel, client_id, hold) if self._worker is not None else None
+        return self._worker.leave(channel, client_id, reason, hold) if self._worker is not None else None
 
-    def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Pending[Updated]:
-        return self._begun.update(channel, client_id, info, now)
+    def update(
+        self,
+        channel: ChannelName,
+        client_id: str,
+        info: Mapping[str, Any],
+        now: datetime,
+        owned: Mapping[str, Any] | None = None,
+    ) -> Pending[Updated]:
+        return self._begun.update(channel, client_id, info, now, owned)
 
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> Pending[int]:
         return self._begun.publish(channel, payload, exclude)

@@ -9,32 +9,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ...domain.errors import RequestError
-from ...domain.members import Member, User, info_size, make_member, merge_info
+from ...domain.members import Member, Profile, User
+from ...domain.roster import check_size
 
 
 class Document(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A user in a presence channel: who, with which connection and when they came, and what is said of them."""
+    """A user in a presence channel: who, with which connection and when they came, what their clients have said, and
+    what a guard owns."""
 
     id: str
     client_id: str
     joined_at: datetime
     info: dict[str, Any]
     name: str | None = None
-    email: str | None = None
     avatar: str | None = None
     updated_at: datetime | None = None
+    owned: dict[str, Any] = {}
 
     @property
     def user(self) -> User:
-        return User(self.id, name=self.name, email=self.email, avatar=self.avatar)
+        return User(self.id, name=self.name, avatar=self.avatar)
+
+    @property
+    def profile(self) -> Profile:
+        return Profile(self.user, self.info, self.owned)
 
     def member(self) -> Member:
-        return make_member(self.user, self.client_id, self.joined_at, self.info, self.updated_at)
+        return self.profile.member(self.client_id, self.joined_at, self.updated_at)
 
 
 @dataclass(frozen=True)
@@ -65,22 +71,40 @@ def parse_entry(value: bytes) -> Entry:
     return Entry(int(version), int(place), raw)
 
 
-def new_document(user: User, client_id: str, info: Mapping[str, Any], now: datetime) -> Document:
+def new_document(
+    user: User, client_id: str, info: Mapping[str, Any], owned: Mapping[str, Any], now: datetime
+) -> Document:
     """Of a user who comes."""
-    merged, _ = merge_info({}, info)
-    return Document(user.id, client_id, now, merged, user.name, user.email, user.avatar)
+    profile = Profile(user, {}, {}).merged(info, owned)
+    return Document(user.id, client_id, now, dict(profile.said), user.name, user.avatar, owned=dict(profile.owned))
+
+
+class Merged(NamedTuple):
+    """What has become of a document (`None`: nothing, it stays as it is), and whether others see a difference."""
+
+    document: Document | None
+    visible: bool
 
 
 def merged_document(
-    old: Document, info: Mapping[str, Any], now: datetime, max_info: int, error: type[RequestError]
-) -> Document | None:
-    """`old` with `info` merged, or `None` where that changes nothing; `error` where it would be too large."""
-    merged, changed = merge_info(old.info, info)
-    if not changed:
-        return None
-    if info_size(merged) > max_info:
-        raise error(f"The member's merged userInfo would be more than {max_info} bytes of JSON")
-    return msgspec.structs.replace(old, info=merged, updated_at=now)
+    old: Document,
+    info: Mapping[str, Any],
+    owned: Mapping[str, Any] | None,
+    now: datetime,
+    max_info: int,
+    error: type[RequestError],
+) -> Merged:
+    """`old` with `info` merged and, if given, `owned` in place of what was; `error` where it would be too large."""
+    before = old.profile
+    after = before.merged(info, owned)
+    if info:
+        check_size(after, max_info, error)
+    visible = not after.looks_like(before)
+    if not visible and (after.said, after.owned) == (before.said, before.owned):
+        return Merged(None, visible=False)
+    said, owns = dict(after.said), dict(after.owned)
+    new = msgspec.structs.replace(old, info=said, owned=owns, updated_at=now if visible else old.updated_at)
+    return Merged(new, visible)
 
 
 class _Owner(msgspec.Struct, omit_defaults=True):
@@ -111,5 +135,7 @@ def decode_owner(noted: bytes) -> User | None:
 
 
 def encode(document: Document | None) -> bytes:
-    """For a script; empty for none."""
-    return msgspec.json.encode(document) if document is not None else b""
+    """For a script; empty for none. A space in front shows the scripts that something is owned."""
+    if document is None:
+        return b""
+    return (b" " if document.owned else b"") + msgspec.json.encode(document)

@@ -37,6 +37,7 @@ class Joining:
         user: User | None,
         info: Mapping[str, Any] | None,
         now: datetime,
+        owned: Mapping[str, Any],
     ) -> None:
         self._rooms = rooms
         self._pipeline = pipeline
@@ -46,6 +47,7 @@ class Joining:
         self._user = user
         self._info = info
         self._now = now
+        self._owned = owned
         self._whose = escape(user.id) if user is not None and room.name.type == "presence" else ""
         self._fresh = not room.has(client_id)
         self._tries = 0
@@ -66,6 +68,7 @@ class Joining:
         replica = self._room.replica
         return self._operations().join(
             *(self._room.name, self._client_id, self._user, self._info, self._now, replica.position),
+            owned=self._owned,
             with_list=replica.stale,
         )
 

@@ -198,7 +198,7 @@ class Nodes:
                 user = owners.get(client.decode())
                 events.append(ChannelLeft(client.decode(), user, channel, channel.type, "worker_lost"))
                 if entry:
-                    events.append(MemberLeft(client.decode(), user, channel, parse_entry(entry).member))
+                    events.append(MemberLeft(client.decode(), user, channel, parse_entry(entry).member, "worker_lost"))
         return taken
 
     def _hold_own(self, node: str, channel: ChannelName, owners: Mapping[str, User | None]) -> Operation[str]:
@@ -243,17 +243,16 @@ class Nodes:
             Call("release", keys.channel(channel), (keys.topic(channel), "0", user, until))
             for channel, (_, user, _) in zip(channels, parts, strict=True)
         ]
-        ends = {place: end for place, (_, end) in zip(places, released, strict=True)}
+        ends = {place: end for place, (_, end, _) in zip(places, released, strict=True)}
         over = tuple(place for place, end in ends.items() if not end)
         if over:
             yield [Call("ZREM", (keys.holds,), over), Call("HDEL", (keys.holders,), over)]
         yield [Call("ZADD", (keys.holds,), (end, place)) for place, end in ends.items() if end]
-        for channel, (_, _, client), (entry, _), owner in zip(channels, parts, released, owners, strict=True):
+        for channel, (_, _, client), (entry, _, reason), owner in zip(channels, parts, released, owners, strict=True):
             if entry:
                 document = parse_entry(entry).document
-                events.append(
-                    MemberLeft(client, decode_owner(owner or b"") or document.user, channel, document.member())
-                )
+                user, why = decode_owner(owner or b"") or document.user, reason.decode() or None
+                events.append(MemberLeft(client, user, channel, document.member(), why))
         return events
 
     def time(self) -> Operation[int]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from ...domain.channels import Channel, ChannelName
 from ...domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, UpdateFailed
-from ...domain.members import Member, User, info_size
+from ...domain.events import Reason
+from ...domain.members import NOTHING, Member, User, info_size
 from ...domain.roster import Change
-from .documents import Entry, encode, encode_owner, merged_document, new_document, parse_entry
+from .documents import Entry, Merged, encode, encode_owner, merged_document, new_document, parse_entry
 from .keys import Keys, escape, unescape
 
 T = TypeVar("T")
@@ -117,10 +118,12 @@ class Holder:
 
 
 class Gone(NamedTuple):
-    """How a connection left a channel: whose it was, where users are listed, and for how many seconds they are held."""
+    """How a connection left a channel: whose it was, where users are listed, for how many seconds they are held, and
+    why ('': not known)."""
 
     user: User | None = None
     hold: float = 0
+    reason: Reason | Literal[""] = ""
 
 
 class Operations:
@@ -143,45 +146,47 @@ class Operations:
         now: datetime,
         known: Position = NOWHERE,
         *,
+        owned: Mapping[str, Any] = NOTHING,
         with_list: bool = True,
     ) -> Operation[Placed[Entered]]:
         """As `Roster.join`."""
         listed = channel.type == "presence"
         if listed and user is None:
             raise JoinFailed("A presence channel needs a user")
-        new = new_document(user, client_id, info or {}, now) if listed and user is not None else None
+        new = new_document(user, client_id, info or {}, owned, now) if listed and user is not None else None
         too_large = new is not None and info_size(new.info) > self._max_info
         whose = escape(user.id) if listed and user is not None else ""
-        version, merged = ("", None) if info else ("-", None)
+        version, merged = "" if info or owned else "-", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
             (*_, reply) = yield self._indexed(
                 channel,
                 "join",
                 (
                     *(self._keys.topic(channel), str(known.epoch), self._node, client_id, whose, now.isoformat()),
-                    *(b"" if too_large else encode(new), version, encode(merged), "1" if with_list else ""),
+                    *(b"" if too_large else encode(new), version, encode(merged.document), "1" if with_list else ""),
                 ),
             )
             if reply[0] == b"large":
                 raise JoinFailed(self._too_large)
             if reply[0] == b"ok":
                 kind, entry = reply[3].decode(), parse_entry(reply[4]) if listed else None
-                change = Change(kind, entry.member) if kind and entry else None
+                visible = kind == "joined" or (kind == "updated" and merged.visible)
+                change = Change(kind, entry.member) if visible and entry else None
                 return Placed(_position(reply[1:]), Entered(change, entry, _entries(reply[5])))
             entry = parse_entry(reply[1])
             version = str(entry.version)
-            merged = merged_document(entry.document, info or {}, now, self._max_info, JoinFailed)
+            merged = merged_document(entry.document, info or {}, owned, now, self._max_info, JoinFailed)
         raise BackendUnavailable("too many are changing the same member")
 
     def leave(
         self,
         channel: ChannelName,
         client_id: str,
-        user: User | None = None,
-        hold: float = 0,
+        gone: Gone = Gone(),  # noqa: B008 (immutable)
         known: Position = NOWHERE,
     ) -> Operation[Placed[Change | None]]:
-        """As `Roster.leave`; `user` is held for `hold` seconds, unless Redis has no room to write that down."""
+        """As `Roster.leave`; the user is held, unless Redis has no room to write that down."""
+        user, hold, reason = gone
         until, again = "", list[Call]()
         if hold and user is not None:
             place, names = hold_place(channel, escape(user.id), client_id), (self._keys.holds, self._keys.holders)
@@ -193,13 +198,13 @@ class Operations:
             except Refused:
                 until = ""
         keys = (*self._keys.channel(channel), self._keys.own(channel, self._node))
-        leave = Call("leave", keys, (self._keys.topic(channel), str(known.epoch), client_id, until))
+        leave = Call("leave", keys, (self._keys.topic(channel), str(known.epoch), client_id, until, reason))
         reply, *_ = yield [leave, *again]
         if reply[0] == b"not_found":
             raise NotFound
         if reply[0] == b"not_member":
             raise NotMember
-        change = Change("left", parse_entry(reply[3]).member) if reply[3] else None
+        change = Change("left", parse_entry(reply[3]).member, reason or None) if reply[3] else None
         return Placed(_position(reply[1:]), change)
 
     def update(
@@ -210,12 +215,13 @@ class Operations:
         now: datetime,
         known: Position = NOWHERE,
         *,
+        owned: Mapping[str, Any] | None = None,
         sure: bool = False,
     ) -> Operation[Placed[tuple[Entry, Change | None]]]:
         """As `Roster.update`; `Lost` where the caller is `sure` that the connection is in the channel."""
-        version, merged = "", None
+        version, merged = "", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
-            arguments = (self._keys.topic(channel), str(known.epoch), client_id, version, encode(merged))
+            arguments = (self._keys.topic(channel), str(known.epoch), client_id, version, encode(merged.document))
             reply = yield Call("update", self._keys.channel(channel), arguments)
             outcome = reply[0].decode()
             if sure and outcome.startswith("not_"):
@@ -228,10 +234,10 @@ class Operations:
                 raise UpdateFailed("Not a member of this channel")
             entry = parse_entry(reply[3] if outcome == "ok" else reply[1])
             if outcome == "ok":
-                change = Change("updated", entry.member) if reply[4] else None
+                change = Change("updated", entry.member) if reply[4] and merged.visible else None
                 return Placed(_position(reply[1:]), (entry, change))
             version = str(entry.version)
-            merged = merged_document(entry.document, info, now, self._max_info, UpdateFailed)
+            merged = merged_document(entry.document, info, owned, now, self._max_info, UpdateFailed)
         raise BackendUnavailable("too many are changing the same member")
 
     def publish(
@@ -295,9 +301,9 @@ class Operations:
         left: dict[str, Change] = {}
         for client in noted:
             if client.decode() not in expected():
-                user, hold = gone.get(client.decode(), Gone())
+                how = gone.get(client.decode(), Gone())
                 try:
-                    placed = yield from self.leave(channel, client.decode(), user, hold, known)
+                    placed = yield from self.leave(channel, client.decode(), how, known)
                 except (NotFound, NotMember):
                     continue
                 if placed.value is not None:

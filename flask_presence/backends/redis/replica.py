@@ -8,27 +8,31 @@ connection of this very process has not left it, whatever is published.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from ...domain.errors import BackendUnavailable
+from ...domain.events import Reason
 from ..pending import Pending, raising
 from .documents import Entry, parse_entry
 from .operations import NOWHERE, Position
 
 
 class Event(NamedTuple):
-    """What was published of a channel; `client` must not hear of it. `body` is an entry, or a message's frame."""
+    """What was published of a channel; `client` must not hear of it. `reason` is how the last connection of a user who
+    has left went; `body` is an entry, or a message's frame."""
 
     kind: str
     position: Position
     client: str
     user: str
+    reason: Reason | None
     body: bytes
 
 
 def parse_event(data: bytes) -> Event:
-    kind, epoch, number, client, user, body = data.split(b"\0", 5)
-    return Event(kind.decode(), Position(int(epoch), int(number)), client.decode(), user.decode(), body)
+    kind, epoch, number, client, user, reason, body = data.split(b"\0", 6)
+    position, why = Position(int(epoch), int(number)), cast("Reason | None", reason.decode() or None)
+    return Event(kind.decode(), position, client.decode(), user.decode(), why, body)
 
 
 class News(NamedTuple):
@@ -38,6 +42,7 @@ class News(NamedTuple):
     client: str
     entry: Entry | None = None
     message: bytes = b""
+    reason: Reason | None = None
 
 
 class Replica:
@@ -164,7 +169,7 @@ class Replica:
         if event.kind == "message":
             self._tell(News("message", event.client, message=event.body))
         elif event.kind == "left":
-            self._remove(event.user, event.client, event.body)
+            self._remove(event.user, event.client, event.body, event.reason)
         else:
             self._put(event.user, parse_entry(event.body), event.client)
 
@@ -174,17 +179,17 @@ class Replica:
         if known is None:
             self._in_order = self._in_order and entry.place == entry.version
             self._tell(News("joined", client, entry))
-        elif known.raw != entry.raw:
+        elif known.raw != entry.raw and known.member.json != entry.member.json:
             self._tell(News("updated", client, entry))
 
-    def _remove(self, user: str, client: str, last: bytes | None = None) -> None:
+    def _remove(self, user: str, client: str, last: bytes | None = None, reason: Reason | None = None) -> None:
         if user not in self._entries:
             return
         if self._is_here(user):
             self.doubtful = True
             return
         known = self._entries.pop(user)
-        self._tell(News("left", client, known if last is None else parse_entry(last)))
+        self._tell(News("left", client, known if last is None else parse_entry(last), reason=reason))
 
     def _reached(self, position: Position) -> bool:
         return not self.stale and self.position >= position

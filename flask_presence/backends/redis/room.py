@@ -97,5 +97,5 @@ class Room:
         if news.kind == "message" or news.entry is None:
             self._listener.deliver(self.name, news.message, news.client or None)
         else:
-            change = Change(news.kind, news.entry.member)
+            change = Change(news.kind, news.entry.member, news.reason)
             self._listener.announce(self.name, change, news.client or None, datetime.now(timezone.utc))

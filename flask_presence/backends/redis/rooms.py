@@ -240,7 +240,7 @@ class Rooms:
             self.load(room, placed.position, placed.value.entries, losses)
         for client_id, change in placed.value.left.items():
             user = unheard[client_id].user if client_id in unheard else None
-            self._listener.notice(MemberLeft(client_id, user, room.name, change.member))
+            self._listener.notice(MemberLeft(client_id, user, room.name, change.member, change.reason))
         for client_id in unheard:
             room.left_unheard.pop(client_id, None)
         self._end_healing(room, None)

@@ -74,5 +74,5 @@ def _change(reply: Any, keys: Keys) -> tuple[ChannelName, Change] | None:
     event = parse_event(data)
     if event.kind not in KINDS:
         return None
-    change = Change(event.kind, parse_entry(event.body).member)  # type: ignore[arg-type]
+    change = Change(event.kind, parse_entry(event.body).member, event.reason)  # type: ignore[arg-type]
     return ChannelName(channel), change

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ...domain.channels import ChannelName
 from ...domain.errors import BackendUnavailable, NotFound, NotMember
+from ...domain.events import Reason
 from ...domain.members import User
 from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
@@ -126,23 +127,29 @@ class Worker:
         self._keeper.closed(client_id)
 
     def join(
-        self, channel: ChannelName, client_id: str, user: User | None, info: Mapping[str, Any] | None, now: datetime
+        self,
+        channel: ChannelName,
+        client_id: str,
+        user: User | None,
+        info: Mapping[str, Any] | None,
+        now: datetime,
+        owned: Mapping[str, Any],
     ) -> Pending[Joined]:
         self.link.check()
         room = self._rooms.enter(channel)
         operations = lambda: self._operations  # noqa: E731
-        return Joining(self._rooms, self._pipeline, operations, room, client_id, user, info, now).begin()
+        return Joining(self._rooms, self._pipeline, operations, room, client_id, user, info, now, owned).begin()
 
-    def leave(self, channel: ChannelName, client_id: str, hold: float) -> Pending[Change | None] | None:
+    def leave(self, channel: ChannelName, client_id: str, reason: Reason, hold: float) -> Pending[Change | None] | None:
         room = self._rooms.get(channel)
         if room is None:
             return None
         if not room.has(client_id):
             return room.leaving.get(client_id)
         room.goes(client_id)
-        user = self._keeper.user_of(client_id) if channel.type == "presence" else None
+        gone = Gone(self._keeper.user_of(client_id) if channel.type == "presence" else None, hold, reason)
         if not self.link.up:
-            room.leaves_unheard(client_id, Gone(user, hold))
+            room.leaves_unheard(client_id, gone)
             return None
 
         def left(outcome: Outcome[Change | None]) -> Change | None:
@@ -152,23 +159,30 @@ class Worker:
             except (NotFound, NotMember):
                 return None  # Redis has lost the connection, as was meant
             except BackendUnavailable:
-                room.leaves_unheard(client_id, Gone(user, hold))
+                room.leaves_unheard(client_id, gone)
                 raise
 
-        operation = self._operations.leave(channel, client_id, user, hold, room.replica.position)
+        operation = self._operations.leave(channel, client_id, gone, room.replica.position)
         leaving: Pending[Change | None] = Pending()
         room.leaving[client_id] = leaving
         self._rooms.place(room, self._pipeline.run(operation, room.replica)).then(left).when(leaving.settle)
         return leaving
 
-    def update(self, channel: ChannelName, client_id: str, info: Mapping[str, Any], now: datetime) -> Pending[Updated]:
+    def update(
+        self,
+        channel: ChannelName,
+        client_id: str,
+        info: Mapping[str, Any],
+        now: datetime,
+        owned: Mapping[str, Any] | None,
+    ) -> Pending[Updated]:
         self.link.check()
         room = self._rooms.get(channel)
         sure = room is not None and room.has(client_id) and channel.type == "presence"
 
         def make() -> Operation[Placed[tuple[Entry, Change | None]]]:
             known = room.replica.position if room is not None else NOWHERE
-            return self._operations.update(channel, client_id, info, now, known, sure=sure)
+            return self._operations.update(channel, client_id, info, now, known, owned=owned, sure=sure)
 
         def shape(done: tuple[Entry, Change | None]) -> Updated:
             return Updated(done[0].member, done[1])

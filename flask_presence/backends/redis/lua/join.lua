@@ -2,7 +2,7 @@
 -- KEYS  the channel's five, 6 set of the node's own connections
 -- ARGV  1 topic 2 known epoch 3 node 4 client 5 user ('' where users are not listed) 6 when
 --       7 document for a user who is not listed yet ('' where that one would be too large)
---       8 version with which 9 was made ('-': there is nothing to merge) 9 document merged ('': no change)
+--       8 version with which 9 was made ('-': there is nothing to merge, unless something is owned) 9 document merged ('': no change)
 --       10 '1' where the list is wanted
 -- gives {'ok', epoch, number, change, entry, {user, entry, …}} | {'merge', entry}: merge with this one | {'large'}
 local topic, node, client, user, listed = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[5] ~= ''
@@ -15,7 +15,7 @@ if listed then
     change = 'joined'
     local number = redis.call('HGET', state, 'q') + 1
     entry = number .. '\0' .. number .. '\0' .. ARGV[7]
-  elseif ARGV[8] ~= '-' then
+  elseif ARGV[8] ~= '-' or has_owned(entry) then
     local version, rest = split(entry)
     if version ~= ARGV[8] then return {'merge', entry} end
     if ARGV[9] ~= '' then

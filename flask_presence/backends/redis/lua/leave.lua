@@ -1,6 +1,6 @@
 -- A connection goes; with its user's last one the user, unless held. Who has another connection needs no hold.
 -- KEYS  the channel's five, 6 set of the node's own connections
--- ARGV  1 topic 2 known epoch 3 client 4 until when the user is held, in ms ('': not at all)
+-- ARGV  1 topic 2 known epoch 3 client 4 until when the user is held, in ms ('': not at all) 5 reason
 -- gives {'ok', epoch, number, entry of a user who has left or ''} | {'not_found'} | {'not_member'}
 local topic, client = ARGV[1], ARGV[3]
 redis.call('SREM', KEYS[6], client)
@@ -9,6 +9,6 @@ local at = epoch(ARGV[2])
 local whose = redis.call('HGET', connections, client)
 if not whose then return {is_empty() and 'not_found' or 'not_member'} end
 local user = split(whose)
-local entry = take_out(topic, at, client, user, ARGV[4], client)
+local entry = take_out(topic, at, client, user, ARGV[4], client, ARGV[5])
 close_if_empty()
 return {'ok', at, redis.call('HGET', state, 'q'), entry}

@@ -11,7 +11,7 @@ for _, client in ipairs(taken) do
     if node == ARGV[3] then
       table.insert(reply, client)
       table.insert(reply, user)
-      table.insert(reply, take_out(ARGV[1], at, client, user, ARGV[5], ''))
+      table.insert(reply, take_out(ARGV[1], at, client, user, ARGV[5], '', 'worker_lost'))
     end
   end
 end

@@ -1,0 +1,231 @@
+"""What the server knows of members, and who may send: no client can say or do otherwise."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from ..conftest import Connect
+from ..support.client import Client
+from ..support.server import Server
+
+SPOOF = {"name": "Bob", "avatar": "bob.png", "role": "admin", "email": "bob@example.com"}
+
+
+def own(server: Server, channel: str, **info: Any) -> None:
+    """From now on the guard of `channel` gives this."""
+    server.post(f"/own/{channel}", {"authorized": True, "userInfo": info})
+
+
+def shown(member: dict[str, Any]) -> dict[str, Any]:
+    """Without what every member has."""
+    return {key: value for key, value in member.items() if key not in ("id", "clientId", "joinedAt", "updatedAt")}
+
+
+def news(client: Client) -> list[tuple[str, dict[str, Any]]]:
+    return [(event["type"].removeprefix("presence:member_"), shown(event["member"])) for event in client.events()]
+
+
+def test_known_names(connect: Connect, name: str) -> None:
+    """The name and avatar of a known user are the server's, and no e-mail address is in a member."""
+    channel = f"presence-{name}"
+    ann = connect("ann", claims={"name": "Ann", "avatar": "ann.png", "email": "ann@example.com"})
+    bob = connect("bob")
+    bob.join(channel)
+    assert shown(ann.join(channel, name="Bob", avatar="bob.png")["me"]) == {"name": "Ann", "avatar": "ann.png"}
+    for change in ({"name": "Bob"}, {"name": None, "avatar": None}, {"name": 5, "avatar": []}):
+        assert shown(ann.update(channel, **change)["member"]) == {"name": "Ann", "avatar": "ann.png"}
+    again = connect("ann", claims={"name": "Somebody else"})
+    assert shown(again.join(channel, name="Bob")["me"]) == {"name": "Ann", "avatar": "ann.png"}
+    assert news(bob) == [("joined", {"name": "Ann", "avatar": "ann.png"})]
+    assert shown(connect("eve").join(channel, name="Eve")["me"]) == {"name": "Eve"}
+
+
+def test_owned(connect: Connect, server: Server, name: str) -> None:
+    """What a guard gives stands, whatever any of the user's tabs says; the newest verdict counts, for all of them."""
+    channel = f"presence-owned-{name}"
+    own(server, channel, role="guest", badge=None, name="Ann of the guard")
+    watcher, ann = connect("watcher"), connect("ann", claims={"name": "Ann"})
+    server.post(f"/own/{channel}", True)
+    watcher.join(channel)
+    own(server, channel, role="guest", badge=None, name="Ann of the guard")
+    mine = {"name": "Ann of the guard", "role": "guest", "x": 1}
+    assert shown(ann.join(channel, role="admin", badge="gold", name="Bob", x=1)["me"]) == mine
+    assert shown(ann.update(channel, role="admin", badge="gold", name=None)["member"]) == mine
+    assert shown(ann.update(channel, role=None)["member"]) == mine
+    tab = connect("ann", claims={"name": "Ann"})
+    assert shown(tab.join(channel, role="admin")["me"]) == mine
+    assert shown(ann.join(channel, role="admin")["me"]) == mine
+    assert news(watcher) == [("joined", mine)]
+
+    own(server, channel, role="moderator")
+    changed = {"name": "Ann", "role": "moderator", "x": 1}
+    assert shown(tab.join(channel)["me"]) == changed
+    assert news(watcher) == news(ann) == [("updated", changed)]
+    assert shown(ann.update(channel, badge="gold")["member"]) == changed | {"badge": "gold"}
+
+    server.post(f"/own/{channel}", True)
+    assert shown(ann.join(channel)["me"]) == {"name": "Ann", "x": 1, "badge": "gold"}
+    assert [kind for kind, _ in news(watcher)] == ["updated", "updated"]
+    assert server.json(f"/presence/channels/{channel}")["members"][1]["badge"] == "gold"
+
+
+def test_what_becomes_owned_is_gone(connect: Connect, server: Server, name: str) -> None:
+    """What a client had said under a key that is owned for a while does not come back, also if nobody saw it change."""
+    channel = f"presence-owned-{name}"
+    server.post(f"/own/{channel}", True)
+    watcher, ann = connect("watcher"), connect("ann")
+    watcher.join(channel)
+    assert shown(ann.join(channel, role="admin")["me"]) == {"name": "Anonymous", "role": "admin"}
+    own(server, channel, role="admin")
+    before = ann.join(channel)["me"]
+    assert "updatedAt" not in before
+    server.post(f"/own/{channel}", True)
+    assert shown(ann.join(channel)["me"]) == {"name": "Anonymous"}
+    assert news(watcher) == [("joined", {"name": "Anonymous", "role": "admin"}), ("updated", {"name": "Anonymous"})]
+
+
+def test_owned_does_not_count(connect: Connect, server: Server, name: str) -> None:
+    """What is owned may be larger than a client's info may, and takes nothing of its room."""
+    channel = f"presence-owned-{name}"
+    own(server, channel, role="x" * 5000)
+    ann = connect("ann")
+    me = ann.join(channel, text="y" * 4000)["me"]
+    assert (len(me["role"]), len(me["text"])) == (5000, 4000)
+    assert ann.request("channel:update", channel=channel, userInfo={"more": "z" * 100})["code"] == "UPDATE_FAILED"
+
+
+@pytest.mark.parametrize("given", [[], "text", 5, None, [["role", "x"]]])
+def test_owned_is_a_dict(connect: Connect, server: Server, name: str, given: Any) -> None:
+    """Anything else denies, and is logged as the guard's mistake."""
+    channel = f"presence-owned-{name}"
+    server.post(f"/own/{channel}", {"authorized": True, "userInfo": given})
+    answer = connect("ann").request("join", channel=channel)
+    assert (answer["code"], answer["message"]) == ("FORBIDDEN", "Access denied")
+
+
+def test_reserved_keys_in_owned(connect: Connect, server: Server, name: str) -> None:
+    """What no guard can give is dropped."""
+    channel = f"presence-owned-{name}"
+    own(server, channel, id="bob", clientId="x", joinedAt="1970", updatedAt="1970", name=5, avatar=["x"], role="r")
+    me = connect("ann").join(channel, name="Ann")["me"]
+    assert (me["id"], shown(me)) == ("ann", {"name": "Ann", "role": "r"})
+
+
+def test_owned_without_a_list(connect: Connect, server: Server, name: str) -> None:
+    """In a private channel it means nothing."""
+    channel = f"private-owned-{name}"
+    own(server, channel, role="r")
+    assert "me" not in connect("ann").join(channel)
+
+
+def test_converters_and_abort(connect: Connect) -> None:
+    """A converter's value comes as an argument, what a guard gives is Flask's JSON, and `abort(403, …)` is a no."""
+    ann = connect("ann")
+    me = ann.join("presence-number-7")["me"]
+    assert (me["seen"], me["when"]) == (7, "Wed, 07 Jan 2026 00:00:00 GMT")
+    denied = [
+        ("presence-number-31", "Too large"),
+        ("presence-number-07", "Access denied"),
+        ("presence-number-x", "Access denied"),
+        ("private-number-", "Access denied"),
+        ("private-abort-403", "Access denied"),
+        ("private-abort-500", "Access denied"),
+        ("private-abort-404", "Access denied"),
+    ]
+    for channel, message in denied:
+        answer = ann.request("join", channel=channel)
+        assert (answer["code"], answer["message"]) == ("FORBIDDEN", message), channel
+
+
+def test_message_guard(connect: Connect, name: str) -> None:
+    """Who may send is asked for every message, in public channels too; whatever is not a plain yes sends nothing."""
+    channel = f"news-{name}"
+    reader, staff, anonymous = connect("reader"), connect("staff-1"), connect()
+    for one in (reader, staff, anonymous):
+        one.join(channel)
+    refused: list[tuple[Client, dict[str, Any], str]] = [
+        (anonymous, {"data": "headline"}, "Log in to write"),
+        (reader, {"data": "headline"}, "Access denied"),
+        (staff, {"data": "not this"}, "Access denied"),
+        (staff, {"data": 1, "event": "break"}, "Access denied"),
+        (staff, {"data": 1, "event": "text"}, "Access denied"),
+    ]
+    for sender, message, told in refused:
+        answer = sender.request("channel:message", channel=channel, **message)
+        assert (answer["code"], answer["message"]) == ("FORBIDDEN", told), message
+    assert staff.say(channel, "headline")["delivered"] == 2
+    for one in (reader, anonymous):
+        assert one.event()["data"] == "headline"
+        assert one.silent()
+    assert staff.silent()
+    other = f"presence-news-{name}"
+    reader.join(other)
+    assert reader.request("channel:message", channel=other, data=1)["code"] == "FORBIDDEN"
+    assert reader.request("channel:message", channel=f"news-{name}-elsewhere", data=1)["code"] == "NOT_IN_CHANNEL"
+    free = f"chat-{name}"
+    reader.join(free)
+    assert reader.say(free, 1)["delivered"] == 0
+
+
+def test_message_guards_keep_the_order(connect: Connect, server: Server, name: str) -> None:
+    """What comes behind a message whose guard takes its time waits for it, guarded or not; others do not."""
+    channel, free = f"news-{name}", f"chat-{name}"
+    staff, reader = connect("staff-1"), connect("reader")
+    for one in (staff, reader):
+        one.join(channel)
+        one.join(free)
+    send = {"type": "channel:message", "channel": channel}
+    staff.send(send | {"event": "wait", "data": 1})
+    staff.send(send | {"data": 2})
+    staff.send(send | {"channel": free, "data": 3})
+    staff.send({"type": "leave", "channel": channel})
+    assert reader.say(free, "meanwhile")["delivered"] == 1
+    server.get(f"/open/{channel}")
+    assert [reader.event()["data"] for _ in range(3)] == [1, 2, 3]
+    assert staff.event()["data"] == "meanwhile"
+    kinds = [staff.event()["type"] for _ in range(4)]
+    assert kinds == ["channel:sent", "channel:sent", "channel:sent", "channel:left"]
+
+
+def test_reasons(connect: Connect, server: Server, name: str) -> None:
+    """Who is still there hears how the last connection of a member went."""
+    channel = f"presence-closing-{name}"
+    watcher = connect("watcher")
+    watcher.join(channel)
+    ways: dict[str, Any] = {
+        "left": lambda one: one.request("leave", channel=channel),
+        "closed": lambda one: one.socket.close(),
+        "disconnected": lambda _: server.json('/call/disconnect?arguments={"user_id":"ann"}'),
+        "expired": lambda _: None,
+    }
+    for reason, way in ways.items():
+        claims = {"exp": int(time.time()) + 2} if reason == "expired" else {}
+        first, last = connect("ann"), connect("ann", claims=claims)
+        first.join(channel)
+        last.join(channel)
+        assert watcher.event()["type"] == "presence:member_joined"
+        first.request("leave", channel=channel)
+        way(last)
+        event = watcher.event()
+        assert (event["type"], event["reason"]) == ("presence:member_left", reason)
+    denied = connect("ann")
+    denied.join(channel)
+    server.get(f"/close/{channel}")
+    assert denied.request("join", channel=channel)["code"] == "FORBIDDEN"
+    assert [watcher.event().get("reason") for _ in range(2)] == [None, "denied"]
+    left = [event for event in server.json(f"/heard/{denied.id}") if event["name"] == "member.left"]
+    assert [event["reason"] for event in left] == ["denied"]
+
+
+def test_publish_but_to_one(connect: Connect, server: Server, name: str) -> None:
+    """The server may leave out the connection that it answers in another way."""
+    ann, bob = connect("ann"), connect("bob")
+    for one in (ann, bob):
+        one.join(f"chat-{name}")
+    arguments = f'{{"name":"chat-{name}","event":"e","data":1,"exclude":"{ann.id}"}}'
+    assert server.json(f"/call/publish?arguments={arguments}") == 1
+    assert bob.event()["from"] == {"clientId": "server"}
+    assert ann.silent()
