@@ -22,6 +22,7 @@ from .domain.errors import InvalidRequest
 from .domain.events import check_event_name
 from .domain.guards import GuardInfo, GuardRegistry
 from .domain.members import Member, User
+from .domain.text import sendable
 from .hub.hub import Hub
 from .patterns import compile_pattern
 from .plain import encode_json
@@ -171,9 +172,7 @@ class Presence:
         `data` is encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
         """
         hub = self._hub
-        if not isinstance(event, str):
-            raise TypeError(f"event must be a string, not {event!r}")
-        _json(event)
+        _event_name(event)
         raw = _json(data)
         return hub.publish(name, wire.server_message(_checked(name), event, raw, hub.now()), exclude)
 
@@ -192,6 +191,42 @@ class Presence:
         if not isinstance(reason, str):
             raise TypeError(f"reason must be a string, not {reason!r}")
         return self._hub.disconnect(None if user_id is None else str(user_id), client_id, reason)
+
+    def send_to_user(self, user_id: str, event: str, data: Any) -> int:
+        """Send a `user:message` to every open connection of a user, on every worker, in channels or not; how many.
+
+        Nothing is kept for a user who is not connected. `data` is encoded like Flask's own JSON; `TypeError` before
+        anything is sent where that cannot be.
+        """
+        hub = self._hub
+        payload = wire.user_message(_event_name(event), _json(data), hub.now())
+        return hub.tell(_user_id(user_id), payload)
+
+    def is_online(self, user_id: str) -> bool:
+        """Whether a user has an open connection anywhere; of a worker that was killed, for up to `PRESENCE_LEASE`
+        seconds longer."""
+        return self._hub.is_online(_user_id(user_id))
+
+    def remove(self, name: str, user_id: str, reason: str = "") -> int:
+        """Take all connections of a user out of a channel, on every worker; how many.
+
+        They are told (`channel:removed`), and may come back if the guard lets them. A grace ends too.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be a string, not {reason!r}")
+        return self._hub.remove(_checked(name), _user_id(user_id), sendable(reason))
+
+    def recheck(self, user_id: str | None = None, channel: str | None = None) -> int:
+        """Have the credentials of living connections verified and their guards asked again, on every worker: those of
+        a user, in a channel, or both. How many connections; returns before they have been asked, beside the sockets.
+
+        Whose login has ended is disconnected (4401); who may no longer be in a channel leaves it (`channel:removed`);
+        what a guard gives now takes effect. `ValueError` where neither is given.
+        """
+        if user_id is None and channel is None:
+            raise ValueError("recheck whom? give user_id, channel or both")
+        name = None if channel is None else _checked(channel)
+        return self._hub.recheck(None if user_id is None else _user_id(user_id), name)
 
     def drain(self) -> None:
         """Say goodbye (1001) to every connection of this process, over at most `PRESENCE_DRAIN` seconds, and
@@ -235,6 +270,18 @@ def _decorated(function: F, name: str) -> F:
     if function is _NO_FUNCTION:
         raise TypeError(f"write @presence.{name} without parentheses")
     return function
+
+
+def _event_name(event: str) -> str:
+    if not isinstance(event, str):
+        raise TypeError(f"event must be a string, not {event!r}")
+    _json(event)  # `TypeError` for what has no UTF-8
+    return event
+
+
+def _user_id(user_id: Any) -> str:
+    """As `User` has it."""
+    return User(user_id).id
 
 
 def _json(value: Any) -> Raw:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.errors import ConfigurationError
 from ..domain.events import Event, Reason
-from ..domain.members import NOTHING, Member, User
+from ..domain.members import NOTHING, Member, Profile, User
 from ..domain.readings import Reading, Survey
 from ..domain.roster import Change, Joined, Updated
 from .pending import Pending
@@ -33,6 +33,19 @@ class Listener(Protocol):
 
     def close_matching(self, user_id: str | None, client_id: str | None, text: str) -> int | Pending[int]:
         """Close this process's connections of that user and with that id, with 4403; how many, once they have left."""
+
+    def take_out(self, channel: str, user_id: str, text: str) -> int | Pending[int]:
+        """Take this process's connections of that user out of `channel`; how many, once they have left."""
+
+    def ask_again(self, user_id: str | None, channel: str | None) -> int:
+        """Have the application asked again about this process's connections of that user and in that channel, beside
+        the loop; how many they are."""
+
+    def tell_user(self, user_id: str, payload: bytes) -> int:
+        """Send a frame's JSON to this process's connections of that user; how many."""
+
+    def is_here(self, user_id: str) -> bool:
+        """Whether this process has a connection of that user."""
 
     def notice(self, event: Event) -> None:
         """Have the application hear of what happened to a connection that no process has any more."""
@@ -149,6 +162,22 @@ class Backend(Protocol):
 
         They have left their channels, and nobody is held for them any longer. May wait, like a question.
         """
+
+    def remove(self, channel: str, user_id: str, text: str) -> int:
+        """Take, in every process, the connections of that user out of `channel`; how many. The user is held there no
+        longer. May wait, like a question."""
+
+    def recheck(self, user_id: str | None, channel: str | None) -> int:
+        """`Listener.ask_again` in every process; how many. May wait, like a question."""
+
+    def tell(self, user_id: str, payload: bytes) -> int:
+        """Send a frame's JSON to the connections of that user in every process; how many. May wait, like a question."""
+
+    def is_online(self, user_id: str) -> bool:
+        """Whether any process has a connection of that user. May wait, like a question."""
+
+    def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
+        """What is said of the user of one of this process's connections in a presence channel; asked in the loop."""
 
     def broadcast(self, channel: str, payload: bytes, exclude: str | None) -> int:
         """As `publish`, for the server's own code; may wait, like a question."""

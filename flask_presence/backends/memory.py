@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import MemberLeft, Reason
-from ..domain.members import NOTHING, Member, User
+from ..domain.members import NOTHING, Member, Profile, User
 from ..domain.readings import Survey
 from ..domain.roster import Change, Joined, Roster, Updated
 from ..domain.timestamps import from_epoch
@@ -117,8 +117,26 @@ class MemoryBackend:
         owned: Mapping[str, Any] | None = None,
     ) -> Updated:
         outcome = self._roster.update(channel, client_id, info, now, owned)
-        self._announce(channel, outcome.change, client_id, now)
+        self._announce(channel, outcome.change, client_id if owned is None else None, now)
         return outcome
+
+    def remove(self, channel: str, user_id: str, text: str) -> int:
+        removed = self._listener.take_out(channel, user_id, text)
+        self._release(*(place for place in self._holds if place == (channel, user_id)), now=datetime.now(timezone.utc))
+        assert not isinstance(removed, Pending), "nothing here comes later"
+        return removed
+
+    def recheck(self, user_id: str | None, channel: str | None) -> int:
+        return self._listener.ask_again(user_id, channel)
+
+    def tell(self, user_id: str, payload: bytes) -> int:
+        return self._listener.tell_user(user_id, payload)
+
+    def is_online(self, user_id: str) -> bool:
+        return self._listener.is_here(user_id)
+
+    def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
+        return self._roster.profile(channel, client_id)
 
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> int:
         return self._listener.deliver(channel, payload, exclude)

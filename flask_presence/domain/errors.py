@@ -10,6 +10,7 @@ Law: one class per wire code; `message` is safe to send to a client, never text 
     │   ├── UnknownMessageType  UNKNOWN_MESSAGE_TYPE
     │   ├── Forbidden           FORBIDDEN
     │   ├── Unauthorized        UNAUTHORIZED
+    │   ├── Removed             REMOVED, in channel:removed
     │   ├── NotInChannel        NOT_IN_CHANNEL
     │   ├── NotFound            NOT_FOUND
     │   ├── NotMember           NOT_MEMBER
@@ -72,6 +73,13 @@ class Forbidden(RequestError):
     default = "Access denied"
 
 
+class Removed(RequestError):
+    """The server has taken the connection out of a channel. Sent as `channel:removed`, never as an answer."""
+
+    code = "REMOVED"
+    default = "Removed by the server"
+
+
 class Unauthorized(RequestError):
     code = "UNAUTHORIZED"
     default = "Invalid token"
@@ -117,7 +125,9 @@ class InternalError(RequestError):
     code = "INTERNAL_ERROR"
 
 
-ERROR_CODES: Final[tuple[str, ...]] = tuple(sorted(kind.code for kind in RequestError.__subclasses__()))
+ERROR_CODES: Final[tuple[str, ...]] = tuple(
+    sorted({kind.code for kind in RequestError.__subclasses__()} - {Removed.code})
+)
 """Every code that an `error` frame may have."""
 
 

@@ -186,6 +186,13 @@ class Roster:
         change = self._merge(entry, info, owned, now, UpdateFailed)
         return Updated(entry.member, change)
 
+    def profile(self, channel: str, client_id: str) -> Profile | None:
+        """What is said of the user of a connection in a presence channel; `None` where it is in none."""
+        room = self._rooms.get(channel)
+        user_id = room.connections.get(client_id) if room is not None else None
+        entry = room.present.get(user_id) if room is not None and user_id is not None else None
+        return None if entry is None else entry.profile
+
     def get(self, name: str) -> Channel | None:
         """The channel with its members, or `None` where nobody is in it."""
         room = self._rooms.get(name)

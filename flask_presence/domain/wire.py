@@ -270,6 +270,18 @@ class MemberLeft(MemberJoined, tag="presence:member_left"):
     reason: str | UnsetType = UNSET
 
 
+class Removed(msgspec.Struct, tag_field="type", tag="channel:removed"):
+    channel: str
+    code: str
+    message: str
+
+
+class UserMessage(msgspec.Struct, tag_field="type", tag="user:message"):
+    event: str
+    data: Raw
+    timestamp: str
+
+
 class AuthExpiring(msgspec.Struct, tag_field="type", tag="auth:expiring"):
     expiresAt: str
 
@@ -322,6 +334,14 @@ def member_event(channel: str, change: Change, now: datetime) -> bytes:
     if change.reason is not None and isinstance(event, MemberLeft):
         event.reason = change.reason
     return encode(event)
+
+
+def removed(channel: str, code: str, message: str) -> bytes:
+    return encode(Removed(channel, code, message))
+
+
+def user_message(event: str, data: Raw, now: datetime) -> bytes:
+    return encode(UserMessage(event, data, isoformat(now)))
 
 
 def auth_expiring(expires_at: datetime) -> bytes:

@@ -17,7 +17,7 @@ from ..backends import Backend, Loop
 from ..backends.pending import Outcome, Pending, then, when_all
 from ..domain import wire
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
-from ..domain.errors import BackendUnavailable
+from ..domain.errors import BackendUnavailable, Removed, RequestError
 from ..domain.events import (
     ChannelJoined,
     ChannelLeft,
@@ -37,9 +37,11 @@ from .audience import Audience
 from .handlers import EventQueue
 from .instruments import Instruments
 from .ports import Application, Connection, Credential, Policy, Transport
+from .rechecks import Rechecks
 from .requests import RequestHandler
 from .session import Session
 from .tokens import TokenWatch
+from .users import UserIndex
 
 T = TypeVar("T")
 log = logging.getLogger("flask_presence")
@@ -68,6 +70,8 @@ class Hub:
         self.handle = RequestHandler(self).handle
         self._events = EventQueue(self)
         self._tokens = TokenWatch(self)
+        self._rechecks = Rechecks(self)
+        self._users = UserIndex()
         backend.bind(self)
 
     @property
@@ -98,6 +102,8 @@ class Hub:
         self.meter = self.instruments.meter
         self._events = EventQueue(self)
         self._tokens = TokenWatch(self)
+        self._rechecks = Rechecks(self)
+        self._users = UserIndex()
         self.backend.forked()
 
     @staticmethod
@@ -112,6 +118,7 @@ class Hub:
         """The session's connection is open: greet it."""
         session.connection = connection
         self.sessions[session.id] = session
+        self._users.add(session)
         self.backend.opened(session.id, session.user)
         self._tokens.add(session)
         self.meter.opened += 1
@@ -121,6 +128,7 @@ class Hub:
     def disconnected(self, session: Session, code: int, reason: Reason) -> None:
         """The session's connection is gone: out of its channels, and out of sight."""
         del self.sessions[session.id]
+        self._users.discard(session)
         self._tokens.discard(session)
         self.meter.close(code)
         self.meter.slow += reason == "slow"
@@ -143,7 +151,7 @@ class Hub:
         assert session.left is not None
         session.left.settle(lambda: None)
 
-    def _check_left(self, session: Session, channel: ChannelName, outcome: Outcome[None]) -> None:
+    def _check_left(self, session: Session, channel: ChannelName, outcome: Outcome[bool]) -> None:
         try:
             outcome()
         except Exception as problem:
@@ -164,16 +172,16 @@ class Hub:
         audience.add(session.id, session.connection)
         self.meter.joins[channel.type] += 1
 
-    def leave(self, session: Session, channel: ChannelName, reason: Reason) -> Pending[None] | None:
-        """Take the session out of a channel that it is in.
+    def leave(self, session: Session, channel: ChannelName, reason: Reason) -> Pending[bool] | bool:
+        """Take the session out of a channel that it is in; whether it was in it until then.
 
         What raises has changed nothing. With the state store away it is out all the same: the sockets are the
         truth, and the store an index that is rebuilt from them.
         """
 
-        def finish(outcome: Outcome[Change | None]) -> None:
+        def finish(outcome: Outcome[Change | None]) -> bool:
             if channel not in session.channels:
-                return  # its connection ended while it was leaving
+                return False  # its connection ended, or it left in another way, while it was leaving
             try:
                 change = outcome()
             except BackendUnavailable:
@@ -181,6 +189,7 @@ class Hub:
             self._detach(session, channel)
             self.emit(session, ChannelLeft(session.id, session.user, channel, channel.type, reason))
             self.emit_change(session, channel, change)
+            return True
 
         hold = self._grace(channel, reason)
         try:
@@ -199,8 +208,10 @@ class Hub:
 
     def adopt(self, session: Session, credential: Credential) -> None:
         """The session has a new token, and with it a user."""
+        self._users.discard(session)
         session.user = credential.user
         session.credential = credential
+        self._users.add(session)
         self.backend.opened(session.id, session.user)
         self._tokens.add(session)
 
@@ -266,6 +277,54 @@ class Hub:
         when_all([session.left for session in chosen], lambda: done.settle(lambda: len(chosen)))
         return len(chosen) if done.settled else done
 
+    def expel(self, session: Session, channel: ChannelName, reason: Reason, why: RequestError) -> Pending[None] | None:
+        """Take a session out of a channel by the server's will, and tell it `why`."""
+
+        def tell(outcome: Outcome[bool]) -> None:
+            if outcome() and session.is_open:
+                self.meter.answers += 1
+                session.connection.send(self.frame(wire.removed(str(channel), why.code, why.message)))
+
+        return then(self.leave(session, channel, reason), tell)
+
+    def take_out(self, channel: str, user_id: str, text: str) -> int | Pending[int]:
+        chosen = [session for session in self._users.of(user_id) if channel in session.channels]
+        leaving = [self.expel(one, one.channels[channel], "removed", Removed(text or None)) for one in chosen]
+        done: Pending[int] = Pending()
+        when_all(leaving, lambda: done.settle(lambda: len(chosen)))
+        return len(chosen) if done.settled else done
+
+    def ask_again(self, user_id: str | None, channel: str | None) -> int:
+        among = self._users.of(user_id) if user_id is not None else list(self.sessions.values())
+        if channel is not None:
+            for session in among:
+                session.ask_again |= session.joining == channel
+            among = [session for session in among if channel in session.channels]
+        else:
+            for session in among:
+                session.ask_again |= session.joining is not None
+        self._rechecks.add(among, channel)
+        return len(among)
+
+    def recheck_one(self, session: Session, channel: ChannelName) -> None:
+        """Have the application asked again about one connection in one channel."""
+        self._rechecks.add((session,), channel)
+
+    def verify(self, session: Session) -> bool:
+        """Have a connection's credential verified again, beside the loop; whether it may go on."""
+        return self._tokens.verify(session)
+
+    def tell_user(self, user_id: str, payload: bytes) -> int:
+        sessions = self._users.of(user_id)
+        frame = self.frame(payload)
+        self.meter.deliveries += len(sessions)
+        for session in sessions:
+            session.connection.send(frame)
+        return len(sessions)
+
+    def is_here(self, user_id: str) -> bool:
+        return user_id in self._users
+
     def tick(self, now: float | None = None) -> None:
         """Do what is due at `now`, in epoch seconds; called a few times a second."""
         if now is None:
@@ -315,6 +374,22 @@ class Hub:
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         """Close, with 4403, the connections that match all that is given; how many."""
         return self._ask(lambda: self.backend.disconnect(user_id, client_id, text))
+
+    def remove(self, channel: str, user_id: str, text: str) -> int:
+        """Take a user's connections out of a channel; how many."""
+        return self._ask(lambda: self.backend.remove(channel, user_id, text))
+
+    def recheck(self, user_id: str | None, channel: str | None) -> int:
+        """Have the application asked again about the connections that match all that is given; how many."""
+        return self._ask(lambda: self.backend.recheck(user_id, channel))
+
+    def tell(self, user_id: str, payload: bytes) -> int:
+        """Send a frame's JSON to all connections of a user; how many."""
+        return self._ask(lambda: self.backend.tell(user_id, payload))
+
+    def is_online(self, user_id: str) -> bool:
+        """Whether a user has an open connection."""
+        return self._ask(lambda: self.backend.is_online(user_id))
 
     def say_goodbye(self, client_id: str) -> None:
         """Close a connection because the server stops, if it is still there."""

@@ -186,8 +186,12 @@ class RequestHandler:
             raise JoinFailed(f"A connection may be in at most {policy.max_channels} channels")
         if channel.type == "public" and session.credential is None:
             return self._enter(session, channel, info)
+        return self._ask_to_enter(session, channel, info)
+
+    def _ask_to_enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Pending[Any]:
+        session.joining, session.ask_again = channel, False
         return self._aside(lambda: self._authorize(session, channel, info)).then(
-            lambda verdict: self._enter_if(verdict(), session, channel, info)
+            lambda verdict: self._enter_if(verdict, session, channel, info)
         )
 
     def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
@@ -199,11 +203,20 @@ class RequestHandler:
             return None
 
     def _enter_if(
-        self, verdict: Verdict | None, session: Session, channel: ChannelName, info: dict[str, Any] | None
+        self,
+        outcome: Outcome[Verdict | None],
+        session: Session,
+        channel: ChannelName,
+        info: dict[str, Any] | None,
     ) -> Answer:
+        if session.ask_again and session.is_open:
+            return self._ask_to_enter(session, channel, info)
+        verdict = outcome()
         if not self._is_let(verdict, session):
             return None
         assert verdict is not None
+        if not verdict.allowed:
+            session.joining = None
         if verdict.allowed:
             return self._enter(session, channel, info, verdict.owned)
         if channel not in session.channels:
@@ -233,9 +246,12 @@ class RequestHandler:
         if not session.is_open:
             # It went away while it was let in, so nobody else will take it out.
             return then(hub.backend.leave(channel, session.id, hub.now(), "closed"), lambda _: None)
+        session.joining = None
         if outcome.fresh:
             hub.attach(session, channel)
             hub.emit_joined(session, channel)
+        if session.ask_again:
+            hub.recheck_one(session, channel)
         hub.emit_change(session, channel, outcome.change)
         return wire.joined(channel, outcome.members, outcome.me)
 
@@ -244,7 +260,7 @@ class RequestHandler:
         if channel not in session.channels:
             return then(self._look_up(channel), lambda found: throw(NotMember() if found() else NotFound()))
 
-        def left(outcome: Outcome[None]) -> wire.Frame:
+        def left(outcome: Outcome[bool]) -> wire.Frame:
             outcome()
             return wire.Left(channel=str(channel))
 

@@ -44,6 +44,7 @@ class Session:
         "_paused",
         "_queue",
         "_queued",
+        "ask_again",
         "busy",
         "channels",
         "connection",
@@ -52,6 +53,7 @@ class Session:
         "hub",
         "id",
         "is_open",
+        "joining",
         "left",
         "recheck_at",
         "recheck_failures",
@@ -73,6 +75,8 @@ class Session:
         self.busy = False
         self.turns: deque[Turn] = deque()  # messages that are on their way, in the order of their answers
         self.events: deque[Event] | None = None  # for handlers, while some are being run
+        self.joining: ChannelName | None = None  # while the application, or the backend, is asked whether it comes in
+        self.ask_again = False  # the application may have changed its mind meanwhile
         self.warned = False
         self.recheck_at = 0.0
         self.recheck_failures = 0

@@ -62,6 +62,12 @@ class TokenWatch:
             self._hub.meter.answers += 1
             session.connection.send(self._hub.frame(wire.auth_expiring(from_epoch(end))))
 
+    def verify(self, session: Session) -> bool:
+        """Ask about the session's token now, beside the loop; whether the session may go on."""
+        if session.credential is not None:
+            self._recheck(session, session.credential)
+        return session.is_open
+
     def _recheck(self, session: Session, credential: Credential) -> None:
         try:
             self._hub.application.identify(credential.token)

@@ -144,8 +144,15 @@ def add_guards(presence: Presence) -> None:
         return user.id.startswith("staff") and data != "not this"
 
     @presence.guard("closing-*")
-    def closing(_user: User, channel: ChannelName) -> bool:
-        return channel not in CLOSED
+    def closing(_user: User, channel: ChannelName) -> Any:
+        return deny("It is closed") if channel in CLOSED else True
+
+    @presence.guard("waiting-*")
+    def waiting(_user: User, channel: ChannelName) -> Any:
+        """Decides, then takes until `/open/CHANNEL` to say so."""
+        verdict = channel not in CLOSED
+        GATES[channel].wait(60)
+        return verdict
 
 
 def add_handlers(presence: Presence) -> None:

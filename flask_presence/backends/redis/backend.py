@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event, Reason
-from ...domain.members import NOTHING, Member, User
+from ...domain.members import NOTHING, Member, Profile, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
@@ -163,16 +163,37 @@ class RedisBackend:
         return placed.value
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
+        closed = self._order(text, user=user_id, client=client_id)
+        self._notice(self._ask(self._nodes.let_go_of(user_id, client_id)))
+        return closed
+
+    def remove(self, channel: str, user_id: str, text: str) -> int:
+        removed = self._order(text, kind="remove", user=user_id, channel=channel)
+        self._notice(self._ask(self._nodes.let_go_of(user_id, None, channel)))
+        return removed
+
+    def recheck(self, user_id: str | None, channel: str | None) -> int:
+        return self._order(kind="recheck", user=user_id, channel=channel)
+
+    def tell(self, user_id: str, payload: bytes) -> int:
+        return self._ask(self._nodes.tell(user_id, payload))
+
+    def is_online(self, user_id: str) -> bool:
+        return self._ask(self._nodes.is_online(user_id))
+
+    def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
+        return self._worker.profile(channel, client_id) if self._worker is not None else None
+
+    def _order(self, text: str = "", **what: Any) -> int:
+        """Have all processes do something with connections; of how many they say so in time."""
         worker = self._worker
-        order = orders.new_order(worker.node if worker else "", user_id, client_id, text)
+        order = orders.new_order(worker.node if worker else "", text, **what)
         others = self._ask(orders.give(self._keys, order))
         closed = 0
         if worker is not None:
             others -= worker.listens
             closed = _wait(worker, worker.loop.run(lambda: worker.obey_here(order)), PATIENCE) or 0
-        closed += orders.gather(self._client, self._keys, order, others)
-        self._notice(self._ask(self._nodes.let_go_of(user_id, client_id)))
-        return closed
+        return closed + orders.gather(self._client, self._keys, order, others)
 
     def get(self, name: str) -> Channel | None:
         return self._ask(self._operations.snapshot(name)).value.channel(name)

@@ -86,8 +86,8 @@ class Keeper:
         self._note(self._nodes.opened(self.node, {client_id: user}))
 
     def closed(self, client_id: str) -> None:
-        self._clients.pop(client_id, None)
-        self._note(self._nodes.closed(self.node, client_id))
+        user = self._clients.pop(client_id, None)
+        self._note(self._nodes.closed(self.node, client_id, user))
 
     def beat(self) -> None:
         """Say that this process lives; then see who does not."""

@@ -126,6 +126,10 @@ class Keys:
         """What came of an order."""
         return f"{self.prefix}:replies:{order}"
 
+    def user(self, user_id: str) -> str:
+        """The open connections of a user, and which nodes have them."""
+        return f"{self.prefix}:user:{escape(user_id)}"
+
     def index(self, node: str) -> str:
         """The channels in which a node may have connections: never too few."""
         return f"{self.prefix}:node:{node}:channels"

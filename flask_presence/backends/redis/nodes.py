@@ -67,19 +67,30 @@ class Nodes:
             yield [
                 Call("SADD", (self._keys.nodes,), (node,)),  # Redis may have lost it a moment ago
                 Call("HSET", (self._keys.clients(node),), tuple(owners)),
+                *(
+                    Call("HSET", (self._keys.user(user.id),), (client_id, node))
+                    for client_id, user in clients.items()
+                    if user is not None
+                ),
             ]
 
-    def closed(self, node: str, client_id: str) -> Operation[None]:
+    def closed(self, node: str, client_id: str, user: User | None) -> Operation[None]:
         """A connection of `node` is gone."""
-        yield Call("HDEL", (self._keys.clients(node),), (client_id,))
+        calls = [Call("HDEL", (self._keys.clients(node),), (client_id,))]
+        if user is not None:
+            calls.append(Call("HDEL", (self._keys.user(user.id),), (client_id,)))
+        yield calls
 
     def reopened(self, node: str, clients: Mapping[str, User | None]) -> Operation[None]:
         """Write down all connections of `node`, as they are in `clients` by then, and that there are no others."""
-        noted = yield Call("HKEYS", (self._keys.clients(node),))
+        noted = {
+            client.decode(): owner for client, owner in pairs((yield Call("HGETALL", (self._keys.clients(node),))))
+        }
         yield from self.opened(node, clients)
-        gone = [client for client in noted if client.decode() not in clients]
+        gone = {client: decode_owner(owner) for client, owner in noted.items() if client not in clients}
         if gone:
             yield Call("HDEL", (self._keys.clients(node),), tuple(gone))
+            yield from self._forget_users(node, gone)
 
     def open_connections(self, node: str) -> Operation[int]:
         """How many of `node` are written down."""
@@ -95,6 +106,32 @@ class Nodes:
         alive = yield Call("ZRANGEBYSCORE", (self._keys.leases,), (str(now), "+inf"))
         counts = yield [Call("HLEN", (self._keys.clients(node.decode()),)) for node in alive]
         return sum(counts)
+
+    def tell(self, user_id: str, payload: bytes) -> Operation[int]:
+        """Send something to the nodes that have connections of a user, and to no others; to how many connections."""
+        nodes = Counter(node.decode() for node in (yield Call("HVALS", (self._keys.user(user_id),))))
+        letter = escape(user_id).encode() + b"\0" + payload
+        heard = yield [Call("PUBLISH", (self._keys.inbox(node),), (letter,)) for node in nodes]
+        return sum(number for number, hearers in zip(nodes.values(), heard, strict=True) if hearers)
+
+    def is_online(self, user_id: str) -> Operation[bool]:
+        """Whether a node that is alive has a connection of the user."""
+        nodes = {node.decode() for node in (yield Call("HVALS", (self._keys.user(user_id),)))}
+        if not nodes:
+            return False
+        now = yield from self.time()
+        leases = yield [Call("ZSCORE", (self._keys.leases,), (node,)) for node in nodes]
+        return any(lease is not None and float(lease) >= now for lease in leases)
+
+    def _forget_users(self, node: str, owners: Mapping[str, User | None]) -> Operation[None]:
+        """Connections that `node` had are gone: so that their users are not looked for there. Another node, or the same
+        one by another name, may have some of them by now."""
+        mine = [(user.id, client) for client, user in owners.items() if user is not None]
+        for at in range(0, len(mine), BATCH):
+            places = [(self._keys.user(user_id), client) for user_id, client in mine[at : at + BATCH]]
+            found = yield [Call("HGET", (key,), (client,)) for key, client in places]
+            over = [place for place, holder in zip(places, found, strict=True) if holder == node.encode()]
+            yield [Call("HDEL", (key,), (client,)) for key, client in over]
 
     def claim(self, dead: list[str], *, after: float | None = 0) -> Operation[str | None]:
         """A dead node that is now the caller's to reap: one of `dead`, or one whose lease has ended `after` seconds
@@ -115,6 +152,7 @@ class Nodes:
         flat = yield Call("take", (keys.clients(node),))
         owners = {client.decode(): decode_owner(whose) for client, whose in pairs(flat)}
         try:
+            yield from self._forget_users(node, owners)
             for at, name in enumerate((yield Call("SMEMBERS", (keys.index(node),)))):
                 if at % RENEW_EVERY == RENEW_EVERY - 1:
                     until = (yield from self.time()) + int(CLAIM * 1000)

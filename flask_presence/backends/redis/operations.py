@@ -221,7 +221,8 @@ class Operations:
         """As `Roster.update`; `Lost` where the caller is `sure` that the connection is in the channel."""
         version, merged = "", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
-            arguments = (self._keys.topic(channel), str(known.epoch), client_id, version, encode(merged.document))
+            but = client_id if owned is None else ""  # who asked for nothing hears of it like the others
+            arguments = (self._keys.topic(channel), str(known.epoch), client_id, version, encode(merged.document), but)
             reply = yield Call("update", self._keys.channel(channel), arguments)
             outcome = reply[0].decode()
             if sure and outcome.startswith("not_"):

@@ -1,4 +1,4 @@
-"""What all processes of the service are told to do: close the connections of a user, or one connection.
+"""What all processes of the service are told to do: close connections, take them out of a channel, ask the app again.
 
 Law: an order reaches every process, those too whose subscription is being made anew; each obeys it once.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -23,13 +23,19 @@ PATIENCE: Final = 2.0
 
 
 class Order(msgspec.Struct, omit_defaults=True):
-    """Close the connections of `user` and with the id `client` (`None` stands for any), and say `text`."""
+    """What to do with the connections of `user`, with the id `client`, and in `channel` (`None` stands for any).
+
+    `disconnect` closes them and says `text`; `remove` takes them out of the channel and says `text`; `recheck` has
+    their credentials verified, and their guards asked, again.
+    """
 
     id: str
     origin: str
     text: str
     user: str | None = None
     client: str | None = None
+    channel: str | None = None
+    kind: Literal["disconnect", "remove", "recheck"] = "disconnect"
 
 
 _decode = msgspec.json.Decoder(Order).decode
@@ -39,8 +45,8 @@ def parse_order(data: bytes) -> Order:
     return _decode(data)
 
 
-def new_order(origin: str, user_id: str | None, client_id: str | None, text: str) -> Order:
-    return Order(secrets.token_urlsafe(16), origin, text, user_id, client_id)
+def new_order(origin: str, text: str = "", **what: Any) -> Order:
+    return Order(secrets.token_urlsafe(16), origin, text, **what)
 
 
 def give(keys: Keys, order: Order) -> Operation[int]:

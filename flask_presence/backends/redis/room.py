@@ -13,6 +13,7 @@ from ...domain.channels import ChannelName
 from ...domain.roster import Change
 from .. import Listener
 from ..pending import Pending
+from .documents import Entry
 from .operations import Gone, Holder
 from .replica import News, Replica
 
@@ -67,6 +68,10 @@ class Room:
 
     def has(self, client_id: str) -> bool:
         return client_id in self._here
+
+    def entry_of(self, client_id: str) -> Entry | None:
+        """What is listed of the user of a connection that is here."""
+        return self.replica.entries.get(self._here.get(client_id, ""))
 
     @property
     def is_empty(self) -> bool:

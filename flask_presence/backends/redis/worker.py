@@ -14,7 +14,7 @@ from typing import Any, Final
 from ...domain.channels import ChannelName
 from ...domain.errors import BackendUnavailable, NotFound, NotMember
 from ...domain.events import Reason
-from ...domain.members import User
+from ...domain.members import Profile, User
 from ...domain.roster import Change, Joined, Updated
 from .. import Listener, Loop
 from ..pending import Outcome, Pending, then, when_all
@@ -24,7 +24,7 @@ from .documents import Entry
 from .inspection import inspect
 from .joining import Joining
 from .keeper import Keeper, heartbeat
-from .keys import Keys
+from .keys import Keys, unescape
 from .link import Link
 from .nodes import Nodes
 from .operations import NOWHERE, Call, Gone, Lost, Operation, Operations, Placed, Position, Refused
@@ -220,12 +220,24 @@ class Worker:
             raise Refused("Redis does not let us hear what is published")
 
     def obey_here(self, order: orders.Order) -> Pending[int]:
-        """Do what this process itself has ordered everybody to do; how many connections that has closed."""
+        """Do what this process itself has ordered everybody to do; how many connections it was about."""
         self._obeyed[order.id] = time.monotonic()
-        closed: Pending[int] = Pending()
-        outcome = self._listener.close_matching(order.user, order.client, order.text)
-        then(outcome, closed.settle)
-        return closed
+        done: Pending[int] = Pending()
+        then(self._obey_kind(order), done.settle)
+        return done
+
+    def _obey_kind(self, order: orders.Order) -> int | Pending[int]:
+        if order.kind == "recheck":
+            return self._listener.ask_again(order.user, order.channel)
+        if order.kind == "remove":
+            return self._listener.take_out(order.channel or "", order.user or "", order.text)
+        return self._listener.close_matching(order.user, order.client, order.text)
+
+    def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
+        """What is said of the user of a connection in a channel, as far as this process knows."""
+        room = self._rooms.get(channel)
+        entry = room.entry_of(client_id) if room is not None else None
+        return None if entry is None else entry.document.profile
 
     def post(self) -> Pending[None]:
         """Have the others know what has been counted here; settled when they can."""
@@ -268,6 +280,9 @@ class Worker:
             self._obey(orders.parse_order(data))
         elif topic != self._inbox:
             self._rooms.hear(topic, data)
+        elif data:
+            user, payload = data.split(b"\0", 1)
+            self._listener.tell_user(unescape(user.decode()), payload)
 
     def _obey(self, order: orders.Order) -> None:
         now = time.monotonic()
@@ -323,6 +338,9 @@ class Worker:
 
     def _reborn(self) -> list[str]:
         self._operations = Operations(self._keys, self._keeper.node, self._max_info)
+        self._subscriber.drop(self._inbox)
+        self._inbox = self._keys.inbox(self._keeper.node)
+        self._subscriber.want(self._inbox)
         self._rooms.heal_all()
         return [room.name for room in self._rooms]
 

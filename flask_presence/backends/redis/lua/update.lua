@@ -1,6 +1,7 @@
 -- A connection changes what is said of its user.
 -- KEYS  the channel's five
 -- ARGV  1 topic 2 known epoch 3 client 4 version with which 5 was made 5 document merged ('': no change)
+--       6 client that must not hear of it ('': none)
 -- gives {'ok', epoch, number, entry, changed} | {'merge', entry} | {'not_found'} | {'not_listed'} | {'not_member'}
 if redis.call('EXISTS', state) == 0 or is_empty() then return {'not_found'} end
 local at = epoch(ARGV[2])
@@ -17,6 +18,6 @@ if ARGV[5] ~= '' then
   local place = split(rest)
   entry = redis.call('HGET', state, 'q') + 1 .. '\0' .. place .. '\0' .. ARGV[5]
   redis.call('HSET', members, user, entry)
-  announce(ARGV[1], 'updated', at, ARGV[3], user, entry)
+  announce(ARGV[1], 'updated', at, ARGV[6], user, entry)
 end
 return {'ok', at, redis.call('HGET', state, 'q'), entry, changed}

@@ -1,0 +1,200 @@
+"""Permissions that change reach live sockets: `recheck`, `remove`; and what is for one user, wherever they are."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from ..conftest import Connect, on_redis
+from ..support.client import Client, client
+from ..support.redis_server import RedisServer
+from ..support.server import Server, running, wait_until
+from .test_trust import own, shown
+
+
+def call(server: Server, method: str, **arguments: Any) -> Any:
+    return server.json(f"/call/{method}?{urllib.parse.urlencode({'arguments': json.dumps(arguments)})}")
+
+
+def until_event(one: Client, kind: str) -> dict[str, Any]:
+    """The next event of that kind; others before it are passed over."""
+    while (event := one.event())["type"] != kind:
+        continue
+    return event
+
+
+class Service:
+    """Two servers on one Redis, or one in memory twice."""
+
+    def __init__(self, servers: list[Server], stack: ExitStack) -> None:
+        self.servers = servers
+        self._stack = stack
+
+    def connect(self, where: int, user: str | None, **options: Any) -> Client:
+        return self._stack.enter_context(client(self.servers[where % len(self.servers)], user, **options))
+
+
+@pytest.fixture(scope="module")
+def servers(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[list[Server]]:
+    options = on_redis(redis_server)
+    with running(**options) as one, running(**options) as other:
+        yield [one, other]
+
+
+@pytest.fixture(params=["one in memory", "two on Redis"])
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
+    with ExitStack() as stack:
+        if request.param == "one in memory":
+            yield Service([stack.enter_context(running())], stack)
+        else:
+            yield Service(request.getfixturevalue("servers"), stack)
+
+
+def test_recheck_denies(service: Service, name: str) -> None:
+    """Who may no longer be in a channel leaves it, hears why, and hears nothing more of it; others stay."""
+    channel, other = f"presence-closing-{name}", f"presence-open-{name}"
+    ann, tab, bob = service.connect(0, "ann"), service.connect(1, "ann"), service.connect(1, "bob")
+    for one in (ann, tab, bob):
+        one.join(channel)
+        one.join(other)
+    for server in service.servers:
+        server.get(f"/close/{channel}")
+    assert call(service.servers[0], "recheck", user_id="ann", channel=channel) == 2
+    for one in (ann, tab):
+        assert until_event(one, "channel:removed") == {
+            "type": "channel:removed",
+            "channel": channel,
+            "code": "FORBIDDEN",
+            "message": "It is closed",
+        }
+    event = until_event(bob, "presence:member_left")
+    assert (event["member"]["id"], event["reason"]) == ("ann", "denied")
+    assert bob.say(channel, "to nobody")["delivered"] == 0
+    assert ann.request("channel:message", channel=channel, data=1)["code"] == "NOT_IN_CHANNEL"
+    assert ann.say(other, "still here")["delivered"] == 2
+    assert call(service.servers[-1], "recheck", channel=channel) == 1
+    assert until_event(bob, "channel:removed")["channel"] == channel
+
+
+def test_recheck_changes_what_is_owned(service: Service, name: str) -> None:
+    """What a guard gives now takes effect, for all to hear, the member's own connections too, and once."""
+    channel = f"presence-owned-{name}"
+    for server in service.servers:
+        own(server, channel, role="guest")
+    ann, bob = service.connect(0, "ann"), service.connect(1, "bob")
+    ann.join(channel, x=1)
+    bob.join(channel)
+    until_event(ann, "presence:member_joined")
+    for server in service.servers:
+        own(server, channel, role="staff")
+    assert call(service.servers[0], "recheck", user_id="ann") == 1
+    for one in (ann, bob):
+        event = until_event(one, "presence:member_updated")
+        assert shown(event["member"]) == {"name": "Anonymous", "role": "staff", "x": 1}
+    for server in service.servers:
+        server.post(f"/own/{channel}", True)
+    assert call(service.servers[0], "recheck", channel=channel) == 2
+    seen = [until_event(bob, "presence:member_updated")["member"] for _ in range(2)]
+    assert sorted((member["id"], member.get("role")) for member in seen) == [("ann", None), ("bob", None)]
+
+
+def test_recheck_verifies_the_login(service: Service, name: str) -> None:
+    """A login that has been revoked ends at once."""
+    user = f"user-{name}"
+    ann = service.connect(0, user)
+    ann.join("news")
+    for server in service.servers:
+        server.get(f"/revoke/{user}")
+    assert call(service.servers[-1], "recheck", user_id=user) == 1
+    assert ann.wait_closed() == (4401, "Token revoked")
+
+
+def test_join_under_way(service: Service, name: str) -> None:
+    """A join whose guard had said yes before is asked once more."""
+    channel = f"presence-waiting-{name}"
+    ann = service.connect(0, "ann")
+    ann.send({"type": "join", "channel": channel})
+    assert ann.socket.ping().wait(20)
+    server = service.servers[0]
+    wait_until(lambda: call(server, "recheck", user_id="ann") == 1)
+    server.get(f"/close/{channel}")
+    call(server, "recheck", channel=channel)
+    server.get(f"/open/{channel}")
+    assert ann.event()["code"] == "FORBIDDEN"
+
+
+def test_remove(service: Service, name: str) -> None:
+    """A user is shown out of one room, with all connections, and may come back if the guard lets them."""
+    channel = f"presence-room-{name}"
+    ann, tab, bob = service.connect(0, "ann"), service.connect(1, "ann"), service.connect(1, "bob")
+    for one in (ann, tab, bob):
+        one.join(channel)
+    assert call(service.servers[0], "remove", name=channel, user_id="ann", reason="Calm down") == 2
+    for one in (ann, tab):
+        event = until_event(one, "channel:removed")
+        assert (event["code"], event["message"]) == ("REMOVED", "Calm down")
+    event = until_event(bob, "presence:member_left")
+    assert (event["member"]["id"], event["reason"]) == ("ann", "removed")
+    assert bob.say(channel, "hello")["delivered"] == 0
+    assert ann.silent()
+    heard = [event for event in service.servers[0].json(f"/heard/{ann.id}") if event["name"] == "channel.left"]
+    assert [event["reason"] for event in heard] == ["removed"]
+    ann.join(channel)
+    assert call(service.servers[0], "remove", name=channel, user_id="ann") == 1
+    assert until_event(ann, "channel:removed")["message"] == "Removed by the server"
+
+
+def test_nobody(service: Service, name: str) -> None:
+    """Unknown users and channels are nobody; nonsense is an error."""
+    server = service.servers[0]
+    nobody, nowhere = f"nobody-{name}", f"nowhere-{name}"
+    assert call(server, "recheck", user_id=nobody) == call(server, "recheck", channel=nowhere) == 0
+    assert call(server, "remove", name=nowhere, user_id=nobody) == 0
+    assert call(server, "send_to_user", user_id=nobody, event="e", data=1) == 0
+    assert call(server, "is_online", user_id=nobody) is False
+    assert call(server, "recheck")["raised"] == "ValueError"
+    assert call(server, "remove", name="a b", user_id="x")["raised"] == "ValueError"
+    assert call(server, "remove", name="x", user_id="x", reason=5)["raised"] == "TypeError"
+    assert call(server, "send_to_user", user_id="x", event=5, data=1)["raised"] == "TypeError"
+    assert call(server, "send_to_user", user_id=None, event="e", data=1)["raised"] == "TypeError"
+
+
+def test_one_user(service: Service, name: str) -> None:
+    """What is for a user comes to all their connections, in channels or not, and to nobody else."""
+    user = f"us{{er %\u00e4-{name}"
+    ann, tab, bob = service.connect(0, user), service.connect(1, user), service.connect(1, "bob")
+    tab.join("news")
+    server = service.servers[0]
+    wait_until(lambda: call(server, "send_to_user", user_id=user, event="ready", data=None) == 2)
+    for one in (ann, tab):
+        until_event(one, "user:message")
+    assert call(server, "send_to_user", user_id=user, event="invited", data={"to": "tea"}) == 2
+    for one in (ann, tab):
+        while (event := until_event(one, "user:message"))["event"] == "ready":
+            continue
+        assert event.keys() == {"type", "event", "data", "timestamp"}
+        assert (event["event"], event["data"]) == ("invited", {"to": "tea"})
+    assert bob.silent()
+    assert [call(place, "is_online", user_id=user) for place in service.servers] == [True] * len(service.servers)
+    ann.socket.close()
+    wait_until(lambda: call(server, "send_to_user", user_id=user, event="again", data=1) == 1)
+    tab.socket.close()
+    wait_until(lambda: not any(call(place, "is_online", user_id=user) for place in service.servers))
+
+
+def test_recheck_of_many_delays_nobody(connect: Connect, server: Server, name: str) -> None:
+    """What is asked of the application runs beside the sockets, a few at a time."""
+    channel = f"presence-slow-{name}"
+    crowd = [connect(f"user-{number}") for number in range(12)]
+    for one in crowd:
+        one.join(channel, seconds=0.05)
+    assert call(server, "recheck", channel=channel) == 12
+    probe = connect()
+    for _ in range(20):
+        assert probe.request("ping")["type"] == "pong"
+    assert crowd[0].say(channel, "done")["delivered"] == 11
