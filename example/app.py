@@ -13,9 +13,9 @@ import secrets
 from typing import Any
 
 from flask import Flask, Response, abort, jsonify, render_template, request
-from flask_jwt_extended import JWTManager, create_access_token
+from flask_jwt_extended import JWTManager, create_access_token, get_jwt, get_jwt_identity, verify_jwt_in_request
 
-from flask_presence import ChannelName, Presence, User, deny
+from flask_presence import Presence, User, allow, deny
 
 USERS: dict[str, dict[str, Any]] = {
     "ann": {"name": "Ann Archer", "staff": True},
@@ -23,7 +23,9 @@ USERS: dict[str, dict[str, Any]] = {
     "carol": {"name": "Carol Chen"},
     "dan": {"name": "Dan Duarte", "staff": True},
 }
-ROOMS = ("general", "random", "staff")
+ROOMS = ("general", "random", "announcements", "staff")
+LOGGED_OUT: set[str] = set()
+"""The tokens that were logged out, in the memory of this process: a real app keeps them where all its workers look."""
 
 jwt = JWTManager()
 presence = Presence()
@@ -55,18 +57,39 @@ def create_app() -> Flask:
         # This is where your app checks a password.
         return jsonify(access_token=create_access_token(user_id, additional_claims=USERS[user_id]))
 
+    @app.post("/logout")
+    def logout() -> Response:
+        verify_jwt_in_request()
+        LOGGED_OUT.add(get_jwt()["jti"])
+        presence.recheck(user_id=get_jwt_identity())  # ends the sockets that rest on this token, now
+        return jsonify(logged_out=True)
+
     return app
 
 
-@presence.guard("room-*")
-def may_enter(user: User, channel: ChannelName) -> bool | dict[str, Any]:
-    """Everybody who is logged in may enter, but the staff room is for staff."""
-    room = channel.topic.removeprefix("room-")
+@jwt.token_in_blocklist_loader
+def is_logged_out(_header: dict[str, Any], token: dict[str, Any]) -> bool:
+    return token["jti"] in LOGGED_OUT
+
+
+@presence.guard("room-<room>")
+def may_enter(user: User, room: str) -> dict[str, Any]:
+    """Everybody who is logged in may enter, but the staff room is for staff, who wear a badge everywhere.
+
+    The name comes with the login, and the badge from here: also where there is none, so that nobody takes one.
+    """
+    staff = user.claims.get("staff")
     if room not in ROOMS:
         return deny("There is no such room.")
-    if room == "staff" and not user.claims.get("staff"):
+    if room == "staff" and not staff:
         return deny("This room is for staff only.")
-    return True
+    return allow({"badge": "staff" if staff else None})
+
+
+@presence.message_guard("room-announcements")
+def may_announce(user: User) -> bool | dict[str, Any]:
+    """Announcements are for all to read, and for staff to write."""
+    return True if user.claims.get("staff") else deny("Only staff write here.")
 
 
 @presence.on("member.joined")

@@ -6,7 +6,7 @@ const TYPING_SHOWN = 3000;
 const CURSORS_PER_SECOND = 20;
 const CLOSED = { 4401: 'Your login has expired.', 4403: 'The server has ended this session.' };
 
-let presence, room, me;
+let presence, room, me, token;
 
 $('login').onsubmit = (event) => {
   event.preventDefault();
@@ -17,7 +17,8 @@ $('login').onsubmit = (event) => {
     // Asked for every connection, and again before the token expires.
     token: async () => {
       const response = await fetch(event.target.action, { method: 'POST', body: login });
-      return (await response.json()).access_token;
+      token = (await response.json()).access_token;
+      return token;
     }
   });
   presence.on('state', showState);
@@ -25,6 +26,13 @@ $('login').onsubmit = (event) => {
   $('login').hidden = true;
   $('room').hidden = $('quit').hidden = false;
   enter('general');
+};
+
+$('quit').onsubmit = async (event) => {
+  event.preventDefault();
+  const headers = { Authorization: `Bearer ${token}` };
+  await fetch(event.target.action, { method: 'POST', headers }).catch(() => {}); // the page is left all the same
+  location.reload();
 };
 
 function enter(name) {
@@ -38,6 +46,7 @@ function enter(name) {
   $('members').replaceChildren();
   showOnline(0);
   $('send').disabled = true;
+  $('text').placeholder = 'Message';
   cursors.forEach((_, id) => dropCursor(id));
   typists.forEach((_, id) => stopTyping(id));
 
@@ -59,6 +68,10 @@ function enter(name) {
     .on('message:typing', (_, { from }) => startTyping(from.userId))
     .on('message:cursor', (place, { from }) => (isPlace(place) ? moveCursor : dropCursor)(from.userId, place))
     .on('message:wave', (place, { from }) => isPlace(place) && wave(from.userId, place))
+    .on('removed', ({ message }) => {
+      showOutside(name);
+      note(`You are no longer in this room. ${message}`);
+    })
     .on('error', ({ code, message }) => {
       if (room?.state === 'refused') showOutside(name);
       note(code === 'FORBIDDEN' ? `Sorry, you cannot come in. ${message}` : `Sorry, that failed. ${message}`);
@@ -112,11 +125,14 @@ function avatar(id, name) {
 }
 
 function showMembers(members) {
-  $('send').disabled = !room.me;
+  const mayWrite = room.me && (room.me.badge || !room.name.endsWith('-announcements')); // the server knows better
+  $('send').disabled = !mayWrite;
+  $('text').placeholder = mayWrite ? 'Message' : 'Only staff write here';
   showOnline(members.length);
-  $('members').replaceChildren(...members.map(({ id, name, away }) => {
+  $('members').replaceChildren(...members.map(({ id, name, away, badge }) => {
     const item = element('li', '', away ? 'away' : '');
     item.append(avatar(id, name), element('span', id === me ? `${name} (you)` : name));
+    if (badge) item.append(element('small', badge, 'badge'));
     if (away) item.append(element('small', 'away'));
     return item;
   }));

@@ -218,6 +218,16 @@ class GuardRegistry:
                 near = Match(None, {}, pattern)
         return best or near
 
+    def decision(self, channel: ChannelName) -> dict[str, Any]:
+        """Who decides about `channel`, in words for people: `{pattern, guard}`, of which `guard` is `None` where the
+        pattern expects another form, so that nobody may; both are `None` where no guard is asked."""
+        match = self.find(channel) if self._kind == "message" or channel.type != "public" else None
+        guard = match.guard if match is not None else None
+        return {
+            "pattern": match.pattern.text if match is not None else None,
+            "guard": name_of(guard) if guard is not None else None,
+        }
+
     def list(self) -> list[GuardInfo]:
         """In the order in which they are looked up."""
         ordered = sorted(self._guards, key=lambda entry: entry[0].rank, reverse=True)

@@ -89,10 +89,22 @@ export interface Room<I extends object = Info> {
 
   on(event: "joined" | "left" | "updated", handler: (member: Member<I>) => void): this;
   on(event: "members", handler: (members: readonly Member<I>[]) => void): this;
-  /** The server has refused to let us in, now or after a reconnect. */
+  /** The server has refused to let us in, now or after a reconnect. Without a handler it is a warning in the console. */
   on(event: "error", handler: (error: PresenceError) => void): this;
+  /**
+   * The server has taken us out (`REMOVED`), or its guard no longer lets us in (`FORBIDDEN`). We are not joined again
+   * before `presence.join`. Without a handler it is a warning in the console.
+   */
+  on(event: "removed", handler: (why: PresenceError) => void): this;
   on(event: "message" | `message:${string}`, handler: (data: any, details: MessageDetails) => void): this;
   off(event: string, handler: (...values: any[]) => void): this;
+}
+
+/** What came for this user, and not to a channel. */
+export interface UserMessageDetails {
+  readonly event: string;
+  /** ISO 8601, UTC. */
+  readonly timestamp: string;
 }
 
 export class Presence {
@@ -116,6 +128,8 @@ export class Presence {
   on(event: "state", handler: (state: State, details: StateDetails) => void): this;
   /** A token that could not be had or that the server refused, or a connection that the browser forbids. */
   on(event: "error", handler: (error: PresenceError) => void): this;
+  /** A message of the server's for this user, in whatever channels they are. */
+  on(event: "message" | `message:${string}`, handler: (data: any, details: UserMessageDetails) => void): this;
   /** A frame of the server's own, as `broadcast_to_channel` sends it. */
   on(event: "broadcast", handler: (frame: any) => void): this;
   off(event: string, handler: (...values: any[]) => void): this;

@@ -36,8 +36,8 @@ var Presence = (() => {
 
   const ANSWERS = new Set(
     ["channel:joined", "channel:left", "channel:sent", "channel:updated", "pong", "auth:ok", "error"]);
-  const ROOM_FRAMES = new Set(["channel:updated", "channel:message", "presence:member_joined", "presence:member_left",
-    "presence:member_updated"]);
+  const ROOM_FRAMES = new Set(["channel:updated", "channel:message", "channel:removed", "presence:member_joined",
+    "presence:member_left", "presence:member_updated"]);
   const GONE = new Set(["DISCONNECTED", "NOT_MEMBER", "NOT_FOUND"]);
   const NETWORK_EVENTS = ["online", "offline", "pageshow", "visibilitychange"];
 
@@ -58,14 +58,22 @@ var Presence = (() => {
       return this;
     }
 
+    /* Whether anybody listens. */
     _emit(event, ...values) {
-      for (const handler of this.#handlers.get(event) ?? []) {
+      const handlers = this.#handlers.get(event) ?? [];
+      for (const handler of handlers) {
         try {
           handler(...values);
         } catch (problem) {
           reportError(problem); // as the browser treats an event listener: the others still hear of it
         }
       }
+      return handlers.length > 0;
+    }
+
+    _emitMessage({data, ...about}) {
+      this._emit("message", data, about);
+      this._emit(`message:${about.event}`, data, about);
     }
   }
 
@@ -191,10 +199,13 @@ var Presence = (() => {
         return;
       }
       this.#info = this.#accepted; // not to be refused for the same again
-      if (this.#inside && code !== "FORBIDDEN") {
-        this._emit("error", problem); // we are in as before: only what this join brought was refused
-        return;
+      if (!this.#inside || code === "FORBIDDEN") { // else we are in as before: only what this join brought was refused
+        this.#refuse(problem);
       }
+      this.#tellOf("error", problem);
+    }
+
+    #refuse(problem) {
       this.#asked = this.#inside = false;
       if (this.state === "joined") {
         this._hope();
@@ -202,7 +213,12 @@ var Presence = (() => {
       this.state = "refused";
       this.#settle.reject(problem);
       this.#clear();
-      this._emit("error", problem);
+    }
+
+    #tellOf(event, problem) {
+      if (!this._emit(event, problem)) {
+        console.warn(`${this.name}: ${problem.code}: ${problem.message}`);
+      }
     }
 
     _hear(frame) {
@@ -220,9 +236,12 @@ var Presence = (() => {
       } else if (!this.#inside) {
         return; // said to a room of this name that was left
       } else if (type === "channel:message") {
-        const about = {event: frame.event, from: frame.from, timestamp: frame.timestamp};
-        this._emit("message", frame.data, about);
-        this._emit(`message:${frame.event}`, frame.data, about);
+        const {event, data, from, timestamp} = frame;
+        this._emitMessage({event, data, from, timestamp});
+      } else if (type === "channel:removed") {
+        const problem = new PresenceError(frame.code, frame.message);
+        this.#refuse(problem);
+        this.#tellOf("removed", problem);
       } else if (type === "presence:member_joined") {
         this.#change([...this.members.filter(({id}) => id !== member.id), member], "joined", member);
       } else if (type === "presence:member_left") {
@@ -422,6 +441,9 @@ var Presence = (() => {
         }
       } else if (ROOM_FRAMES.has(type)) {
         this.#rooms.get(channel)?._hear(frame);
+      } else if (type === "user:message") {
+        const {event, data, timestamp} = frame;
+        this._emitMessage({event, data, timestamp});
       } else if (type === "auth:expiring") {
         this.#refresh();
       } else if (!ANSWERS.has(type)) {

@@ -25,7 +25,7 @@ from ..domain.errors import BackendUnavailable
 from ..service import Service
 from .shapes import Facts
 from .sources import Here, Source, SourceFailed, There
-from .tables import activity_table, change_line, channels_table, members_table
+from .tables import activity_table, change_line, channels_table, decisions_table, guards_table, members_table
 
 log = logging.getLogger("flask_presence")
 
@@ -58,6 +58,7 @@ def add_commands(blueprint: Blueprint, service: Service, facts: Facts) -> None:
     _add_lists(group, source)
     _add_watch(group, source)
     _add_orders(group, facts)
+    _add_guards(group, service)
 
 
 def _warn_of_another_group(state: BlueprintSetupState) -> None:
@@ -168,6 +169,57 @@ def _add_orders(group: click.Group, facts: Facts) -> None:
             raise click.UsageError("Whom? Give either --user ID or --client ID.")
         closed = presence("disconnect").disconnect(user_id=user_id, client_id=client_id, reason=reason)
         _report("disconnected", closed, as_json)
+
+    _add_orders_for_users(group, presence)
+
+
+def _add_orders_for_users(group: click.Group, presence: Callable[[str], Any]) -> None:
+    @group.command("send", context_settings={"ignore_unknown_options": True})
+    @click.argument("user")
+    @click.argument("event")
+    @click.argument("data", metavar="JSON", callback=_json)
+    @_json_option
+    @_explained
+    def send(user: str, event: str, data: Any, as_json: bool) -> None:
+        """Send a user:message to all connections of USER."""
+        _report("delivered", presence("send_to_user").send_to_user(user, event, data), as_json)
+
+    @group.command("remove")
+    @click.argument("channel", callback=_channel)
+    @click.argument("user")
+    @click.option("--reason", default="", help="What the clients are told.")
+    @_json_option
+    @_explained
+    def remove(channel: str, user: str, reason: str, as_json: bool) -> None:
+        """Take all connections of USER out of CHANNEL. They may come back if the guard lets them."""
+        _report("removed", presence("remove").remove(channel, user, reason), as_json)
+
+    @group.command("recheck")
+    @click.option("--user", "user_id", metavar="ID", help="The connections of this user.")
+    @click.option("--channel", callback=_channel, help="The connections in this channel.")
+    @_json_option
+    @_explained
+    def recheck(user_id: str | None, channel: str | None, as_json: bool) -> None:
+        """Have logins verified and guards asked again, for connections that are there already."""
+        if user_id is None and channel is None:
+            raise click.UsageError("Whom? Give --user ID, --channel NAME or both.")
+        _report("rechecked", presence("recheck").recheck(user_id, channel), as_json)
+
+
+def _add_guards(group: click.Group, service: Service) -> None:
+    @group.command("guards")
+    @click.argument("channel", required=False, callback=_channel)
+    @_json_option
+    def guards(channel: str | None, as_json: bool) -> None:
+        """List the guards in the order in which they are looked up; with CHANNEL, those that decide about it."""
+        registries = {"join": service.guards, "message": service.message_guards}
+        if channel is None:
+            listed = [info.to_dict() for registry in registries.values() for info in registry.list()]
+            _print({"guards": listed}, lambda: guards_table(listed), as_json)
+        else:
+            name = ChannelName(channel)
+            decided = {kind: registry.decision(name) for kind, registry in registries.items()}
+            _print({"channel": channel, **decided}, lambda: decisions_table(name, decided), as_json)
 
 
 def _reading(function: F) -> F:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..domain.channels import ChannelName
 from .view import details, duration, size
 
 
@@ -84,3 +85,26 @@ def _rate(number: float | None) -> str:
 
 def _compact(info: dict[str, Any]) -> str:
     return json.dumps(info, ensure_ascii=False) if info else ""
+
+
+def guards_table(listed: list[dict[str, str]]) -> Iterator[str]:
+    rows = [(one["pattern"], one["kind"], one["name"]) for one in listed]
+    return table(["PATTERN", "DECIDES ABOUT", "FUNCTION"], rows)
+
+
+def decisions_table(channel: ChannelName, decided: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What is decided about a channel, and by whom."""
+    usual = {
+        "join": "any visitor" if channel.type == "public" else "any logged-in user",
+        "message": "whoever is in the channel",
+    }
+    rows = []
+    for kind, who in decided.items():
+        if who["pattern"] is None:
+            says = f"no guard: {usual[kind]}"
+        elif who["guard"] is None:
+            says = f"nobody: the name is not of the form that {who['pattern']!r} expects"
+        else:
+            says = f"{who['guard']} ({who['pattern']})"
+        rows.append((kind, says))
+    return table([], rows)

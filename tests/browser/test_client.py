@@ -131,7 +131,7 @@ def test_script_and_module(server: Server, open_tab: OpenTab) -> None:
     assert "\nexport " not in script
     assert server.get("/presence/presence.js", {"If-None-Match": headers["ETag"]})[0] == 304
     assert "export class Presence" in server.get("/presence/presence.d.ts")[2]
-    assert len(gzip.compress(script.encode())) < 6000
+    assert len(gzip.compress(script.encode())) < 6300
 
 
 def test_conversation(open_tab: OpenTab) -> None:
@@ -275,6 +275,50 @@ def test_goodbye(open_tab: OpenTab) -> None:
         assert ann.do("states[1]") == ["waiting", 1001]
         ann.wait("presence.state === 'connected' && room.state === 'joined'")
         assert ann.heard[1:] == [["members", ["ann"]]]
+
+
+def test_removed(open_tab: OpenTab, server: Server) -> None:
+    """Who is shown out hears of it once, is in no list, is not joined again by a reconnect, and may ask again."""
+    ann, bob = open_tab("ann"), open_tab("bob")
+    for tab in (ann, bob):
+        tab.join("presence-removed")
+    ann.do("void room.on('removed', ({code, message}) => heard.push(['removed', code, message]))")
+    ann.do("heard.splice(0)")
+    server.json('/call/remove?arguments={"name":"presence-removed","user_id":"ann","reason":"Enough"}')
+    ann.wait("room.state === 'refused'")
+    assert ann.heard == [["members", []], ["removed", "REMOVED", "Enough"]]
+    assert ann.do("attempt(room.joined)")["code"] == "REMOVED"
+    assert ann.do("attempt(room.send('x'))")["code"] == "NOT_IN_CHANNEL"
+    bob.wait("room.members.length === 1")
+    ann.page.context.set_offline(True)
+    ann.wait("presence.state === 'waiting'")
+    ann.page.context.set_offline(False)
+    ann.wait("presence.state === 'connected'")
+    assert ann.do("room.state") == "refused"
+    assert ids(ann.do("(presence.join('presence-removed'), room.joined.then(() => room.members))")) == ["bob", "ann"]
+
+
+def test_user_message(open_tab: OpenTab, server: Server) -> None:
+    """What is for a user comes to their client, in whatever rooms it is."""
+    ann = open_tab("for-me")
+    ann.wait("presence.state === 'connected'")
+    ann.do("void presence.on('message', (data, about) => heard.push([data, about.event, 'from' in about]))")
+    ann.do("void presence.on('message:invited', (data) => heard.push(data))")
+    arguments = '{"user_id":"for-me","event":"invited","data":{"to":"tea"}}'
+    assert server.json(f"/call/send_to_user?arguments={arguments}") == 1
+    ann.wait("heard.length >= 2")
+    assert ann.heard == [[{"to": "tea"}, "invited", False], {"to": "tea"}]
+
+
+def test_refusals_that_nobody_listens_for(open_tab: OpenTab) -> None:
+    """They are warnings in the console; those that somebody listens for are not."""
+    ann = open_tab("ann")
+    warnings: list[str] = []
+    ann.page.on("console", lambda message: warnings.append(message.text) if message.type == "warning" else None)
+    ann.do("attempt(presence.join('presence-denied-1').joined)")
+    ann.do("attempt(presence.join('presence-denied-2').on('error', () => {}).joined)")
+    ann.do("attempt(presence.join('presence-reason-1').joined)")
+    assert warnings == ["presence-denied-1: FORBIDDEN: Access denied", "presence-reason-1: FORBIDDEN: Not on Mondays"]
 
 
 def test_restart_within_the_grace(open_tab: OpenTab, redis_server: RedisServer) -> None:

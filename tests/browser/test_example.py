@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from ..support.browser import Browser, BrowserContext, Locator, Page, expect
+from ..support.client import client
 from ..support.server import Server, running, wait_until
 
 Enter = Callable[..., Page]
@@ -229,6 +231,36 @@ def test_staff_room_is_for_staff(enter: Enter) -> None:
     expect(bob.locator("#rooms [aria-current]")).to_have_text("random")
     expect(names(bob)).to_have_text(["Bob Berger (you)"])
     expect(bob.get_by_role("button", name="Send")).to_be_enabled()
+
+
+def test_staff_wear_a_badge(enter: Enter) -> None:
+    """The guard gives it: who has it can write announcements, and everybody else reads them."""
+    ann, bob = enter("Ann", "announcements"), enter("Bob", "announcements")
+    badges = online(bob).filter(has=bob.locator(".badge"))
+    expect(badges).to_have_count(1)
+    expect(badges.locator("span:not(.avatar)")).to_have_text("Ann Archer")
+    expect(bob.get_by_role("button", name="Send")).to_be_disabled()
+    answer = bob.evaluate("room.send('message', {text: 'Buy!'}).catch(({code, message}) => [code, message])")
+    assert answer == ["FORBIDDEN", "Only staff write here."]
+    bob.evaluate("room.update({badge: 'staff', name: 'Ann Archer'})")
+    say(ann, "Lunch is at noon")
+    expect(bodies(bob)).to_have_text(["Ann ArcherLunch is at noon"])
+    expect(names(ann)).to_have_text(["Ann Archer (you)", "Bob Berger"])
+    expect(badges).to_have_count(1)
+
+
+def test_logging_out(enter: Enter, server: Server) -> None:
+    """It ends the socket at once, and the token is good for nothing more."""
+    ann, bob = enter("Ann"), enter("Bob")
+    expect(online(ann)).to_have_count(2)
+    token = bob.evaluate("token")
+    with client(server, token=token) as other:
+        bob.get_by_role("button", name="Log out").click()
+        assert other.wait_closed() == (4401, "Token revoked")
+    expect(online(ann)).to_have_count(1)
+    expect(bob.get_by_text("Who are you?")).to_be_visible()
+    with pytest.raises(InvalidStatus), client(server, token=token):
+        pass
 
 
 def test_two_windows_of_one_user(enter: Enter) -> None:
