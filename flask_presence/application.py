@@ -25,7 +25,7 @@ from .domain.errors import CredentialRejected
 from .domain.events import EVENT_NAMES, Event, check_event_name, decode_data
 from .domain.guards import GuardRegistry, Match, Verdict, deny, read_verdict
 from .domain.members import User
-from .hub.ports import Credential
+from .hub.ports import Credential, Grounds
 from .plain import encode_json
 from .signals import SIGNALS
 from .stalls import StallWatch
@@ -71,13 +71,16 @@ class FlaskApplication:
     def identify(self, token: str) -> Credential:
         return self._authenticator.verify(token)
 
+    def load_user(self, upgrade: bytes) -> User | None:
+        return self._authenticator.load_user(upgrade)
+
     def authorize(
-        self, token: str | None, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
+        self, grounds: Grounds, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
     ) -> Verdict:
         match = self._guards.find(channel) if channel.type != "public" else None
-        if match is None and token is None:
+        if match is None and grounds is None:
             return Verdict(True)
-        with self._authenticator.context(token):
+        with self._authenticator.context(grounds):
             return Verdict(True) if match is None else self._ask(match, channel, _copied(user), channel, user_info)
 
     def has_message_guard(self, channel: ChannelName) -> bool:
@@ -88,12 +91,12 @@ class FlaskApplication:
         return self._message_guards.version
 
     def authorize_message(
-        self, token: str | None, user: User | None, channel: ChannelName, event: str, data: bytes
+        self, grounds: Grounds, user: User | None, channel: ChannelName, event: str, data: bytes
     ) -> Verdict:
         match = self._message_guards.find(channel)
         if match is None:
             return Verdict(True)
-        with self._authenticator.context(token):
+        with self._authenticator.context(grounds):
             try:
                 decoded = decode_data(data)
             except ValueError:
@@ -129,18 +132,18 @@ class FlaskApplication:
     def listens(self, event_name: str) -> bool:
         return bool(self._handlers.of(event_name)) or bool(SIGNALS[event_name].receivers)
 
-    def notify(self, event: Event, token: str | None) -> None:
+    def notify(self, event: Event, grounds: Grounds) -> None:
         for handler in self._handlers.of(event.name):
-            self._call(handler, event, token, f"handler {name_of(handler)}")
+            self._call(handler, event, grounds, f"handler {name_of(handler)}")
         for receiver in SIGNALS[event.name].receivers_for(self._app):
-            self._call(partial(self._tell, receiver), event, token, f"receiver {name_of(receiver)}")
+            self._call(partial(self._tell, receiver), event, grounds, f"receiver {name_of(receiver)}")
 
     def _tell(self, receiver: Callable[..., object], event: Event) -> object:
         return receiver(self._app, event=event)
 
-    def _call(self, handler: Handler, event: Event, token: str | None, name: str) -> None:
+    def _call(self, handler: Handler, event: Event, grounds: Grounds, name: str) -> None:
         try:
-            with self._authenticator.context(token), self._stalls.calling(handler, name):
+            with self._authenticator.context(grounds), self._stalls.calling(handler, name):
                 answer = handler(event)
             if discard_coroutine(answer):
                 text = "%s gave a coroutine at %s, which nobody awaits; a handler is an ordinary function"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
+import msgspec
 from flask import Flask, Request
 from flask_jwt_extended import get_jwt, get_jwt_identity, verify_jwt_in_request
 from flask_jwt_extended.exceptions import JWTExtendedException
@@ -23,7 +25,7 @@ from .complaints import Complaints
 from .domain.callables import discard_coroutine
 from .domain.errors import CredentialRejected
 from .domain.members import User
-from .hub.ports import Credential
+from .hub.ports import Credential, Grounds
 from .settings import Settings
 from .stalls import StallWatch
 from .transport.takeover import BEARER, offered_protocols
@@ -34,6 +36,10 @@ NO_JWT_MANAGER: Final = (
     "a token was refused, as the app has neither flask-jwt-extended's JWTManager nor a user_loader: call "
     "JWTManager(app), or register @presence.user_loader"
 )
+_KEPT: Final = frozenset(
+    ("PATH_INFO", "SCRIPT_NAME", "QUERY_STRING", "SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "wsgi.url_scheme")
+)
+_OF_THE_HANDSHAKE: Final = ("HTTP_SEC_WEBSOCKET_", "HTTP_UPGRADE", "HTTP_CONNECTION")
 _END_OF_TIME: Final = 253402300799.0  # the last second of the year 9999
 
 UserLoader = Callable[[], User | None]
@@ -44,13 +50,22 @@ class AuthenticationRequired(Exception):
 
 
 class Visitor:
-    """Who an upgrade request is from. `by_cookie`: nothing but a cookie says so."""
+    """Who an upgrade request is from. `by_cookie`: nothing but a cookie says so. `upgrade` is what is kept of the
+    request, where a `user_loader` has looked at it."""
 
-    __slots__ = ("by_cookie", "credential", "user")
+    __slots__ = ("by_cookie", "credential", "upgrade", "user")
 
-    def __init__(self, user: User | None, credential: Credential | None = None, *, by_cookie: bool = False) -> None:
+    def __init__(
+        self,
+        user: User | None,
+        credential: Credential | None = None,
+        *,
+        upgrade: bytes | None = None,
+        by_cookie: bool = False,
+    ) -> None:
         self.user = user
         self.credential = credential
+        self.upgrade = upgrade
         self.by_cookie = by_cookie
 
 
@@ -96,14 +111,32 @@ class Authenticator:
         expires_at = _expiry(claims, self._app.config.get("JWT_DECODE_LEEWAY", 0))
         return Credential(token, User(str(identity), claims=claims, **texts), expires_at)
 
+    def load_user(self, upgrade: bytes) -> User | None:
+        """Ask the loader again about a connection. Raises what goes wrong in it."""
+        loader = self._loader()
+        if loader is None:
+            raise RuntimeError("there is no user_loader any more")
+        with self.context(upgrade), self._stalls.calling(loader, "the user_loader"):
+            user: object = loader()
+        if user is None or isinstance(user, User):
+            return user
+        discard_coroutine(user)
+        raise TypeError(f"the user_loader must return a flask_presence.User or None, not {user!r:.200}")
+
     @contextmanager
-    def context(self, token: str | None) -> Iterator[None]:
-        """A fresh app context in which the token is verified and `current_user` and `get_jwt` work.
+    def context(self, grounds: Grounds) -> Iterator[None]:
+        """A fresh app context in which a connection's login works as in a view: `current_user` and `get_jwt` for a
+        token, which is verified; for a `user_loader` the request is the upgrade, so that Flask-Login's does.
 
         The outer app context makes the teardown run and `g` new even where another context is active.
         Raises `CredentialRejected` for a token that is no longer good.
         """
         with self._app.app_context():
+            if isinstance(grounds, bytes):
+                with self._app.request_context(self._blank_environ | _restored(grounds)):
+                    yield
+                return
+            token = grounds
             if token is None:
                 with self._anonymous_context():
                     yield
@@ -156,7 +189,7 @@ class Authenticator:
             except CredentialRejected:
                 without = None
             by_cookie = without is None or without.id != user.id
-        return Visitor(user, by_cookie=by_cookie)
+        return Visitor(user, upgrade=_kept(request.environ), by_cookie=by_cookie)
 
     def _load(self, loader: UserLoader, environ: dict[str, Any], *, quiet: bool = False) -> User | None:
         complain = (lambda *_, **__: None) if quiet else self._complaints.complain
@@ -251,6 +284,22 @@ def _expiry(claims: dict[str, Any], leeway: float | timedelta) -> float | None:
         return None
     seconds = leeway.total_seconds() if isinstance(leeway, timedelta) else leeway
     return min(float(claims["exp"]) + seconds, _END_OF_TIME)
+
+
+def _kept(environ: Mapping[str, Any]) -> bytes:
+    """What a login may be read from: path, query, headers and addresses of a request; some hundred bytes."""
+    kept = {
+        key: value
+        for key, value in environ.items()
+        if key in _KEPT or (key.startswith("HTTP_") and not key.startswith(_OF_THE_HANDSHAKE))
+    }
+    return zlib.compress(msgspec.json.encode(kept), 1)
+
+
+def _restored(upgrade: bytes) -> dict[str, Any]:
+    """What `_kept` was given."""
+    environ: dict[str, Any] = msgspec.json.decode(zlib.decompress(upgrade))
+    return environ
 
 
 def takes_cookies(app: Flask) -> bool:

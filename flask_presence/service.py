@@ -217,7 +217,7 @@ class Service:
         """Greet `visitor` on the socket taken over; gives what the view must call before it returns."""
         endpoint = self._endpoint_for(takeover)
         self._shutdown.prepare()
-        session = self.hub.session(visitor.user, visitor.credential)
+        session = self.hub.session(visitor.user, visitor.credential, visitor.upgrade)
         connection, wait = takeover.open(endpoint, session)
 
         def begin() -> None:

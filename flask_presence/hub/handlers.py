@@ -13,6 +13,7 @@ from ..domain.events import Event
 
 if TYPE_CHECKING:
     from .hub import Hub
+    from .ports import Grounds
     from .session import Session
 
 
@@ -21,7 +22,7 @@ class _Orphans:
 
     def __init__(self) -> None:
         self.events: deque[Event] | None = None
-        self.token: str | None = None
+        self.grounds: Grounds = None
 
     def proceed(self) -> None:
         """Nobody waits for these events."""
@@ -57,7 +58,7 @@ class EventQueue:
     def _work_off(self, session: Session | _Orphans) -> None:
         loop = self._hub.loop
         while (event := loop.run(lambda: self._next(session))) is not None:
-            self._hub.application.notify(event, session.token)
+            self._hub.application.notify(event, session.grounds)
             loop.sleep(0)  # a thousand handlers that never wait would be one long one to everybody else
 
     def _next(self, session: Session | _Orphans) -> Event | None:

@@ -110,9 +110,9 @@ class Hub:
     def now() -> datetime:
         return datetime.now(timezone.utc)
 
-    def session(self, user: User | None, credential: Credential | None) -> Session:
+    def session(self, user: User | None, credential: Credential | None, upgrade: bytes | None = None) -> Session:
         """A session for a connection that is about to be. Nobody sees it before `connected`."""
-        return Session(self, secrets.token_urlsafe(16), user, credential)
+        return Session(self, secrets.token_urlsafe(16), user, credential, upgrade)
 
     def connected(self, session: Session, connection: Connection) -> None:
         """The session's connection is open: greet it."""

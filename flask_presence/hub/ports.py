@@ -17,6 +17,10 @@ from ..domain.members import User
 from ..domain.meter import Meter
 from ..domain.readings import Outbox
 
+Grounds = str | bytes | None
+"""What a connection rests on: its token; the upgrade that a `user_loader` looked at, as the application has kept it; or
+nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -76,9 +80,9 @@ class Application(Protocol):
     """The application's own code. Every method may block; each runs it in a fresh app context."""
 
     def authorize(
-        self, token: str | None, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
+        self, grounds: Grounds, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
     ) -> Verdict:
-        """Verify the token again, then ask the guard of a private or presence channel.
+        """Verify the token again, if there is one, then ask the guard of a private or presence channel.
 
         Raises `CredentialRejected` where the token is no longer good.
         """
@@ -91,9 +95,12 @@ class Application(Protocol):
         """Whether somebody must be asked who may send to `channel`. Does not block."""
 
     def authorize_message(
-        self, token: str | None, user: User | None, channel: ChannelName, event: str, data: bytes
+        self, grounds: Grounds, user: User | None, channel: ChannelName, event: str, data: bytes
     ) -> Verdict:
-        """Verify the token again, then ask the message guard. Raises `CredentialRejected` as `authorize` does."""
+        """Verify the token again, if there is one, then ask the message guard. Raises as `authorize` does."""
+
+    def load_user(self, upgrade: bytes) -> User | None:
+        """Ask the `user_loader` again. Raises what goes wrong there."""
 
     def identify(self, token: str) -> Credential:
         """Verify a token. Raises `CredentialRejected`."""
@@ -101,5 +108,5 @@ class Application(Protocol):
     def listens(self, event_name: str) -> bool:
         """Whether anybody would hear of such an event. Does not block."""
 
-    def notify(self, event: Event, token: str | None) -> None:
+    def notify(self, event: Event, grounds: Grounds) -> None:
         """Run the handlers of an event. Never raises."""

@@ -77,7 +77,7 @@ class Rechecks:
         for question in loop.run(partial(self._questions, session, channel)):
             shown = copy.deepcopy(dict(without_known(question.said, session.user)))
             try:
-                verdict = application.authorize(session.token, session.user, question.channel, shown)
+                verdict = application.authorize(session.grounds, session.user, question.channel, shown)
             except CredentialRejected:
                 self._hub.verify(session)
                 return

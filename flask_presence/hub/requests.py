@@ -198,7 +198,7 @@ class RequestHandler:
         """The application's verdict, or `None` where the token has ended meanwhile."""
         shown = copy.deepcopy(without_known(info or {}, session.user))
         try:
-            return self._hub.application.authorize(session.token, session.user, channel, shown)
+            return self._hub.application.authorize(session.grounds, session.user, channel, shown)
         except CredentialRejected:
             return None
 
@@ -286,7 +286,7 @@ class RequestHandler:
         """As `_authorize`."""
         data = bytes(request.data)
         try:
-            return self._hub.application.authorize_message(session.token, session.user, channel, request.event, data)
+            return self._hub.application.authorize_message(session.grounds, session.user, channel, request.event, data)
         except CredentialRejected:
             return None
 

@@ -19,7 +19,7 @@ from ..domain.wire import Frame, Request
 
 if TYPE_CHECKING:
     from .hub import Hub
-    from .ports import Connection, Credential
+    from .ports import Connection, Credential, Grounds
 
 MAX_WAITING_FRAMES: Final = 1024
 MAX_WAITING_BYTES: Final = 131072
@@ -58,17 +58,26 @@ class Session:
         "recheck_at",
         "recheck_failures",
         "turns",
+        "upgrade",
         "user",
         "warned",
     )
 
     connection: Connection
 
-    def __init__(self, hub: Hub, client_id: str, user: User | None, credential: Credential | None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        client_id: str,
+        user: User | None,
+        credential: Credential | None,
+        upgrade: bytes | None = None,
+    ) -> None:
         self.hub = hub
         self.id = client_id
         self.user = user
         self.credential = credential
+        self.upgrade = upgrade
         self.channels: dict[str, ChannelName] = {}
         self.is_open = True
         self.left: Pending[None] | None = None  # settled when it has left every channel, after its end
@@ -91,9 +100,9 @@ class Session:
         return self.user.id if self.user else None
 
     @property
-    def token(self) -> str | None:
-        """The token that the connection rests on, if it does on one."""
-        return self.credential.token if self.credential else None
+    def grounds(self) -> Grounds:
+        """What the connection rests on."""
+        return self.credential.token if self.credential else self.upgrade
 
     def matches(self, user_id: str | None, client_id: str | None) -> bool:
         """Whether this is a connection of that user and with that client id; `None` stands for any."""
