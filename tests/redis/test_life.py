@@ -44,12 +44,12 @@ def test_life(redis_server: RedisServer, workers: int) -> None:
                 wait_until(has_enough)
             return heard
 
-        def disconnect_everywhere(self, user: str) -> int:
+        def everywhere(self, order: Callable[[], int]) -> int:
             with ThreadPoolExecutor(1) as elsewhere:
-                closed = elsewhere.submit(super().disconnect_everywhere, user)
-                while not closed.done():
+                obeyed = elsewhere.submit(super().everywhere, order)
+                while not obeyed.done():
                     self.settle(first=1)
-                return closed.result()
+                return obeyed.result()
 
     few = settings(
         max_examples=25,

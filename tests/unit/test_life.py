@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from flask_presence import Presence, User
+from flask_presence import Presence, User, allow
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.backends.pending import Pending
 from flask_presence.domain.errors import RequestError
@@ -27,7 +27,9 @@ T = TypeVar("T")
 
 USERS = st.sampled_from([None, "ann", "bob"])
 CHANNELS = st.sampled_from(["lobby", "private-a", "presence-a", "presence-b", "presence-staff", "private-staff"])
-INFO = st.none() | st.dictionaries(st.sampled_from(["name", "x"]), st.none() | st.text("ab", max_size=40), max_size=2)
+INFO = st.none() | st.dictionaries(
+    st.sampled_from(["name", "x", "role"]), st.none() | st.text("ab", max_size=40), max_size=2
+)
 MAX_CHANNELS, MAX_INFO = 4, 60
 
 
@@ -105,11 +107,16 @@ class LateBackend(MemoryBackend):
         return self._later(partial(super().publish, *arguments))
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
-        closed = self._listener.close_matching(user_id, client_id, text)
+        return self._now(self._listener.close_matching(user_id, client_id, text))
+
+    def remove(self, channel: str, user_id: str, text: str) -> int:
+        return self._now(self._listener.take_out(channel, user_id, text))
+
+    def _now(self, done: int | Pending[int]) -> int:
         self._settle()
-        outcomes: list[Any] = [lambda: closed]
-        if isinstance(closed, Pending):
-            closed.when(outcomes.append)
+        outcomes: list[Any] = [lambda: done]
+        if isinstance(done, Pending):
+            done.when(outcomes.append)
         count: int = outcomes[-1]()
         return count
 
@@ -129,6 +136,9 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.presence = Presence()
         self.presence.guard("staff")(lambda user: user.id == "ann")
+        self.presence.guard("b")(lambda: allow(self.gives))
+        self.gives: dict[str, Any] = {}
+        self.given: dict[str, dict[str, Any]] = {}  # by the guard, to each user, as they joined last or were rechecked
         settings = self.configure()
         self.apps = [self.new_app(settings) for _ in range(self.count)]
         self.app = self.apps[0]
@@ -195,6 +205,8 @@ class Life(RuleBasedStateMachine):
                 assert full or info
         if code != "channel:joined":
             return
+        if channel == "presence-b":
+            self.given[str(peer.user)] = self.gives
         assert peer.user is not None or channel == "lobby"
         assert len(peer.views) < MAX_CHANNELS or channel in peer.views
         peer.views[channel] = {member["id"]: member for member in answer.get("members", [])}
@@ -260,6 +272,34 @@ class Life(RuleBasedStateMachine):
         if peer in self.alive:
             self.alive.remove(peer)
 
+    @rule(gives=st.fixed_dictionaries({}, optional={"role": st.none() | st.text("AB", max_size=3)}))
+    def change_its_mind(self, gives: dict[str, Any]) -> None:
+        """A guard gives something else from now on, and everybody in its channel is asked about."""
+        self.gives = gives
+        inside = [peer for peer in self.alive if "presence-b" in peer.views]
+        recheck = lambda: self.presence.recheck(channel="presence-b")  # noqa: E731
+        assert self.everywhere(recheck) == len(inside)
+        self.settle()
+        self.given.update({str(peer.user): gives for peer in inside})
+
+    @rule(user=st.sampled_from(["ann", "bob"]), channel=CHANNELS)
+    def show_out(self, user: str, channel: str) -> None:
+        """All connections of a user are taken out of a channel, and told so."""
+        inside = [peer for peer in self.alive if peer.user == user and channel in peer.views]
+        for peer in self.alive:
+            peer.listen()
+        assert self.everywhere(lambda: self.presence.remove(channel, user)) == len(inside)
+        self.settle()
+        for peer in inside:
+            told = [event for event in self.hear(peer, bool) if event["type"] == "channel:removed"]
+            assert [(event["channel"], event["code"]) for event in told] == [(channel, "REMOVED")]
+            del peer.views[channel]
+
+    def everywhere(self, order: Callable[[], int]) -> int:
+        """Give an order that all processes obey."""
+        with self.app.app_context():
+            return order()
+
     @rule(user=st.sampled_from(["ann", "bob"]))
     def disconnect_user(self, user: str) -> None:
         assert self.disconnect_everywhere(user) == sum(peer.user == user for peer in self.alive)
@@ -267,8 +307,7 @@ class Life(RuleBasedStateMachine):
         self.alive = [peer for peer in self.alive if peer.user != user]
 
     def disconnect_everywhere(self, user: str) -> int:
-        with self.app.app_context():
-            return self.presence.disconnect(user_id=user)
+        return self.everywhere(lambda: self.presence.disconnect(user_id=user))
 
     @rule()
     def expire(self) -> None:
@@ -302,6 +341,15 @@ class Life(RuleBasedStateMachine):
                 }
                 self.hear(peer, lambda _, peer=peer, truth=truth: peer.views == truth)  # type: ignore[misc]
                 assert peer.views == truth
+                self.nobody_poses(truth)
+
+    def nobody_poses(self, truth: dict[str, dict[str, Any]]) -> None:
+        """Names are the login's; a role in presence-b is the guard's, where it gives any."""
+        for channel, members in truth.items():
+            for member in members.values():
+                assert member["name"] == member["id"].title()
+                given = self.given.get(member["id"], {}) if channel == "presence-b" else {}
+                assert "role" not in given or member.get("role") == given["role"]
 
     @invariant()
     def channels_are_those_of_the_living(self) -> None:
