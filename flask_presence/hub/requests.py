@@ -179,7 +179,7 @@ class RequestHandler:
     def _join(self, session: Session, request: wire.Join) -> Answer:
         policy = self._hub.policy
         channel = ChannelName.parse(request.channel or "")
-        info = None if request.userInfo is None else check_info(request.userInfo, policy.max_user_info)
+        info = None if request.userInfo is None else self._sayable(session, request.userInfo)
         if channel.type != "public" and session.user is None:
             raise Forbidden("Authentication required")
         if channel not in session.channels and len(session.channels) >= policy.max_channels:
@@ -187,6 +187,10 @@ class RequestHandler:
         if channel.type == "public" and session.credential is None:
             return self._enter(session, channel, info)
         return self._ask_to_enter(session, channel, info)
+
+    def _sayable(self, session: Session, info: dict[str, Any]) -> dict[str, Any]:
+        """What of a `userInfo` this connection may say of its user. `InvalidRequest` for one that is too large."""
+        return without_known(check_info(info, self._hub.policy.max_user_info), session.user)
 
     def _ask_to_enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Pending[Any]:
         session.joining, session.ask_again = channel, False
@@ -196,9 +200,8 @@ class RequestHandler:
 
     def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
         """The application's verdict, or `None` where the token has ended meanwhile."""
-        shown = copy.deepcopy(without_known(info or {}, session.user))
         try:
-            return self._hub.application.authorize(session.grounds, session.user, channel, shown)
+            return self._hub.application.authorize(session.grounds, session.user, channel, copy.deepcopy(info or {}))
         except CredentialRejected:
             return None
 
@@ -320,7 +323,7 @@ class RequestHandler:
     def _update(self, session: Session, request: wire.Update) -> Answer:
         hub = self._hub
         channel = ChannelName.parse(request.channel or "")
-        info = check_info(request.userInfo or {}, hub.policy.max_user_info)
+        info = self._sayable(session, request.userInfo or {})
         updating = hub.backend.update(channel, session.id, info, hub.now())
         return then(updating, lambda outcome: self._updated(outcome(), session, channel))
 

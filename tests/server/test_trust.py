@@ -40,7 +40,11 @@ def test_known_names(connect: Connect, name: str) -> None:
     again = connect("ann", claims={"name": "Somebody else"})
     assert shown(again.join(channel, name="Bob")["me"]) == {"name": "Ann", "avatar": "ann.png"}
     assert news(bob) == [("joined", {"name": "Ann", "avatar": "ann.png"})]
-    assert shown(connect("eve").join(channel, name="Eve")["me"]) == {"name": "Eve"}
+    nameless = connect("eve")
+    assert shown(nameless.join(channel, name="Eve")["me"]) == {"name": "Eve"}
+    named = connect("eve", claims={"name": "Eve of the token"})
+    assert shown(named.join(channel, name="Bob", x=1)["me"]) == {"name": "Eve", "x": 1}
+    assert shown(named.update(channel, name="Bob")["member"]) == {"name": "Eve", "x": 1}
 
 
 def test_owned(connect: Connect, server: Server, name: str) -> None:
