@@ -157,12 +157,18 @@ class Profile:
 
     def looks_like(self, other: Profile) -> bool:
         """Whether others see the same. Equality is that of the JSON, in which `0` is not `false`."""
-        return _canonical(self._shown) == _canonical(other._shown)
+        return _canonical(self._seen) == _canonical(other._seen)
 
     def member(self, client_id: str, joined_at: datetime, updated_at: datetime | None = None) -> Member:
         """The member that the user is with this."""
         name, avatar, info = self._shown
         return Member(self.user.id, client_id, joined_at, name, avatar, freeze(info), updated_at)
+
+    @property
+    def _seen(self) -> tuple[str, str | None, dict[str, Any]]:
+        """As `_shown`, without the `name` and `avatar` that clients have said: what is no string is not seen."""
+        name, avatar, info = self._shown
+        return name, avatar, {key: value for key, value in info.items() if key not in ("name", "avatar")}
 
     @property
     def _shown(self) -> tuple[str, str | None, dict[str, Any]]:

@@ -143,6 +143,9 @@ class Hub:
                 if isinstance(left, Pending):
                     left.when(partial(self._check_left, session, channel))
         session.left = Pending()
+        deferred, session.deferred = session.deferred, None
+        for take_out in deferred or ():
+            take_out()  # it is leaving everything already
         when_all(leaving, partial(self._finish, session, ClientDisconnected(session.id, session.user, code, reason)))
 
     def _finish(self, session: Session, event: ClientDisconnected) -> None:
@@ -278,14 +281,46 @@ class Hub:
         return len(chosen) if done.settled else done
 
     def expel(self, session: Session, channel: ChannelName, reason: Reason, why: RequestError) -> Pending[None] | None:
-        """Take a session out of a channel by the server's will, and tell it `why`."""
+        """Take a session out of a channel by the server's will, and tell it `why`.
+
+        A join that is at the backend is over first; from now on nothing that the session says goes to the channel.
+        """
+        going = session.going = session.going or set()
+        going.add(channel)
+        if session.entering != channel:
+            return self._expel(session, channel, reason, why)
+        later: Pending[None] = Pending()
+        session.deferred = session.deferred or []
+        session.deferred.append(lambda: then(self._expel(session, channel, reason, why), later.settle))
+        return later
+
+    def _expel(self, session: Session, channel: ChannelName, reason: Reason, why: RequestError) -> Pending[None] | None:
+        if not session.is_open or channel not in session.channels:
+            self._gone(session, channel)
+            return None
 
         def tell(outcome: Outcome[bool]) -> None:
+            self._gone(session, channel)
             if outcome() and session.is_open:
                 self.meter.answers += 1
                 session.connection.send(self.frame(wire.removed(str(channel), why.code, why.message)))
 
         return then(self.leave(session, channel, reason), tell)
+
+    @staticmethod
+    def _gone(session: Session, channel: ChannelName) -> None:
+        if session.going is not None:
+            session.going.discard(channel)
+            session.going = session.going or None
+
+    def join_is_over(self, session: Session) -> None:
+        """The session's join has been answered: what has waited for that happens now."""
+        channel, session.joining, session.entering = session.joining, None, None
+        deferred, session.deferred = session.deferred, None
+        for take_out in deferred or ():
+            take_out()
+        if session.ask_again and channel is not None and channel in session.channels:
+            self._rechecks.add((session,), channel)
 
     def take_out(self, channel: str, user_id: str, text: str) -> int | Pending[int]:
         chosen = [session for session in self._users.of(user_id) if channel in session.channels]
@@ -306,13 +341,17 @@ class Hub:
         self._rechecks.add(among, channel)
         return len(among)
 
-    def recheck_one(self, session: Session, channel: ChannelName) -> None:
-        """Have the application asked again about one connection in one channel."""
-        self._rechecks.add((session,), channel)
-
-    def verify(self, session: Session) -> bool:
-        """Have a connection's credential verified again, beside the loop; whether it may go on."""
+    def verify(self, session: Session) -> bool | None:
+        """Have a connection's login verified again, beside the loop; `None` where that could not be found out."""
         return self._tokens.verify(session)
+
+    def verdict_number(self) -> int:
+        """When the application is asked about somebody's place in a channel."""
+        return self._rechecks.number()
+
+    def is_newest(self, channel: ChannelName, session: Session, number: int) -> bool:
+        """Whether a verdict that was asked for then is the newest about the session's user in the channel so far."""
+        return self._rechecks.is_newest(channel, session, number)
 
     def tell_user(self, user_id: str, payload: bytes) -> int:
         sessions = self._users.of(user_id)
@@ -330,6 +369,7 @@ class Hub:
         if now is None:
             now = self.now().timestamp()
         self._tokens.look_after(now)
+        self._rechecks.tick(now)
         self.instruments.tick(now)
         self.backend.tick(now)
 

@@ -32,6 +32,7 @@ from ..domain.errors import (
     RequestError,
     SendFailed,
     Unauthorized,
+    UpdateFailed,
 )
 from ..domain.events import MessageSent
 from ..domain.guards import Verdict
@@ -126,6 +127,8 @@ class RequestHandler:
     def _resume(self, session: Session, request: wire.Request, step: Outcome[wire.Frame | None]) -> None:
         if session.is_open:
             self._answer(session, request, step)
+        if isinstance(request, wire.Join):
+            self._hub.join_is_over(session)
         session.finish()
 
     def _take_turn(self, session: Session, request: wire.Request, step: Step) -> None:
@@ -194,8 +197,9 @@ class RequestHandler:
 
     def _ask_to_enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Pending[Any]:
         session.joining, session.ask_again = channel, False
+        number = self._hub.verdict_number()
         return self._aside(lambda: self._authorize(session, channel, info)).then(
-            lambda verdict: self._enter_if(verdict, session, channel, info)
+            lambda verdict: self._enter_if(verdict, session, channel, info, number)
         )
 
     def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
@@ -211,6 +215,7 @@ class RequestHandler:
         session: Session,
         channel: ChannelName,
         info: dict[str, Any] | None,
+        number: int,
     ) -> Answer:
         if session.ask_again and session.is_open:
             return self._ask_to_enter(session, channel, info)
@@ -218,8 +223,7 @@ class RequestHandler:
         if not self._is_let(verdict, session):
             return None
         assert verdict is not None
-        if not verdict.allowed:
-            session.joining = None
+        self._hub.is_newest(channel, session, number)  # for older ones that are still on their way
         if verdict.allowed:
             return self._enter(session, channel, info, verdict.owned)
         if channel not in session.channels:
@@ -242,6 +246,8 @@ class RequestHandler:
         owned: Mapping[str, Any] = NOTHING,
     ) -> Answer:
         joining = self._hub.backend.join(channel, session.id, session.user, info, self._hub.now(), owned)
+        if isinstance(joining, Pending):
+            session.entering = channel
         return then(joining, lambda outcome: self._entered(outcome(), session, channel))
 
     def _entered(self, outcome: Joined, session: Session, channel: ChannelName) -> Answer:
@@ -249,12 +255,9 @@ class RequestHandler:
         if not session.is_open:
             # It went away while it was let in, so nobody else will take it out.
             return then(hub.backend.leave(channel, session.id, hub.now(), "closed"), lambda _: None)
-        session.joining = None
         if outcome.fresh:
             hub.attach(session, channel)
             hub.emit_joined(session, channel)
-        if session.ask_again:
-            hub.recheck_one(session, channel)
         hub.emit_change(session, channel, outcome.change)
         return wire.joined(channel, outcome.members, outcome.me)
 
@@ -276,7 +279,7 @@ class RequestHandler:
     def _message(self, session: Session, request: wire.Message) -> Answer:
         hub, name = self._hub, request.channel or ""
         channel = session.channels.get(name)
-        if channel is None:
+        if channel is None or (session.going is not None and name in session.going):
             ChannelName.parse(name)
             raise NotInChannel
         if hub.is_guarded(name):
@@ -299,8 +302,8 @@ class RequestHandler:
         if not self._is_let(verdict, session):
             return None
         assert verdict is not None
-        if channel not in session.channels:
-            raise NotInChannel  # it has left, or was taken out, meanwhile
+        if channel not in session.channels or channel in (session.going or ()):
+            raise NotInChannel  # it was taken out meanwhile
         if not verdict.allowed:
             raise Forbidden(verdict.reason)
         return self._send(session, channel, request)
@@ -324,6 +327,8 @@ class RequestHandler:
         hub = self._hub
         channel = ChannelName.parse(request.channel or "")
         info = self._sayable(session, request.userInfo or {})
+        if channel in (session.going or ()):
+            raise UpdateFailed("Not a member of this channel")
         updating = hub.backend.update(channel, session.id, info, hub.now())
         return then(updating, lambda outcome: self._updated(outcome(), session, channel))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..backends.pending import Outcome, Pending
@@ -49,7 +50,10 @@ class Session:
         "channels",
         "connection",
         "credential",
+        "deferred",
+        "entering",
         "events",
+        "going",
         "hub",
         "id",
         "is_open",
@@ -85,6 +89,9 @@ class Session:
         self.turns: deque[Turn] = deque()  # messages that are on their way, in the order of their answers
         self.events: deque[Event] | None = None  # for handlers, while some are being run
         self.joining: ChannelName | None = None  # while the application, or the backend, is asked whether it comes in
+        self.entering: ChannelName | None = None  # while the backend lets it in: nothing may take it out meanwhile
+        self.deferred: list[Callable[[], object]] | None = None  # what takes it out once it is in
+        self.going: set[str] | None = None  # channels that the server takes it out of
         self.ask_again = False  # the application may have changed its mind meanwhile
         self.warned = False
         self.recheck_at = 0.0

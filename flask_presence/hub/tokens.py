@@ -49,11 +49,12 @@ class TokenWatch:
         for session in list(self._sessions.values()):
             self._look_after(session, session.credential, now)
 
-    def verify(self, session: Session) -> bool:
-        """Ask about the session's login now, beside the loop; whether the session may go on."""
+    def verify(self, session: Session) -> bool | None:
+        """Ask about the session's login now, beside the loop; whether the session may go on, `None` where that could
+        not be found out."""
         if session.user is not None and session.grounds is not None:
             self._recheck(session, session.grounds)
-        return session.is_open
+        return None if session.is_open and session.recheck_failures else session.is_open
 
     def _look_after(self, session: Session, credential: Credential | None, now: float) -> None:
         end = credential.expires_at if credential is not None else None
@@ -71,7 +72,7 @@ class TokenWatch:
         try:
             is_good = self._is_good(session, grounds)
             session.recheck_failures = 0
-        except Exception:
+        except BaseException:  # such as gevent.Timeout, or SystemExit: it counts, and ends nothing else
             session.recheck_failures += 1
             log.exception("the login of client %s could not be checked again", session.id)
             is_good = session.recheck_failures < MAX_FAILURES
