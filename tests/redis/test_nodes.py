@@ -126,7 +126,7 @@ def test_processes_that_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def hold_without_owner(place: Holding) -> None:
     """The first reaper took the connections' owners, and was killed."""
     place.enter()
-    place.steps(place.nodes.reap("dead"), 1)
+    place.steps(place.nodes.reap("dead"), 4)
     place.run(place.nodes.reap("dead"))
 
 
@@ -165,7 +165,7 @@ def hold_over_before_it_begins(place: Holding) -> None:
 def hold_by_two_reapers(place: Holding) -> None:
     """The first reaper's notes, of an earlier end, come after all that the second has done."""
     place.enter()
-    rest = place.steps(place.nodes.reap("dead"), 5)
+    rest = place.steps(place.nodes.reap("dead"), 8)
     earlier = int(rest[0].arguments[-2])
     wait_until(lambda: place.run(place.nodes.time()) + GRACE * 1000 > earlier)
     place.run(place.nodes.opened("dead", {"1": ANN}))

@@ -143,7 +143,7 @@ class Compared:
             return Updated(entry.member, change)
 
         outcome = self._both(lambda: self._roster.update(*arguments, owned), found)
-        self._heard(channel, outcome.change, client_id)
+        self._heard(channel, outcome.change, client_id if owned is None else "")
         return outcome
 
     def get(self, name: str) -> Channel | None:

@@ -198,3 +198,42 @@ def test_recheck_of_many_delays_nobody(connect: Connect, server: Server, name: s
     for _ in range(20):
         assert probe.request("ping")["type"] == "pong"
     assert crowd[0].say(channel, "done")["delivered"] == 11
+
+
+@pytest.mark.parametrize("order", ["remove", "recheck"])
+def test_joining_again_and_again(service: Service, name: str, order: str) -> None:
+    """Who is taken out while joining again, and talking, is out or in, and never half of it."""
+    channel = f"presence-closing-{name}"
+    eve, bob = service.connect(0, "eve"), service.connect(1, "bob")
+    bob.join(channel)
+    server = service.servers[0]
+    eve.join(channel)
+    for _ in range(1 if order == "recheck" else 3):
+        for at in range(40):
+            eve.send({"type": "join", "channel": channel, "userInfo": {"n": at}})
+            eve.send({"type": "channel:message", "channel": channel, "data": at})
+        if order == "recheck":
+            for one in service.servers:
+                one.get(f"/close/{channel}")
+            call(server, "recheck", user_id="eve")
+        else:
+            call(server, "remove", name=channel, user_id="eve")
+    answer = eve.request("channel:message", channel=channel, data="still here?")
+    inside = answer["type"] == "channel:sent"
+    assert inside or answer["code"] == "NOT_IN_CHANNEL"
+    members = {"bob", "eve"} if inside else {"bob"}
+    path = f"/presence/channels/{channel}"
+    wait_until(lambda: {member["id"] for member in server.json(path)["members"]} == members)
+    assert bob.say(channel, "hello")["delivered"] == len(members) - 1
+    eve.socket.close()
+    wait_until(lambda: [member["id"] for member in server.json(path)["members"]] == ["bob"])
+    listed = {"bob"}
+    for event in bob.events():
+        if event["type"] == "presence:member_joined":
+            assert event["member"]["id"] not in listed
+            listed.add(event["member"]["id"])
+        elif event["type"] == "presence:member_left":
+            listed.remove(event["member"]["id"])
+        elif event["type"] == "channel:message":
+            assert event["from"]["userId"] in listed
+    assert listed == {"bob"}

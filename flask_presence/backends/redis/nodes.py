@@ -131,7 +131,8 @@ class Nodes:
             places = [(self._keys.user(user_id), client) for user_id, client in mine[at : at + BATCH]]
             found = yield [Call("HGET", (key,), (client,)) for key, client in places]
             over = [place for place, holder in zip(places, found, strict=True) if holder == node.encode()]
-            yield [Call("HDEL", (key,), (client,)) for key, client in over]
+            if over:
+                yield [Call("HDEL", (key,), (client,)) for key, client in over]
 
     def claim(self, dead: list[str], *, after: float | None = 0) -> Operation[str | None]:
         """A dead node that is now the caller's to reap: one of `dead`, or one whose lease has ended `after` seconds
@@ -149,10 +150,12 @@ class Nodes:
         only after somebody had reaped it.
         """
         keys, events, taken = self._keys, list[Event](), 0
+        # Before they are taken, as nobody else would do it after a reaper that is killed in between.
+        noted = yield Call("HGETALL", (keys.clients(node),))
+        yield from self._forget_users(node, {client.decode(): decode_owner(whose) for client, whose in pairs(noted)})
         flat = yield Call("take", (keys.clients(node),))
         owners = {client.decode(): decode_owner(whose) for client, whose in pairs(flat)}
         try:
-            yield from self._forget_users(node, owners)
             for at, name in enumerate((yield Call("SMEMBERS", (keys.index(node),)))):
                 if at % RENEW_EVERY == RENEW_EVERY - 1:
                     until = (yield from self.time()) + int(CLAIM * 1000)
