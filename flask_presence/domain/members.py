@@ -74,7 +74,7 @@ class Member:
     """A user in a presence channel.
 
     `client_id` and `joined_at` are those of the connection with which the user came. `info` is the merged `userInfo`,
-    owned keys included, read-only. Times are aware `datetime`s.
+    owned keys included, a `name` or `avatar` that is no string left out, read-only. Times are aware `datetime`s.
     """
 
     id: str
@@ -157,7 +157,7 @@ class Profile:
 
     def looks_like(self, other: Profile) -> bool:
         """Whether others see the same. Equality is that of the JSON, in which `0` is not `false`."""
-        return _canonical(self._seen) == _canonical(other._seen)
+        return _canonical(self._shown) == _canonical(other._shown)
 
     def member(self, client_id: str, joined_at: datetime, updated_at: datetime | None = None) -> Member:
         """The member that the user is with this."""
@@ -165,18 +165,16 @@ class Profile:
         return Member(self.user.id, client_id, joined_at, name, avatar, freeze(info), updated_at)
 
     @property
-    def _seen(self) -> tuple[str, str | None, dict[str, Any]]:
-        """As `_shown`, without the `name` and `avatar` that clients have said: what is no string is not seen."""
-        name, avatar, info = self._shown
-        return name, avatar, {key: value for key, value in info.items() if key not in ("name", "avatar")}
-
-    @property
     def _shown(self) -> tuple[str, str | None, dict[str, Any]]:
         said, owned = self.said, self.owned
         info = {**said, **owned} if owned else said
         name = owned["name"] if "name" in owned else _first(self.user.name, said.get("name"))
         avatar = owned["avatar"] if "avatar" in owned else _first(self.user.avatar, said.get("avatar"))
-        kept = {key: value for key, value in info.items() if value is not None}
+        kept = {
+            key: value
+            for key, value in info.items()
+            if value is not None and (key not in ("name", "avatar") or isinstance(value, str))
+        }
         return ANONYMOUS_NAME if name is None else name, avatar, kept
 
 

@@ -166,9 +166,12 @@ class Compared:
         return self._client.run(operation).value
 
     def close(self) -> None:
-        for channel, ear in self._ears.items():
-            assert self._hear(channel, 0.01) is None, "more was published than has happened"
-            ear.close()
+        try:
+            for channel in self._ears:
+                assert self._hear(channel, 0.01) is None, "more was published than has happened"
+        finally:
+            for ear in self._ears.values():
+                ear.close()
 
 
 def test_as_the_roster(redis_client: Client) -> None:
