@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +49,7 @@ def main() -> int:
     build_client()
     workloads = [workload for workload in WORKLOADS if is_chosen(workload.name, arguments.only)]
     asked = [peer for peer in PEERS.values() if is_chosen(peer.name, arguments.peers)]
-    peers = [OURS, *(peer for peer in asked if check_installed(peer))]
+    peers = [OURS, *variants(arguments), *(peer for peer in asked if check_installed(peer))]
     results = Results()
     with minted_tokens() as tokens:
         for repeat in range(arguments.repeat):
@@ -64,6 +65,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--only", type=names, default=[], help="workloads, by the beginnings of their names")
     parser.add_argument("--peers", type=names, default=[], help="peers, by the beginnings of their names")
+    parser.add_argument("--against", type=Path, help="another checkout of flask_presence, as one more peer")
+    parser.add_argument("--message-guards", type=int, help="a peer more: with that many guards of other channels")
     parser.add_argument("--repeat", type=int, default=3, help="runs of every workload on every server")
     parser.add_argument("--seconds", type=float, default=2, help="measured in each run, after a warm-up of one")
     parser.add_argument("--patience", type=float, default=20, help="seconds to wait for a machine at rest, each time")
@@ -78,6 +81,18 @@ def parse_arguments() -> argparse.Namespace:
     if not 1 <= arguments.repeat <= 100 or not 0.1 <= arguments.seconds <= 30:
         parser.error("--repeat is 1 to 100, --seconds 0.1 to 30")
     return arguments
+
+
+def variants(arguments: argparse.Namespace) -> list[Peer]:
+    """flask_presence once more: as it is in another checkout, and with message guards that decide nothing here."""
+    chosen = []
+    if arguments.against is not None:
+        chosen.append(replace(OURS, name="against", title="the other checkout", directory=arguments.against.resolve()))
+    if arguments.message_guards is not None:
+        command = ("env", f"FLASK_MESSAGE_GUARDS={arguments.message_guards}", *OURS.command)
+        title = f"with {arguments.message_guards} message guards"
+        chosen.append(replace(OURS, name="message-guards", title=title, command=command))
+    return chosen
 
 
 def names(text: str) -> list[str]:

@@ -21,7 +21,7 @@ MAX_TOKENS: Final = 20000
 
 
 def create_app() -> Flask:
-    """Tokens at `/tokens?count=100`, channels below `/presence`."""
+    """Tokens at `/tokens?count=100`, channels below `/presence`; `FLASK_MESSAGE_GUARDS`: so many, of other channels."""
     app = Flask("benchmarks")
     app.config.update(
         JWT_SECRET_KEY=SECRET,
@@ -37,6 +37,9 @@ def create_app() -> Flask:
     def is_member(user: User, channel: ChannelName) -> bool:
         return channel.topic in user.claims.get("rooms", []) or bool(user.claims.get("everywhere"))
 
+    for number in range(app.config.get("MESSAGE_GUARDS", 0)):
+        presence.message_guard(f"guarded-{number}-*")(may_send)
+
     @app.get("/ready")
     def ready() -> str:
         return "yes"
@@ -48,6 +51,11 @@ def create_app() -> Flask:
         return Response("\n".join(lines), mimetype="text/plain")
 
     return app
+
+
+def may_send(user: User) -> bool:
+    """A message guard of channels that no benchmark uses."""
+    return bool(user.id)
 
 
 def _claims(number: int) -> dict[str, object]:
