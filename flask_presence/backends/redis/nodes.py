@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ...domain.channels import ChannelName
@@ -83,11 +83,9 @@ class Nodes:
 
     def reopened(self, node: str, clients: Mapping[str, User | None]) -> Operation[None]:
         """Write down all connections of `node`, as they are in `clients` by then, and that there are no others."""
-        noted = {
-            client.decode(): owner for client, owner in pairs((yield Call("HGETALL", (self._keys.clients(node),))))
-        }
+        noted = _owners((yield Call("HGETALL", (self._keys.clients(node),))))
         yield from self.opened(node, clients)
-        gone = {client: decode_owner(owner) for client, owner in noted.items() if client not in clients}
+        gone = {client: user for client, user in noted.items() if client not in clients}
         if gone:
             yield Call("HDEL", (self._keys.clients(node),), tuple(gone))
             yield from self._forget_users(node, gone)
@@ -152,9 +150,8 @@ class Nodes:
         keys, events, taken = self._keys, list[Event](), 0
         # Before they are taken, as nobody else would do it after a reaper that is killed in between.
         noted = yield Call("HGETALL", (keys.clients(node),))
-        yield from self._forget_users(node, {client.decode(): decode_owner(whose) for client, whose in pairs(noted)})
-        flat = yield Call("take", (keys.clients(node),))
-        owners = {client.decode(): decode_owner(whose) for client, whose in pairs(flat)}
+        yield from self._forget_users(node, _owners(noted))
+        owners = _owners((yield Call("take", (keys.clients(node),))))
         try:
             for at, name in enumerate((yield Call("SMEMBERS", (keys.index(node),)))):
                 if at % RENEW_EVERY == RENEW_EVERY - 1:
@@ -300,3 +297,8 @@ class Nodes:
         """That of Redis, in ms."""
         seconds, micros = yield Call("TIME", ())
         return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _owners(flat: Sequence[bytes]) -> dict[str, User | None]:
+    """The connections that a node has written down, and whose each is, from the fields and values of that hash."""
+    return {client.decode(): decode_owner(owner) for client, owner in pairs(flat)}
