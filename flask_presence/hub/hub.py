@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import TypeVar
@@ -61,18 +61,22 @@ class Hub:
         self.application = application
         self.policy = policy
         self.frame = frame
+        self.handle = RequestHandler(self).handle
+        self._begin()
+        backend.bind(self)
+
+    def _begin(self) -> None:
+        """Without connections, and on no loop yet."""
         self.sessions: dict[str, Session] = {}
         self._audiences: dict[str, Audience] = {}
         self._loop: Loop | None = None
         self._transport: Transport | None = None
         self.instruments = Instruments()
         self.meter = self.instruments.meter
-        self.handle = RequestHandler(self).handle
         self._events = EventQueue(self)
         self._tokens = TokenWatch(self)
         self._rechecks = Rechecks(self)
         self._users = UserIndex()
-        backend.bind(self)
 
     @property
     def current_loop(self) -> Loop | None:
@@ -95,15 +99,7 @@ class Hub:
 
     def forked(self) -> None:
         """This process has none of the connections of the one that it was forked from."""
-        self.sessions.clear()
-        self._audiences.clear()
-        self._loop = self._transport = None
-        self.instruments = Instruments()
-        self.meter = self.instruments.meter
-        self._events = EventQueue(self)
-        self._tokens = TokenWatch(self)
-        self._rechecks = Rechecks(self)
-        self._users = UserIndex()
+        self._begin()
         self.backend.forked()
 
     @staticmethod
@@ -266,6 +262,11 @@ class Hub:
         self.meter.answers += 1
         session.connection.answer(self.frame(payload))
 
+    def tell_session(self, session: Session, payload: bytes) -> None:
+        """Send one connection a frame's JSON that it has not asked for."""
+        self.meter.answers += 1
+        session.connection.send(self.frame(payload))
+
     def reading(self) -> Reading:
         return self.instruments.read(self._transport.outbox() if self._transport is not None else Outbox())
 
@@ -276,9 +277,7 @@ class Hub:
         chosen = [session for session in self.sessions.values() if session.matches(user_id, client_id)]
         for session in chosen:
             session.connection.close(4403, text, "disconnected")
-        done: Pending[int] = Pending()
-        when_all([session.left for session in chosen], lambda: done.settle(lambda: len(chosen)))
-        return len(chosen) if done.settled else done
+        return _count_once([session.left for session in chosen])
 
     def expel(self, session: Session, channel: ChannelName, reason: Reason, why: RequestError) -> Pending[None] | None:
         """Take a session out of a channel by the server's will, and tell it `why`.
@@ -302,8 +301,7 @@ class Hub:
         def tell(outcome: Outcome[bool]) -> None:
             self._gone(session, channel)
             if outcome() and session.is_open:
-                self.meter.answers += 1
-                session.connection.send(self.frame(wire.removed(str(channel), why.code, why.message)))
+                self.tell_session(session, wire.removed(str(channel), why.code, why.message))
 
         return then(self.leave(session, channel, reason), tell)
 
@@ -325,9 +323,7 @@ class Hub:
     def take_out(self, channel: str, user_id: str, text: str) -> int | Pending[int]:
         chosen = [session for session in self._users.of(user_id) if channel in session.channels]
         leaving = [self.expel(one, one.channels[channel], "removed", Removed(text or None)) for one in chosen]
-        done: Pending[int] = Pending()
-        when_all(leaving, lambda: done.settle(lambda: len(chosen)))
-        return len(chosen) if done.settled else done
+        return _count_once(leaving)
 
     def ask_again(self, user_id: str | None, channel: str | None) -> int:
         among = self._users.of(user_id) if user_id is not None else list(self.sessions.values())
@@ -458,6 +454,13 @@ class Hub:
         audience.remove(session.id)
         if not audience:
             del self._audiences[channel]
+
+
+def _count_once(leaving: Sequence[Pending[None] | None]) -> int | Pending[int]:
+    """How many they are, once all have left; `None` stands for one that has."""
+    done: Pending[int] = Pending()
+    when_all(leaving, lambda: done.settle(lambda: len(leaving)))
+    return len(leaving) if done.settled else done
 
 
 def member_event(client_id: str, user: User | None, channel: ChannelName, change: Change) -> Event:

@@ -65,8 +65,7 @@ class TokenWatch:
             self._hub.loop.spawn(self._recheck, session, session.grounds)
         elif end is not None and end - now <= WARN_BEFORE and not session.warned:
             session.warned = True
-            self._hub.meter.answers += 1
-            session.connection.send(self._hub.frame(wire.auth_expiring(from_epoch(end))))
+            self._hub.tell_session(session, wire.auth_expiring(from_epoch(end)))
 
     def _recheck(self, session: Session, grounds: str | bytes) -> None:
         try:
