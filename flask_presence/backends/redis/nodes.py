@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from ...domain.channels import ChannelName
 from ...domain.errors import BackendUnavailable
@@ -299,6 +299,6 @@ class Nodes:
         return int(seconds) * 1000 + int(micros) // 1000
 
 
-def _owners(flat: Sequence[bytes]) -> dict[str, User | None]:
+def _owners(flat: list[Any]) -> dict[str, User | None]:
     """The connections that a node has written down, and whose each is, from the fields and values of that hash."""
     return {client.decode(): decode_owner(owner) for client, owner in pairs(flat)}
