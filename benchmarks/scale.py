@@ -24,10 +24,10 @@ from typing import Any, Final
 import redis
 
 from flask_presence import User
-from flask_presence.backends.redis.address import parse_address
-from flask_presence.backends.redis.client import Client
-from flask_presence.backends.redis.keys import Keys
-from flask_presence.backends.redis.operations import Call, Operation, Operations
+from flask_presence.backends.redis.client.address import parse_address
+from flask_presence.backends.redis.client.client import Client
+from flask_presence.backends.redis.store.channels import Call, Operation, Operations
+from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.domain.channels import ChannelName
 from tests.support import client as ws
 from tests.support.redis_server import RedisServer, find, running_redis

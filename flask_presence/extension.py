@@ -12,9 +12,11 @@ from typing import Any, Final, TypeVar
 from flask import Flask, current_app
 from msgspec import Raw
 
-from .application import HandlerRegistry
-from .auth import UserLoader
-from .blueprint import check_place, register_blueprint
+from .app.application import HandlerRegistry
+from .app.auth import UserLoader
+from .app.json_encoding import encode_json
+from .app.patterns import compile_pattern
+from .app.service import Service
 from .domain import wire
 from .domain.callables import with_leading_arguments
 from .domain.channels import Channel, ChannelName, Stats, channel_type
@@ -24,12 +26,10 @@ from .domain.guards import GuardInfo, GuardRegistry
 from .domain.members import Member, User
 from .domain.text import sendable
 from .hub.hub import Hub
-from .patterns import compile_pattern
-from .plain import encode_json
-from .service import Service
 from .settings import load_settings
-from .stats.admission import StatsGuard
 from .testing import TestClient
+from .web.access import StatsGuard
+from .web.blueprint import check_place, register_blueprint
 
 F = TypeVar("F", bound=Callable[..., Any])
 

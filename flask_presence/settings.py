@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from .domain.errors import ConfigurationError
-from .origins import check_allowed
+from .domain.origins import check_allowed
 
 PREFIX: Final = "PRESENCE_"
 MEMORY: Final = "memory://"

@@ -14,13 +14,13 @@ from typing import Any, Final, TypeVar
 from flask import Flask
 from flask_jwt_extended import create_access_token
 
+from .app.service import Service
 from .backends import Source
 from .domain.errors import PresenceTestError
 from .domain.events import Reason
 from .domain.members import User
 from .hub.ports import Credential
 from .hub.session import Session
-from .service import Service
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from ..domain.events import Event, Reason
 from ..domain.members import NOTHING, Member, Profile, User
 from ..domain.readings import Reading, Survey
 from ..domain.roster import Change, Joined, Updated
-from .pending import Pending
+from ..loops.pending import Pending
 
 T = TypeVar("T")
 
@@ -228,8 +228,8 @@ def open_backend(url: str, *, max_info: int, prefix: str, lease: float, grace_ab
         given = f"begins with {scheme}://" if mark and re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "is no URL"
         raise ConfigurationError(f"PRESENCE_BACKEND {given}; {BACKENDS}")
     try:
-        from .redis.address import parse_address
         from .redis.backend import RedisBackend
+        from .redis.client.address import parse_address
     except ImportError as problem:
         raise ConfigurationError(
             f"PRESENCE_BACKEND begins with '{scheme}://', which needs the package redis ({problem}): "

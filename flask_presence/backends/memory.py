@@ -16,8 +16,8 @@ from ..domain.members import NOTHING, Member, Profile, User
 from ..domain.readings import Survey
 from ..domain.roster import Change, Joined, Roster, Updated
 from ..domain.timestamps import from_epoch
+from ..loops.pending import Pending
 from . import Listener, Loop
-from .pending import Pending
 
 MAX_UNSEEN: Final = 10000
 """Changes that a watcher may be behind; older ones are dropped."""

@@ -14,7 +14,6 @@ from functools import partial
 from typing import TypeVar
 
 from ..backends import Backend, Loop
-from ..backends.pending import Outcome, Pending, then, when_all
 from ..domain import wire
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
 from ..domain.errors import BackendUnavailable, Removed, RequestError
@@ -33,6 +32,7 @@ from ..domain.frozen import freeze
 from ..domain.members import Member, User
 from ..domain.readings import Outbox, Reading, Survey
 from ..domain.roster import Change
+from ..loops.pending import Outcome, Pending, then, when_all
 from .audience import Audience
 from .handlers import EventQueue
 from .instruments import Instruments

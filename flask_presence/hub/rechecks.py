@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..backends.pending import Outcome, then
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, CredentialRejected, Forbidden, UpdateFailed
 from ..domain.guards import Verdict
 from ..domain.members import NOTHING, without_known
 from ..domain.roster import Updated
+from ..loops.pending import Outcome, then
 
 if TYPE_CHECKING:
     from .hub import Hub

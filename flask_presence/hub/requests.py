@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..backends.pending import Outcome, Pending, raising, then, throw
 from ..domain import wire
 from ..domain.channels import Channel, ChannelName
 from ..domain.errors import (
@@ -40,6 +39,7 @@ from ..domain.members import NOTHING, check_info, without_known
 from ..domain.roster import Joined, Updated
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
+from ..loops.pending import Outcome, Pending, raising, then, throw
 from .ports import Credential
 from .session import Session, Turn
 

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from ..backends.pending import Outcome, Pending
 from ..domain.channels import ChannelName
 from ..domain.events import Event, Reason
 from ..domain.limits import RateLimit
 from ..domain.members import User
 from ..domain.wire import Frame, Request
+from ..loops.pending import Outcome, Pending
 
 if TYPE_CHECKING:
     from .hub import Hub

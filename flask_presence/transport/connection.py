@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol
 
 from . import codec
-from .endpoint import FLUSH_SIZE, Endpoint
+from .group import FLUSH_SIZE, Endpoint
 
 log = logging.getLogger("flask_presence")
 

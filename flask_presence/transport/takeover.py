@@ -25,9 +25,9 @@ from collections.abc import Callable, MutableMapping
 from functools import cache
 from typing import Any, Final
 
+from ..loops.gevent_loop import EventLoop, GeventLoop, ThreadLoop, is_gevent_socket
 from .connection import Connection, Handler
-from .endpoint import Endpoint
-from .loops import EventLoop, GeventLoop, ThreadLoop, is_gevent_socket
+from .group import Endpoint
 
 Environ = MutableMapping[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flask_presence.stats.view import HELPERS
+from flask_presence.web.page_state import HELPERS
 
 from ..conftest import Connect, either_backend
 from ..support.browser import Browser, BrowserContext, Page, expect

@@ -1,5 +1,5 @@
 // What an application writes in TypeScript; `@ts-expect-error` marks what must not compile.
-import Default, {Presence, type Member, type Room} from "../../flask_presence/static/presence.js";
+import Default, {Presence, type Member, type Room} from "../../flask_presence/web/static/presence.js";
 
 const presence: Presence = new Default("/presence/ws", {
   token: async () => (await fetch("/token")).text(),

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 
 from flask_presence import ConfigurationError, Presence
-from flask_presence.backends.redis.address import MAX_IDLE, parse_address
+from flask_presence.backends.redis.client.address import MAX_IDLE, parse_address
 
 from ..support.redis_server import RedisServer
 from ..support.store import Client

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import redis
 
-from flask_presence.backends.redis.keys import Keys
-from flask_presence.backends.redis.nodes import Nodes
-from flask_presence.backends.redis.operations import Operations
+from flask_presence.backends.redis.store.channels import Operations
+from flask_presence.backends.redis.store.keys import Keys
+from flask_presence.backends.redis.store.workers import Nodes
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.members import User
 

@@ -11,11 +11,11 @@ from functools import partial
 
 import pytest
 
-from flask_presence.backends.redis.address import Address, parse_address
-from flask_presence.backends.redis.client import Client
-from flask_presence.backends.redis.pool import Pool
-from flask_presence.backends.redis.subscriber import Subscriber
-from flask_presence.transport.loops import ThreadLoop
+from flask_presence.backends.redis.client.address import Address, parse_address
+from flask_presence.backends.redis.client.client import Client
+from flask_presence.backends.redis.client.pool import Pool
+from flask_presence.backends.redis.client.subscriber import Subscriber
+from flask_presence.loops.gevent_loop import ThreadLoop
 
 from ..support.client import client
 from ..support.proxy import running_proxy

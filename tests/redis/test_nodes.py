@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from flask_presence.backends.redis import processes
-from flask_presence.backends.redis.keys import Keys
-from flask_presence.backends.redis.nodes import Nodes
-from flask_presence.backends.redis.operations import Gone, Holder, Operations, Snapshot
+from flask_presence.backends.redis.store.channels import Gone, Holder, Operations, Snapshot
+from flask_presence.backends.redis.store.keys import Keys
+from flask_presence.backends.redis.store.workers import Nodes
+from flask_presence.backends.redis.worker import worker_id as processes
 from flask_presence.domain.members import User
 
 from ..support.redis_server import running_redis

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
-from flask_presence.backends.redis.documents import parse_entry
-from flask_presence.backends.redis.keys import Keys
-from flask_presence.backends.redis.nodes import Nodes
-from flask_presence.backends.redis.operations import Entered, Gone, Lost, Operations, Position, Snapshot
+from flask_presence.backends.redis.store.channels import Entered, Gone, Lost, Operations, Position, Snapshot
+from flask_presence.backends.redis.store.entries import parse_entry
+from flask_presence.backends.redis.store.keys import Keys
+from flask_presence.backends.redis.store.workers import Nodes
 from flask_presence.domain.channels import Channel, ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from flask_presence.domain.members import Member, User

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from flask_presence.backends.redis.keys import Keys
-from flask_presence.backends.redis.nodes import Nodes
+from flask_presence.backends.redis.store.keys import Keys
+from flask_presence.backends.redis.store.workers import Nodes
 from flask_presence.domain.meter import add
 from flask_presence.domain.readings import Reading
 

@@ -15,8 +15,8 @@ from flask import Flask
 from websockets.exceptions import InvalidStatus
 
 from flask_presence import ConfigurationError, Presence
-from flask_presence.backends.redis.keys import Keys
-from flask_presence.backends.redis.watch import watch
+from flask_presence.backends.redis.client.watch import watch
+from flask_presence.backends.redis.store.keys import Keys
 
 from ..support.client import client
 from ..support.redis_server import RedisServer, running_redis

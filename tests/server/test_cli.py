@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_presence import Presence
-from flask_presence.stats.tables import printable, table
+from flask_presence.cli.tables import printable, table
 
 from ..conftest import Connect, on_redis
 from ..support.client import client

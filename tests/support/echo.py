@@ -12,10 +12,10 @@ import gevent
 from gevent.server import StreamServer
 from gevent.socket import socket as gevent_socket
 
+from flask_presence.loops.gevent_loop import GeventLoop
 from flask_presence.transport.codec import BINARY, TEXT, encode_frame
 from flask_presence.transport.connection import Connection
-from flask_presence.transport.endpoint import Endpoint, Limits
-from flask_presence.transport.loops import GeventLoop
+from flask_presence.transport.group import Endpoint, Limits
 from flask_presence.transport.takeover import _detach
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

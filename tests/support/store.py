@@ -6,8 +6,8 @@ from typing import Any
 
 import redis
 
-from flask_presence.backends.redis.address import parse_address
-from flask_presence.backends.redis.client import Client as ProductClient
+from flask_presence.backends.redis.client.address import parse_address
+from flask_presence.backends.redis.client.client import Client as ProductClient
 
 
 class Client(ProductClient):

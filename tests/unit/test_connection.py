@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_presence.domain.readings import Blocked, Outbox
+from flask_presence.loops.gevent_loop import ThreadLoop
 from flask_presence.transport.codec import CLOSE, TEXT, encode_close, encode_frame
 from flask_presence.transport.connection import Connection
-from flask_presence.transport.endpoint import Endpoint, Limits
-from flask_presence.transport.loops import ThreadLoop
+from flask_presence.transport.group import Endpoint, Limits
 
 from ..support.server import wait_until
 

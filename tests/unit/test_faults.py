@@ -11,8 +11,8 @@ import pytest
 from flask import Flask
 
 from flask_presence import BackendUnavailable, Presence, User
+from flask_presence.app.log_throttle import Complaints
 from flask_presence.backends.memory import MemoryBackend
-from flask_presence.complaints import Complaints
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.events import Reason
 from flask_presence.domain.roster import Change

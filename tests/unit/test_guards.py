@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_presence import deny
+from flask_presence.app.patterns import compile_pattern
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.guards import GuardRegistry, Pattern, read_verdict
-from flask_presence.patterns import compile_pattern
 
 
 def chosen(patterns: list[str], name: str) -> str | None:

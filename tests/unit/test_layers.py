@@ -1,66 +1,126 @@
-"""The layers: each may import from those above it, never from below."""
+"""The layers of the package: a module may import from its own layer and from those before it, from no other."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "flask_presence"
-LAYERS = ["domain", "backends", "hub", "transport", "glue"]
-FORBIDDEN = {
-    "domain": {"flask", "gevent", "socket", "time", "threading", "flask_sock", "flask_jwt_extended"},
-    "backends": {"flask", "gevent", "socket", "flask_sock", "flask_jwt_extended"},
-    "hub": {"flask", "gevent", "socket", "ssl", "flask_sock", "flask_jwt_extended"},
-    "transport": {"flask", "flask_sock", "flask_jwt_extended", "werkzeug"},
-    "glue": set(),
+LAYERS = ["domain", "loops", "backends", "hub", "transport", "app", "stats", "cli", "web", "top"]
+WINGS = ["store", "client", "worker", "backend"]
+"""The same within `backends/redis`."""
+FRAMEWORKS = {"flask", "werkzeug", "flask_sock", "flask_jwt_extended"}
+SOCKETS = {"gevent", "socket", "ssl", "select"}
+FORBIDDEN: Mapping[str, set[str]] = {
+    "domain": {*FRAMEWORKS, *SOCKETS, "time", "threading"},
+    "loops": {*FRAMEWORKS},
+    "backends": {*FRAMEWORKS, "gevent", "socket"},
+    "hub": {*FRAMEWORKS, *SOCKETS},
+    "transport": {*FRAMEWORKS},
+    "app": {"redis"},
+    "stats": {"redis"},
 }
+FRONT_DOORS = {"settings", "signals"}
+"""Modules of the top level that other layers may read: a table of values each."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def layer_of(path: Path) -> str:
-    first = path.relative_to(PACKAGE).parts[0]
-    return first if first in LAYERS else "glue"
+class Import(NamedTuple):
+    """What one module imports: a module of this package (by its path without suffix), or another package (by name)."""
+
+    target: Path | None
+    name: str
 
 
-def imports_of(path: Path) -> set[tuple[str, str]]:
-    """(layer or "outside", name) of all that a module imports."""
-    found: set[tuple[str, str]] = set()
-    package = path.parent
+def imports_of(path: Path) -> Iterator[Import]:
+    """Everything that a module imports, type-checking imports included."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {("outside", alias.name.split(".")[0]) for alias in node.names}
+            yield from (Import(None, alias.name.split(".")[0]) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add(("outside", (node.module or "").split(".")[0]))
+            yield Import(None, (node.module or "").split(".")[0])
         elif isinstance(node, ast.ImportFrom):
-            base = package
-            for _ in range(node.level - 1):
-                base = base.parent
+            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
             for alias in node.names:
-                target = base.joinpath(*(node.module or alias.name).split("."))
-                found.add((layer_of(target), target.name))
-    return found
+                target = base / alias.name
+                is_module = target.with_suffix(".py").exists() or target.is_dir()
+                yield Import(target if is_module else base, alias.name)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_layer_imports_only_from_above(path: Path) -> None:
-    """No module imports from a lower layer, nor what its layer must not know."""
-    mine = layer_of(path)
-    for layer, name in imports_of(path):
-        if layer == "outside":
-            assert name not in FORBIDDEN[mine], f"{mine} must not know {name}"
-        else:
-            assert LAYERS.index(layer) <= LAYERS.index(mine), f"{mine} imports {name} of {layer}, which is below it"
+def module_of(path: Path) -> Path:
+    """A module's path, without suffix and `__init__`."""
+    return path.parent if path.name == "__init__.py" else path.with_suffix("")
 
 
-def test_nothing_imports_the_extension() -> None:
-    """The composition root is imported by the package's front door alone."""
-    importers = {path.name for path in MODULES if ("glue", "extension") in imports_of(path)}
-    assert importers == {"__init__.py"}
+def layer_of(module: Path) -> str:
+    first = module.relative_to(PACKAGE).parts[:1]
+    return first[0] if first and first[0] in LAYERS else "top"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_module_says_what_it_is_for(path: Path) -> None:
-    """Every module begins with what it is for."""
+def wing_of(module: Path) -> str | None:
+    parts = module.relative_to(PACKAGE).parts
+    return parts[2] if parts[:2] == ("backends", "redis") and len(parts) > 2 else None
+
+
+def graph() -> dict[Path, set[Path]]:
+    return {module_of(path): {one.target for one in imports_of(path) if one.target} for path in MODULES}
+
+
+def circle_through(start: Path, edges: Mapping[Path, Set[Path]]) -> list[Path] | None:
+    """The modules on a way from `start` back to it, if there is one."""
+    ways = [[start]]
+    seen: set[Path] = set()
+    while ways:
+        way = ways.pop()
+        for target in edges.get(way[-1], ()):
+            if target == start:
+                return [*way, target]
+            if target not in seen:
+                seen.add(target)
+                ways.append([*way, target])
+    return None
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_module_imports_only_from_layers_before_it(path: Path) -> None:
+    mine = layer_of(module_of(path))
+    for target, name in imports_of(path):
+        if target is None:
+            assert name not in FORBIDDEN.get(mine, ()), f"{mine} must not know {name}"
+        elif not (layer_of(target) == "top" and target.name in FRONT_DOORS):
+            theirs = layer_of(target)
+            assert LAYERS.index(theirs) <= LAYERS.index(mine), f"{mine} imports {named(target)} of {theirs}, after it"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if wing_of(module_of(path))], ids=named)
+def test_redis_wing_imports_only_from_wings_before_it(path: Path) -> None:
+    mine = wing_of(module_of(path))
+    assert mine is not None
+    for target, _ in imports_of(path):
+        theirs = wing_of(target) if target is not None else None
+        if theirs is not None:
+            assert WINGS.index(theirs) <= WINGS.index(mine), f"{mine} imports from {theirs}, after it"
+
+
+def test_no_module_is_in_an_import_circle() -> None:
+    edges = graph()
+    circles = [circle for module in edges if (circle := circle_through(module, edges))]
+    assert not circles, "\n".join(" -> ".join(map(named, circle)) for circle in circles)
+
+
+def test_nothing_imports_the_extension_but_the_package() -> None:
+    importers = {named(module) for module, targets in graph().items() if PACKAGE / "extension" in targets}
+    assert importers == {"."}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_module_begins_with_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))

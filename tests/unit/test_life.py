@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from flask_presence import Presence, User, allow
+from flask_presence.app.service import Service
 from flask_presence.backends.memory import MemoryBackend
-from flask_presence.backends.pending import Pending
 from flask_presence.domain.errors import RequestError
-from flask_presence.service import Service
+from flask_presence.loops.pending import Pending
 from flask_presence.testing import InlineLoop, TestClient
 
 T = TypeVar("T")

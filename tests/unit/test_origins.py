@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from flask_presence import ConfigurationError, Presence
-from flask_presence.origins import check_allowed, is_allowed
+from flask_presence.domain.origins import check_allowed, is_allowed
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flask_presence.backends.pending import Outcome, Pending, then, when_all
+from flask_presence.loops.pending import Outcome, Pending, then, when_all
 
 
 def fail() -> int:

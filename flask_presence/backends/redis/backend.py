@@ -20,19 +20,19 @@ from ...domain.events import Event, Reason
 from ...domain.members import NOTHING, Member, Profile, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Updated
+from ...loops.pending import Outcome, Pending
 from .. import Listener, Loop
-from ..pending import Outcome, Pending
-from . import orders
-from .address import ANSWER_PATIENCE, Address
-from .census import Census
-from .client import Client
-from .inspection import probe
-from .keeper import sweep
-from .keys import Keys
-from .nodes import Nodes
-from .operations import Operation, Operations, Refused
-from .watch import watch
-from .worker import Worker
+from .client.address import ANSWER_PATIENCE, Address
+from .client.client import Client
+from .client.watch import watch
+from .store import control as orders
+from .store.channels import Operation, Operations, Refused
+from .store.directory import Census
+from .store.keys import Keys
+from .store.server_check import probe
+from .store.workers import Nodes
+from .worker.heartbeat import sweep
+from .worker.worker import Worker
 
 T = TypeVar("T")
 log = logging.getLogger("flask_presence")

@@ -1,0 +1,159 @@
+"""The app's own code, as the hub calls it: guards and event handlers.
+
+Law: each call has a fresh app context of its own, torn down when it is over; nothing that a guard does but
+a plain yes lets anybody in, and nothing that it raises is sent.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from flask import Flask
+from werkzeug.exceptions import Forbidden
+
+from ..domain.callables import discard_coroutine, name_of, with_leading_arguments
+from ..domain.channels import ChannelName
+from ..domain.errors import CredentialRejected
+from ..domain.events import EVENT_NAMES, Event, check_event_name, decode_data
+from ..domain.guards import GuardRegistry, Match, Verdict, deny, read_verdict
+from ..domain.members import User
+from ..hub.ports import Credential, Grounds
+from ..signals import SIGNALS
+from .auth import Authenticator, hint
+from .json_encoding import encode_json
+from .log_throttle import Complaints
+from .stall_watch import StallWatch
+
+Handler = Callable[[Any], object]
+
+
+class HandlerRegistry:
+    """The event handlers of one `Presence`, in order of registration."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, list[Handler]] = {name: [] for name in EVENT_NAMES}
+
+    def add(self, event_name: str, handler: Handler) -> None:
+        """`ValueError` for an event that does not exist, `TypeError` for what cannot be called with an event."""
+        check_event_name(event_name)
+        self._handlers[event_name].append(with_leading_arguments(handler, 1, "a handler"))
+
+    def of(self, event_name: str) -> list[Handler]:
+        return self._handlers[event_name]
+
+
+class FlaskApplication:
+    """What the hub asks of one app."""
+
+    def __init__(
+        self,
+        app: Flask,
+        authenticator: Authenticator,
+        guards: GuardRegistry,
+        message_guards: GuardRegistry,
+        handlers: HandlerRegistry,
+        stalls: StallWatch,
+    ) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._guards = guards
+        self._message_guards = message_guards
+        self._handlers = handlers
+        self._stalls = stalls
+        self._complaints = Complaints()
+
+    def identify(self, token: str) -> Credential:
+        return self._authenticator.verify(token)
+
+    def load_user(self, upgrade: bytes) -> User | None:
+        return self._authenticator.load_user(upgrade)
+
+    def authorize(
+        self, grounds: Grounds, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
+    ) -> Verdict:
+        match = self._guards.find(channel) if channel.type != "public" else None
+        if match is None and grounds is None:
+            return Verdict(True)
+        with self._authenticator.context(grounds):
+            return Verdict(True) if match is None else self._ask(match, channel, _copied(user), channel, user_info)
+
+    def has_message_guard(self, channel: ChannelName) -> bool:
+        return self._message_guards.find(channel) is not None
+
+    @property
+    def message_guards(self) -> int:
+        return self._message_guards.version
+
+    def authorize_message(
+        self, grounds: Grounds, user: User | None, channel: ChannelName, event: str, data: bytes
+    ) -> Verdict:
+        match = self._message_guards.find(channel)
+        if match is None:
+            return Verdict(True)
+        with self._authenticator.context(grounds):
+            try:
+                decoded = decode_data(data)
+            except ValueError:
+                return Verdict(False, "A number in the data has more digits than can be read")
+            return self._ask(match, channel, _copied(user), channel, event, decoded)
+
+    def _ask(self, match: Match, channel: ChannelName, *arguments: Any) -> Verdict:
+        guard = match.guard
+        if guard is None:
+            text = "%.200r is not of the form that the guard pattern %r expects, so nobody may"
+            self._complaints.complain(
+                f"near {match.pattern.text}", logging.INFO, text, str(channel), match.pattern.text
+            )
+            return Verdict(False, seconds=0)
+        name = f"guard {getattr(guard, '__module__', '')}.{name_of(guard)}"
+        began = time.monotonic()
+        try:
+            with self._stalls.calling(guard, name):
+                answer = guard(*arguments, **match.arguments)
+        except Forbidden as refusal:  # abort(403), with a reason where one was given
+            answer = deny(refusal.description if "description" in vars(refusal) else None)
+        except BaseException as problem:  # gevent.Timeout and SystemExit deny like the others
+            text = f"%s failed; %.200r was denied{hint(self._app, problem)}"
+            self._complaints.complain(name, logging.ERROR, text, name, str(channel), problem=problem)
+            return Verdict(False, mistake="it raised", seconds=time.monotonic() - began)
+        verdict = read_verdict(answer, partial(encode_json, self._app))
+        verdict = dataclasses.replace(verdict, seconds=time.monotonic() - began)
+        if verdict.mistake:
+            text = "%s let into %.200r: %s" if verdict.allowed else "%s denied %.200r: %s"
+            self._complaints.complain(name, logging.ERROR, text, name, str(channel), verdict.mistake)
+        return verdict
+
+    def listens(self, event_name: str) -> bool:
+        return bool(self._handlers.of(event_name)) or bool(SIGNALS[event_name].receivers)
+
+    def notify(self, event: Event, grounds: Grounds) -> None:
+        for handler in self._handlers.of(event.name):
+            self._call(handler, event, grounds, f"handler {name_of(handler)}")
+        for receiver in SIGNALS[event.name].receivers_for(self._app):
+            self._call(partial(self._tell, receiver), event, grounds, f"receiver {name_of(receiver)}")
+
+    def _tell(self, receiver: Callable[..., object], event: Event) -> object:
+        return receiver(self._app, event=event)
+
+    def _call(self, handler: Handler, event: Event, grounds: Grounds, name: str) -> None:
+        try:
+            with self._authenticator.context(grounds), self._stalls.calling(handler, name):
+                answer = handler(event)
+            if discard_coroutine(answer):
+                text = "%s gave a coroutine at %s, which nobody awaits; a handler is an ordinary function"
+                self._complaints.complain(name, logging.ERROR, text, name, event.name)
+        except CredentialRejected:
+            self._call(handler, event, None, name)
+        except BaseException as problem:
+            text = f"%s failed at %s of client %s{hint(self._app, problem)}"
+            self._complaints.complain(name, logging.ERROR, text, name, event.name, event.client_id, problem=problem)
+
+
+def _copied(user: User | None) -> User | None:
+    return user and dataclasses.replace(user, claims=copy.deepcopy(dict(user.claims)))

@@ -1,0 +1,1 @@
+"""Connections to Redis: requests, pipelined operations, and subscriptions."""
