@@ -26,7 +26,8 @@ import redis
 from flask_presence import User
 from flask_presence.backends.redis.client.address import parse_address
 from flask_presence.backends.redis.client.client import Client
-from flask_presence.backends.redis.store.channels import Call, Operation, Operations
+from flask_presence.backends.redis.store.calls import Call, Operation
+from flask_presence.backends.redis.store.channels import Operations
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.domain.channels import ChannelName
 from tests.support import client as ws

@@ -25,7 +25,8 @@ from .domain.events import check_event_name
 from .domain.guards import GuardInfo, GuardRegistry
 from .domain.members import Member, User
 from .domain.text import sendable
-from .hub.hub import Hub
+from .hub.clock import utc_now
+from .hub.directory import Directory
 from .settings import load_settings
 from .testing import TestClient
 from .web.access import StatsGuard
@@ -139,7 +140,7 @@ class Presence:
 
     def get_channel(self, name: str) -> Channel | None:
         """The channel, with its members if it is a presence channel; `None` where nobody is in it."""
-        return self._hub.channel(name)
+        return self._directory.channel(name)
 
     def list_channels(self, type: str | None = None, prefix: str | None = None) -> list[Channel]:
         """The channels that somebody is in, oldest first, without their members.
@@ -147,11 +148,11 @@ class Presence:
         Only those of `type` (`"public"`, `"private"`, `"presence"`; `ValueError` for another) and with
         names that begin with `prefix`.
         """
-        return self._hub.channels(None if type is None else channel_type(type), prefix)
+        return self._directory.channels(None if type is None else channel_type(type), prefix)
 
     def get_channel_members(self, name: str) -> list[Member]:
         """The members in order of joining; `[]` for an unknown, public or private channel."""
-        return self._hub.members(name)
+        return self._directory.members(name)
 
     def broadcast_to_channel(self, name: str, message: Any, exclude: str | None = None) -> int:
         """Send `message`, an object, as it is to every connection in the channel but the one with the client
@@ -159,11 +160,10 @@ class Presence:
 
         Encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
         """
-        hub = self._hub
         payload = _json(message)
         if not bytes(payload).lstrip().startswith(b"{"):
             raise TypeError(f"a broadcast is a JSON object, such as a dict, not {type(message).__name__}")
-        return hub.publish(_checked(name), bytes(payload), exclude)
+        return self._directory.publish(_checked(name), bytes(payload), exclude)
 
     def publish(self, name: str, event: str, data: Any, exclude: str | None = None) -> int:
         """Send a `channel:message` from the server to every connection in the channel but the one with the client id
@@ -171,14 +171,13 @@ class Presence:
 
         `data` is encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
         """
-        hub = self._hub
         _event_name(event)
         raw = _json(data)
-        return hub.publish(name, wire.server_message(_checked(name), event, raw, hub.now()), exclude)
+        return self._directory.publish(name, wire.server_message(_checked(name), event, raw, utc_now()), exclude)
 
     def get_channel_stats(self) -> Stats:
         """Counts of channels, members and connections."""
-        return self._hub.stats()
+        return self._directory.stats()
 
     def disconnect(self, user_id: str | None = None, client_id: str | None = None, reason: str = "") -> int:
         """Close the connections of a user, or the one with a client id, with the code 4403; how many.
@@ -190,7 +189,7 @@ class Presence:
             raise ValueError("disconnect whom? give user_id or client_id")
         if not isinstance(reason, str):
             raise TypeError(f"reason must be a string, not {reason!r}")
-        return self._hub.disconnect(None if user_id is None else str(user_id), client_id, reason)
+        return self._directory.disconnect(None if user_id is None else str(user_id), client_id, reason)
 
     def send_to_user(self, user_id: str, event: str, data: Any) -> int:
         """Send a `user:message` to every open connection of a user, on every worker, in channels or not; how many.
@@ -198,14 +197,13 @@ class Presence:
         Nothing is kept for a user who is not connected. `data` is encoded like Flask's own JSON; `TypeError` before
         anything is sent where that cannot be.
         """
-        hub = self._hub
-        payload = wire.user_message(_event_name(event), _json(data), hub.now())
-        return hub.tell(_user_id(user_id), payload)
+        payload = wire.user_message(_event_name(event), _json(data), utc_now())
+        return self._directory.send_to_user(_user_id(user_id), payload)
 
     def is_online(self, user_id: str) -> bool:
         """Whether a user has an open connection anywhere; of a worker that was killed, for up to `PRESENCE_LEASE`
         seconds longer."""
-        return self._hub.is_online(_user_id(user_id))
+        return self._directory.is_online(_user_id(user_id))
 
     def remove(self, name: str, user_id: str, reason: str = "") -> int:
         """Take all connections of a user out of a channel, on every worker; how many.
@@ -214,7 +212,7 @@ class Presence:
         """
         if not isinstance(reason, str):
             raise TypeError(f"reason must be a string, not {reason!r}")
-        return self._hub.remove(_checked(name), _user_id(user_id), sendable(reason))
+        return self._directory.remove(_checked(name), _user_id(user_id), sendable(reason))
 
     def recheck(self, user_id: str | None = None, channel: str | None = None) -> int:
         """Have the credentials of living connections verified and their guards asked again, on every worker: those of
@@ -226,7 +224,7 @@ class Presence:
         if user_id is None and channel is None:
             raise ValueError("recheck whom? give user_id, channel or both")
         name = None if channel is None else _checked(channel)
-        return self._hub.recheck(None if user_id is None else _user_id(user_id), name)
+        return self._directory.recheck(None if user_id is None else _user_id(user_id), name)
 
     def drain(self) -> None:
         """Say goodbye (1001) to every connection of this process, over at most `PRESENCE_DRAIN` seconds, and
@@ -248,10 +246,10 @@ class Presence:
         return TestClient(app, self._service(app), user if user is None or isinstance(user, User) else User(user))
 
     @property
-    def _hub(self) -> Hub:
+    def _directory(self) -> Directory:
         service = self._service()
         service.warn_if_alone()
-        return service.hub
+        return service.hub.directory
 
     def _service(self, app: Flask | None = None) -> Service:
         app = app or _current_app()

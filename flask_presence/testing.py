@@ -7,64 +7,21 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from flask import Flask
 from flask_jwt_extended import create_access_token
 
 from .app.service import Service
-from .backends import Source
 from .domain.errors import PresenceTestError
 from .domain.events import Reason
 from .domain.members import User
 from .hub.ports import Credential
 from .hub.session import Session
-
-T = TypeVar("T")
+from .loops.inline_loop import InlineLoop
 
 _REGISTERED_CLAIMS: Final = frozenset(("id", "exp", "nbf", "iat", "jti", "type", "fresh", "sub", "csrf", "aud", "iss"))
-
-
-class InlineLoop:
-    """An event loop that runs when it is told to, in the thread that tells it."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Callable[[], object]] = deque()
-        self._sources: list[Source] = []
-
-    def run(self, function: Callable[[], T]) -> T:
-        return function()
-
-    def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
-        self._waiting.append(lambda: function(*arguments))
-
-    def soon(self, callback: Callable[[], object]) -> None:
-        self.spawn(callback)
-
-    def sleep(self, seconds: float) -> None:
-        """There is nobody to wait for but what has been spawned."""
-        if seconds:
-            self.settle()
-
-    def attend(self, source: Source) -> None:
-        self._sources.append(source)
-
-    def settle(self) -> None:
-        """Run what has been spawned, and what that spawns, and take in what others did, until nothing is left."""
-        self._sources = [source for source in self._sources if not source.ended]
-        while True:
-            while self._waiting:
-                self._waiting.popleft()()
-            # What has been spawned meanwhile may be what others wait for, so that comes before any waiting.
-            if self._catch_up(patient=False) or self._waiting:
-                continue
-            if not self._catch_up(patient=True) and not self._waiting:
-                return
-
-    def _catch_up(self, *, patient: bool) -> bool:
-        return any(source.catch_up(patient=patient) for source in self._sources)
 
 
 class _Identity(str):

@@ -23,7 +23,7 @@ from ..domain.errors import CredentialRejected
 from ..domain.events import EVENT_NAMES, Event, check_event_name, decode_data
 from ..domain.guards import GuardRegistry, Match, Verdict, deny, read_verdict
 from ..domain.members import User
-from ..hub.ports import Credential, Grounds
+from ..hub.ports import Credential, Login
 from ..signals import SIGNALS
 from .auth import Authenticator, hint
 from .json_encoding import encode_json
@@ -74,29 +74,27 @@ class FlaskApplication:
     def load_user(self, upgrade: bytes) -> User | None:
         return self._authenticator.load_user(upgrade)
 
-    def authorize(
-        self, grounds: Grounds, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
-    ) -> Verdict:
+    def authorize(self, login: Login, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]) -> Verdict:
         match = self._guards.find(channel) if channel.type != "public" else None
-        if match is None and grounds is None:
+        if match is None and login is None:
             return Verdict(True)
-        with self._authenticator.context(grounds):
+        with self._authenticator.context(login):
             return Verdict(True) if match is None else self._ask(match, channel, _copied(user), channel, user_info)
 
     def has_message_guard(self, channel: ChannelName) -> bool:
         return self._message_guards.find(channel) is not None
 
     @property
-    def message_guards(self) -> int:
+    def message_guards_version(self) -> int:
         return self._message_guards.version
 
     def authorize_message(
-        self, grounds: Grounds, user: User | None, channel: ChannelName, event: str, data: bytes
+        self, login: Login, user: User | None, channel: ChannelName, event: str, data: bytes
     ) -> Verdict:
         match = self._message_guards.find(channel)
         if match is None:
             return Verdict(True)
-        with self._authenticator.context(grounds):
+        with self._authenticator.context(login):
             try:
                 decoded = decode_data(data)
             except ValueError:
@@ -132,18 +130,18 @@ class FlaskApplication:
     def listens(self, event_name: str) -> bool:
         return bool(self._handlers.of(event_name)) or bool(SIGNALS[event_name].receivers)
 
-    def notify(self, event: Event, grounds: Grounds) -> None:
+    def notify(self, event: Event, login: Login) -> None:
         for handler in self._handlers.of(event.name):
-            self._call(handler, event, grounds, f"handler {name_of(handler)}")
+            self._call(handler, event, login, f"handler {name_of(handler)}")
         for receiver in SIGNALS[event.name].receivers_for(self._app):
-            self._call(partial(self._tell, receiver), event, grounds, f"receiver {name_of(receiver)}")
+            self._call(partial(self._tell, receiver), event, login, f"receiver {name_of(receiver)}")
 
     def _tell(self, receiver: Callable[..., object], event: Event) -> object:
         return receiver(self._app, event=event)
 
-    def _call(self, handler: Handler, event: Event, grounds: Grounds, name: str) -> None:
+    def _call(self, handler: Handler, event: Event, login: Login, name: str) -> None:
         try:
-            with self._authenticator.context(grounds), self._stalls.calling(handler, name):
+            with self._authenticator.context(login), self._stalls.calling(handler, name):
                 answer = handler(event)
             if discard_coroutine(answer):
                 text = "%s gave a coroutine at %s, which nobody awaits; a handler is an ordinary function"

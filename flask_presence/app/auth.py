@@ -24,7 +24,7 @@ from jwt.exceptions import PyJWTError
 from ..domain.callables import discard_coroutine
 from ..domain.errors import CredentialRejected
 from ..domain.members import User
-from ..hub.ports import Credential, Grounds
+from ..hub.ports import Credential, Login
 from ..settings import Settings
 from ..transport.takeover import BEARER, offered_protocols
 from .log_throttle import Complaints
@@ -124,7 +124,7 @@ class Authenticator:
         raise TypeError(f"the user_loader must return a flask_presence.User or None, not {user!r:.200}")
 
     @contextmanager
-    def context(self, grounds: Grounds) -> Iterator[None]:
+    def context(self, login: Login) -> Iterator[None]:
         """A fresh app context in which a connection's login works as in a view: `current_user` and `get_jwt` for a
         token, which is verified; for a `user_loader` the request is the upgrade, so that Flask-Login's does.
 
@@ -132,11 +132,11 @@ class Authenticator:
         Raises `CredentialRejected` for a token that is no longer good.
         """
         with self._app.app_context():
-            if isinstance(grounds, bytes):
-                with self._app.request_context(self._blank_environ | _restored(grounds)):
+            if isinstance(login, bytes):
+                with self._app.request_context(self._blank_environ | _restored(login)):
                     yield
                 return
-            token = grounds
+            token = login
             if token is None:
                 with self._anonymous_context():
                     yield

@@ -1,18 +1,14 @@
-"""Presence in one app: its settings, its hub, and the process's part in it.
+"""Presence in one app: the parts behind a `Presence`, composed, and whether they can serve.
 
-Law: nothing is started before somebody wants a socket of a process, so an app may be made before a fork.
+Rule: an app may be created before a fork; a process that is forked later starts anew.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import random
-import threading
-import time
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from flask import Flask, has_request_context
@@ -22,38 +18,35 @@ from ..domain.errors import BackendUnavailable, ConfigurationError
 from ..domain.guards import GuardRegistry
 from ..hub.hub import Hub
 from ..hub.ports import Policy
-from ..loops.gevent_loop import sleep_beside
 from ..settings import Settings
 from ..transport.codec import encode_frame
-from ..transport.group import Endpoint, Limits
 from ..transport.takeover import Takeover
 from .application import FlaskApplication, HandlerRegistry
 from .auth import Authenticator, UserLoader, Visitor
-from .gunicorn import find_worker, threads_of
 from .log_throttle import Complaints
 from .preflight import Preflight
+from .process import Process
 from .shutdown import Shutdown
 from .stall_watch import StallWatch
 
-TICK: Final = 0.25
 SHUTTING_DOWN: Final = "This server is shutting down"
 
 log = logging.getLogger("flask_presence")
 
-_with_sockets: weakref.WeakSet[Service] = weakref.WeakSet()
+_started: weakref.WeakSet[Service] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for service in list(_with_sockets):
+    for service in list(_started):
         service.forked()
-    _with_sockets.clear()
+    _started.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
 class Service:
-    """The parts of one app, put together. Owner of the process's places for connections."""
+    """Composes the parts of one app."""
 
     def __init__(
         self,
@@ -90,11 +83,8 @@ class Service:
         self.guards, self.message_guards = guards, message_guards
         self.complaints = Complaints()
         self._preflight = Preflight(app, settings, loader)
-        self._lock = threading.Lock()
-        self._upgrading = 0
-        self._endpoint: Endpoint | None = None
-        self._shutdown = Shutdown(self)
-        self._ticked_at = 0.0
+        self.process = Process(self.hub, settings)
+        self._shutdown = Shutdown(self.process, settings.drain)
         problem = self._preflight.origin_problem()
         if problem:
             raise ConfigurationError(problem)
@@ -108,7 +98,7 @@ class Service:
         self._shutdown.drain(0)
 
     def warn_if_alone(self) -> None:
-        """Say so if what this process asks and says can reach nobody: a script, a task queue, a shell with `memory://`."""
+        """Log a warning if what this process publishes can reach nobody: in a script, task queue or shell on `memory://`."""
         if self.settings.in_memory and self.hub.current_loop is None and not has_request_context():
             self.complaints.complain(
                 "alone",
@@ -118,51 +108,17 @@ class Service:
                 "them, set PRESENCE_BACKEND to a Redis that both use",
             )
 
-    def beside(self, function: Callable[[], object]) -> None:
-        """Call `function`, which may block, beside the event loop; there must be one."""
-        self.hub.loop.spawn(function)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, without holding up the event loop."""
-        if self._endpoint is not None:
-            self._endpoint.loop.sleep(seconds)
-
-    def wait(self, seconds: float) -> None:
-        """As `sleep`, also where there has been no socket yet."""
-        if self._endpoint is not None:
-            self._endpoint.loop.sleep(seconds)
-        else:
-            sleep_beside(seconds)
-
-    def goodbye(self, spread: float, patience: float) -> None:
-        """Close every connection within `spread` seconds; wait `patience` seconds for the peers and for the
-        handlers, then cut what is left."""
-        endpoint = self._endpoint
-        if endpoint is None:
-            return
-        sleep = endpoint.loop.sleep
-        clients = endpoint.loop.run(lambda: list(self.hub.sessions))
-        random.shuffle(clients)
-        for client_id in clients:
-            self.hub.say_goodbye(client_id)
-            sleep(spread / len(clients))
-        deadline = time.monotonic() + patience
-        while (endpoint.connections or self.hub.handlers_running) and time.monotonic() < deadline:
-            sleep(0.02)
-        endpoint.loop.run(endpoint.reset_all)
-        self.hub.backend.close()
-
     def obstacle(self, takeover: Takeover) -> str | None:
-        """Why no socket can be opened in this process now, as a sentence that says what to change."""
+        """Why this process can open no WebSocket now, as a sentence that says what to change; or `None`."""
         return SHUTTING_DOWN if self._shutdown.begun else self._preflight.problem(takeover)
 
     def socket_obstacle(self, takeover: Takeover) -> str | None:
-        """The same where this server has no socket to give."""
+        """The same, if the reason is that the server does not give its socket away."""
         return self._preflight.socket_problem(takeover)
 
     def health(self, takeover: Takeover) -> tuple[str, str]:
-        """How a client would fare that came now, in a word and, unless that is `ok`, a sentence. May wait for the
-        state store."""
+        """How a client that connects now would fare: a word, and a sentence unless the word is `ok` or `disabled`. May
+        wait for the state store."""
         if self._shutdown.begun:
             return "draining", SHUTTING_DOWN
         problem = self._preflight.problem(takeover)
@@ -170,96 +126,26 @@ class Service:
             problem = problem or self._preflight.socket_problem(takeover)
         if problem:
             return "refusing", problem
-        if self._taken() >= self._places():
-            return "full", self.full
+        if self.process.is_full:
+            return "full", self.process.full_message
         try:
-            self.hub.check()
+            self.hub.directory.check()
         except BackendUnavailable as away:
             return "unavailable", away.sentence
         return ("ok", "") if self.settings.enabled else ("disabled", "")
 
-    def take_place(self) -> bool:
-        """One of this process's places, for a connection to come; `False` where all are taken."""
-        with self._lock:
-            if self._taken() >= self._places():
-                return False
-            self._upgrading += 1
-            return True
-
-    @property
-    def full(self) -> str:
-        """What is said where all places are taken."""
-        if self._places() < self.settings.max_connections:
-            return (
-                "All threads of this worker but one hold a connection; give gunicorn more --threads, "
-                "or run it with -k gevent"
-            )
-        return "This server has as many connections as it may have"
-
-    def _taken(self) -> int:
-        return len(self.hub.sessions) + self._upgrading
-
-    def _places(self) -> int:
-        """`PRESENCE_MAX_CONNECTIONS`; where each holds one of a few threads, one fewer than these, as somebody must
-        answer other requests."""
-        threads = threads_of(find_worker())
-        return min(self.settings.max_connections, threads - 1) if threads else self.settings.max_connections
-
-    def release_place(self) -> None:
-        with self._lock:
-            self._upgrading -= 1
-
-    def begin(self, takeover: Takeover) -> None:
-        """Come to life in this process, if it has not: who was refused is to be seen by others too."""
-        self._endpoint_for(takeover)
+    def start(self, takeover: Takeover) -> None:
+        """Start this process's part, if it has not started: other processes then see what it counts."""
+        self.process.start(takeover)
+        _started.add(self)
 
     def open(self, takeover: Takeover, visitor: Visitor) -> Callable[[], None]:
-        """Greet `visitor` on the socket taken over; gives what the view must call before it returns."""
-        endpoint = self._endpoint_for(takeover)
+        """Greet `visitor` on the socket taken over. Returns what the view must call before it returns."""
+        self.start(takeover)
         self._shutdown.prepare()
-        session = self.hub.session(visitor.user, visitor.credential, visitor.upgrade)
-        connection, wait = takeover.open(endpoint, session)
-
-        def begin() -> None:
-            self.hub.connected(session, connection)
-            connection.start()
-
-        endpoint.loop.run(begin)
-        return wait
+        return self.process.open(takeover, self.hub.session(visitor.user, visitor.credential, visitor.upgrade))
 
     def forked(self) -> None:
-        """This process is a child of the one that has the sockets; it has none, and leaves its parent's alone."""
-        self._lock = threading.Lock()
-        self._upgrading = 0
-        self._shutdown = Shutdown(self)
-        endpoint, self._endpoint = self._endpoint, None
-        self.hub.forked()
-        if endpoint is not None:
-            endpoint.forked()
-
-    def _endpoint_for(self, takeover: Takeover) -> Endpoint:
-        with self._lock:
-            if self._endpoint is None:
-                settings = self.settings
-                limits = Limits(
-                    max_message_size=settings.max_message_size,
-                    max_outbox=settings.max_outbox,
-                    ping_interval=settings.ping_interval,
-                    ping_timeout=settings.ping_timeout,
-                )
-                loop = takeover.new_loop()
-                endpoint = loop.run(lambda: Endpoint(loop, limits, self.hub.meter))
-                self._ticked_at = time.monotonic()
-                loop.run(lambda: loop.every(TICK, partial(self._tick, endpoint)))
-                self.hub.run_on(loop, endpoint)
-                self._endpoint = endpoint
-                _with_sockets.add(self)
-            return self._endpoint
-
-    def _tick(self, endpoint: Endpoint) -> None:
-        if endpoint is not self._endpoint:
-            return  # that was before a fork
-        moment, now = time.monotonic(), time.time()
-        self.hub.instruments.lagged(now, max(0.0, moment - self._ticked_at - TICK))
-        self._ticked_at = moment
-        self.hub.tick(now)
+        """Start anew: this process is a fork of the one that has the connections."""
+        self._shutdown = Shutdown(self.process, self.settings.drain)
+        self.process.forked()

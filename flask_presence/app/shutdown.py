@@ -14,20 +14,18 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .gunicorn import find_worker
-
-if TYPE_CHECKING:
-    from .service import Service
+from .process import Process
 
 LOOK_EVERY: Final = 0.1
 """Seconds between two looks whether gunicorn has told its worker to end."""
 LISTENER_CLOSES: Final = 1.2
 """Seconds within which a gunicorn worker that is to end has closed its listener."""
 CLIENTS_PER_SECOND: Final = 100
-PATIENCE: Final = 2.0
-"""Seconds that peers have to answer the goodbye, and handlers to finish."""
+FINISH_TIMEOUT: Final = 2.0
+"""Seconds that peers have to answer the close frame, and handlers to finish."""
 
 log = logging.getLogger("flask_presence")
 
@@ -35,8 +33,9 @@ log = logging.getLogger("flask_presence")
 class Shutdown:
     """How one app's connections in this process end."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, process: Process, drain_seconds: float) -> None:
+        self._process = process
+        self._drain_seconds = drain_seconds
         self._worker: Any = None
         self._looked_in: int | None = None
         self._prepared_in: int | None = None
@@ -70,31 +69,31 @@ class Shutdown:
             self._chain(signal.SIGINT, self._on_quit)
         except ValueError:
             log.debug("this worker serves in threads, so a quick stop takes as long as any other")
-        self._service.beside(self._wait_for_the_end)
+        self._process.spawn(self._wait_for_the_end)
 
     def drain(self, delay: float) -> None:
         """After `delay` seconds say goodbye; blocks until done, whoever began it."""
         self._begun = True
-        service = self._service
+        process = self._process
         with self._lock:
             first, self._started = not self._started, True
         if not first:
             while not self._done:
-                service.sleep(0.02)
+                process.sleep(0.02)
             return
         try:
             if not self._in_a_hurry:
-                service.sleep(delay)
-            count = len(service.hub.sessions)
-            spread = 0.0 if self._in_a_hurry else min(service.settings.drain, count / CLIENTS_PER_SECOND)
-            service.goodbye(spread, PATIENCE)
+                process.sleep(delay)
+            count = process.connections
+            spread = 0.0 if self._in_a_hurry else min(self._drain_seconds, count / CLIENTS_PER_SECOND)
+            process.goodbye(spread, FINISH_TIMEOUT)
         finally:
             self._done = True
 
     def _wait_for_the_end(self) -> None:
         pid = os.getpid()
         while not self.begun:
-            self._service.sleep(LOOK_EVERY)
+            self._process.sleep(LOOK_EVERY)
         if os.getpid() == pid:
             self.drain(LISTENER_CLOSES)
 

@@ -16,8 +16,9 @@ from ..domain.members import NOTHING, Member, Profile, User
 from ..domain.readings import Survey
 from ..domain.roster import Change, Joined, Roster, Updated
 from ..domain.timestamps import from_epoch
+from ..loops.base import Loop
 from ..loops.pending import Pending
-from . import Listener, Loop
+from .base import Listener
 
 MAX_UNSEEN: Final = 10000
 """Changes that a watcher may be behind; older ones are dropped."""
@@ -35,7 +36,7 @@ class MemoryBackend:
     """The roster, the one hub that hears of its changes, and who is held in it."""
 
     blocking = False
-    outlives = False
+    outlives_process = False
 
     def __init__(self, max_info: int) -> None:
         self._max_info = max_info
@@ -86,12 +87,12 @@ class MemoryBackend:
         return outcome
 
     def leave(
-        self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, hold: float = 0
+        self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, grace: float = 0
     ) -> Change | None:
-        change = self._roster.leave(channel, client_id, hold=hold > 0, reason=reason)
+        change = self._roster.leave(channel, client_id, hold=grace > 0, reason=reason)
         user = self._clients.get(client_id)
-        if hold and user is not None:
-            self._holds[channel, user.id] = _Hold(now.timestamp() + hold, client_id, user)
+        if grace and user is not None:
+            self._holds[channel, user.id] = _Hold(now.timestamp() + grace, client_id, user)
         self._announce(channel, change, client_id, now)
         return change
 
@@ -121,19 +122,19 @@ class MemoryBackend:
         return outcome
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
-        removed = self._listener.take_out(channel, user_id, text)
+        removed = self._listener.remove_from(channel, user_id, text)
         self._release(*(place for place in self._holds if place == (channel, user_id)), now=datetime.now(timezone.utc))
         assert not isinstance(removed, Pending), "nothing here comes later"
         return removed
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
-        return self._listener.ask_again(user_id, channel)
+        return self._listener.recheck(user_id, channel)
 
-    def tell(self, user_id: str, payload: bytes) -> int:
-        return self._listener.tell_user(user_id, payload)
+    def send_to_user(self, user_id: str, payload: bytes) -> int:
+        return self._listener.deliver_to_user(user_id, payload)
 
     def is_online(self, user_id: str) -> bool:
-        return self._listener.is_here(user_id)
+        return self._listener.has_user(user_id)
 
     def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
         return self._roster.profile(channel, client_id)
@@ -177,7 +178,7 @@ class MemoryBackend:
             change = self._roster.release(channel, user_id)
             self._announce(channel, change, None, now)
             if change is not None:
-                self._listener.notice(MemberLeft(hold.client_id, hold.user, channel, change.member, change.reason))
+                self._listener.notify(MemberLeft(hold.client_id, hold.user, channel, change.member, change.reason))
 
     def _announce(self, channel: ChannelName, change: Change | None, exclude: str | None, now: datetime) -> None:
         if change is not None:

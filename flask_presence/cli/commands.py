@@ -24,7 +24,7 @@ from ..app.service import Service
 from ..domain.channels import CHANNEL_TYPES, ChannelName
 from ..domain.errors import BackendUnavailable
 from ..stats.payloads import Facts
-from .sources import Here, Source, SourceFailed, There
+from .sources import ServerSource, Source, SourceFailed, StoreSource
 from .tables import activity_table, change_line, channels_table, decisions_table, guards_table, members_table
 
 log = logging.getLogger("flask_presence")
@@ -71,10 +71,10 @@ def _sources(service: Service, facts: Facts) -> Sources:
 
     def source(command: str, url: str | None, headers: dict[str, str]) -> Source:
         if url is not None:
-            return There(url, headers)
+            return ServerSource(url, headers)
         if facts.backend == "memory":
             raise click.ClickException(IN_MEMORY + ASK_THE_SERVER.format(command=command))
-        return Here(service.hub, facts)
+        return StoreSource(service.hub.directory, facts)
 
     return source
 
@@ -260,7 +260,7 @@ _json_option: Final = click.option("--json", "as_json", is_flag=True, help="JSON
 def _url(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     try:
         if value is not None:
-            There(value, {})
+            ServerSource(value, {})
     except ValueError as problem:
         raise click.BadParameter(f"expected {problem}", param=parameter) from None
     return value

@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from ..hub.hub import Hub
+from ..hub.directory import Directory
 from ..stats.payloads import Facts, activity_shape, change_shapes, channel_list_shape, channel_shape
 from ..stats.query import MemberQuery, read_channel_query
 
@@ -43,27 +43,27 @@ class Source(Protocol):
     def watch(self, name: str | None) -> Iterator[dict[str, Any] | None]: ...
 
 
-class Here:
+class StoreSource:
     """The state store, asked by this process."""
 
-    def __init__(self, hub: Hub, facts: Facts) -> None:
-        self._hub = hub
+    def __init__(self, directory: Directory, facts: Facts) -> None:
+        self._directory = directory
         self._facts = facts
 
     def activity(self) -> dict[str, Any]:
-        return activity_shape(self._hub, self._facts)
+        return activity_shape(self._directory, self._facts)
 
     def channels(self, type: str | None, prefix: str | None, *, extras: bool) -> dict[str, Any]:
-        return channel_list_shape(self._hub, read_channel_query(_asked(type, prefix, extras)))
+        return channel_list_shape(self._directory, read_channel_query(_asked(type, prefix, extras)))
 
     def channel(self, name: str, *, extras: bool) -> dict[str, Any] | None:
-        return channel_shape(self._hub, name, MemberQuery(with_connections=extras))
+        return channel_shape(self._directory, name, MemberQuery(with_connections=extras))
 
     def watch(self, name: str | None) -> Iterator[dict[str, Any] | None]:
-        return change_shapes(self._hub.backend.watch(name))
+        return change_shapes(self._directory.watch(name))
 
 
-class There:
+class ServerSource:
     """A server's blueprint, at its URL (`http://127.0.0.1:8000/presence`, with `user:password@` for basic
     authentication). `ValueError` for a URL that is none."""
 

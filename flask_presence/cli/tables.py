@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..domain.channels import ChannelName
-from ..web.page_state import details, duration, size
+from ..stats.format import details, duration, size
 
 
 def activity_table(activity: dict[str, Any]) -> Iterator[str]:

@@ -42,7 +42,7 @@ class Blocked(msgspec.Struct, frozen=True):
     waiting: int
 
 
-class Outbox(msgspec.Struct, frozen=True):
+class Backlog(msgspec.Struct, frozen=True):
     """What waits for connections: bytes for all, `most` for one that is blocked, how many are, and the worst."""
 
     waiting: int = 0
@@ -50,10 +50,10 @@ class Outbox(msgspec.Struct, frozen=True):
     blocked: int = 0
     slowest: tuple[Blocked, ...] = ()
 
-    def __add__(self, other: Outbox) -> Outbox:
+    def __add__(self, other: Backlog) -> Backlog:
         slowest = heapq.nlargest(SLOWEST, (*self.slowest, *other.slowest), key=lambda one: one.waiting)
         waiting, blocked = self.waiting + other.waiting, self.blocked + other.blocked
-        return Outbox(waiting, max(self.most, other.most), blocked, tuple(slowest))
+        return Backlog(waiting, max(self.most, other.most), blocked, tuple(slowest))
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ class Reading(msgspec.Struct, frozen=True):
     counts: dict[str, float] = {}
     slots: dict[int, tuple[int, int]] = {}
     busy: dict[str, float] = {}
-    outbox: Outbox = Outbox()
+    outbox: Backlog = Backlog()
     lag: float = 0.0
 
     def since(self, earlier: Reading) -> Reading:
@@ -94,8 +94,8 @@ class Survey:
         return add(NOTHING, self.departed, *(reading.counts for reading in (*self.readings, *self.dead)))
 
     @property
-    def outbox(self) -> Outbox:
-        return sum((reading.outbox for reading in self.readings), Outbox())
+    def outbox(self) -> Backlog:
+        return sum((reading.outbox for reading in self.readings), Backlog())
 
     @property
     def lag(self) -> float:

@@ -1,67 +1,77 @@
-"""The application's event handlers, run beside the event loop.
+"""The application's event handlers, run off the event loop.
 
-Law: the events of one connection are heard in the order in which they happened; no handler delays a frame
-or another connection's events.
+Rule: handlers hear the events of one connection in the order in which they happened. No handler delays a frame, or
+another connection's events.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
-from ..domain.events import Event
+from ..domain.channels import ChannelName
+from ..domain.events import Event, MemberJoined, MemberLeft, MemberUpdated
+from ..domain.members import User
+from ..domain.roster import Change
+from .offload import Offload
+from .ports import Application, Login
+from .session import Session
 
-if TYPE_CHECKING:
-    from .hub import Hub
-    from .ports import Grounds
-    from .session import Session
 
-
-class _Orphans:
-    """Whose events are heard where no session is: connections that ended with their process, or long ago."""
+class _NoSession:
+    """Stands in for the session of connections that another process had, or that ended long ago."""
 
     def __init__(self) -> None:
         self.events: deque[Event] | None = None
-        self.grounds: Grounds = None
+        self.login: Login = None
 
     def proceed(self) -> None:
-        """Nobody waits for these events."""
+        """Nothing waits for these events."""
 
 
-class EventQueue:
-    """A queue per session, worked off while there is something in it. `running` counts those."""
+class EventDispatcher:
+    """Keeps a queue of events per session, while there are any. `running` counts the queues."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._orphans = _Orphans()
+    def __init__(self, application: Application, offload: Offload) -> None:
+        self._application = application
+        self._offload = offload
+        self._no_session = _NoSession()
         self.running = 0
 
-    def put_orphan(self, event: Event) -> None:
-        """Have an event of a connection without a session heard: after those before it, and before this returns
-        where no loop is that could be held up."""
-        if self._hub.current_loop is not None:
-            self.put(self._orphans, event)
-        else:
-            self._hub.application.notify(event, None)
+    def listens(self, event_name: str) -> bool:
+        """Whether anybody would hear such an event."""
+        return self._application.listens(event_name)
 
-    def put(self, session: Session | _Orphans, event: Event) -> None:
-        """Have `event` heard, if anybody listens."""
-        if not self._hub.application.listens(event.name):
+    def notify(self, event: Event) -> None:
+        """Dispatch an event of a connection that has no session here. Without a loop, the handlers have run when this
+        returns."""
+        if self._offload.current_loop is not None:
+            self.emit(self._no_session, event)
+        else:
+            self._application.notify(event, None)
+
+    def emit(self, session: Session | _NoSession, event: Event) -> None:
+        """Dispatch an event, after all earlier ones of its session."""
+        if not self._application.listens(event.name):
             return
         if session.events is None:
             session.events = deque((event,))
             self.running += 1
-            self._hub.loop.spawn(self._work_off, session)
+            self._offload.spawn(self._work_off, session)
         else:
             session.events.append(event)
 
-    def _work_off(self, session: Session | _Orphans) -> None:
-        loop = self._hub.loop
-        while (event := loop.run(lambda: self._next(session))) is not None:
-            self._hub.application.notify(event, session.grounds)
-            loop.sleep(0)  # a thousand handlers that never wait would be one long one to everybody else
+    def emit_change(self, session: Session, channel: ChannelName, change: Change | None) -> None:
+        """Dispatch the event of a member list's change, if there was one."""
+        if change is not None:
+            self.emit(session, member_event(session.id, session.user, channel, change))
 
-    def _next(self, session: Session | _Orphans) -> Event | None:
+    def _work_off(self, session: Session | _NoSession) -> None:
+        loop = self._offload.loop
+        while (event := loop.run(lambda: self._next(session))) is not None:
+            self._application.notify(event, session.login)
+            loop.sleep(0)  # handlers that never wait must not run a thousand at a time
+
+    def _next(self, session: Session | _NoSession) -> Event | None:
         if session.events:
             event = session.events.popleft()
             session.proceed()
@@ -69,3 +79,11 @@ class EventQueue:
         session.events = None
         self.running -= 1
         return None
+
+
+def member_event(client_id: str, user: User | None, channel: ChannelName, change: Change) -> Event:
+    """The event that handlers hear of a change to a member list, caused by the connection with that client id."""
+    if change.kind == "left":
+        return MemberLeft(client_id, user, channel, change.member, change.reason)
+    kind = MemberJoined if change.kind == "joined" else MemberUpdated
+    return kind(client_id, user, channel, change.member)

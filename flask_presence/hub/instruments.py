@@ -6,7 +6,7 @@ Law: counting costs an addition; whatever takes longer is done when a slot ends,
 from __future__ import annotations
 
 from ..domain.meter import Meter
-from ..domain.readings import Busy, Lag, Outbox, Reading, Traffic
+from ..domain.readings import Backlog, Busy, Lag, Reading, Traffic
 
 
 class Instruments:
@@ -34,6 +34,6 @@ class Instruments:
         self._traffic.note(now, self.meter.received, self.meter.sent)
         self._busy.turn(now)
 
-    def read(self, outbox: Outbox) -> Reading:
+    def read(self, outbox: Backlog) -> Reading:
         """All of it, with what waits for the connections."""
         return Reading(self.meter.counts(), dict(self._traffic.slots), self._busy.rates(), outbox, self._lag.worst)

@@ -1,6 +1,6 @@
 """What the hub needs from the layers around it.
 
-Law: interfaces only. The transport implements `Connection` (and the `Loop` of `backends`), the Flask glue
+Rule: interfaces and plain values only. `transport` implements `Connection` and `Transport`, `app` implements
 `Application`.
 """
 
@@ -15,16 +15,16 @@ from ..domain.events import Event, Reason
 from ..domain.guards import Verdict
 from ..domain.members import User
 from ..domain.meter import Meter
-from ..domain.readings import Outbox
+from ..domain.readings import Backlog
 
-Grounds = str | bytes | None
-"""What a connection rests on: its token; the upgrade that a `user_loader` looked at, as the application has kept it; or
-nothing."""
+Login = str | bytes | None
+"""What says whose a connection is: its token; or the upgrade request that the `user_loader` looked at, in the
+application's own encoding; or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A verified token: whose it is, and when it ends (`expires_at` in epoch seconds, or never)."""
+    """A verified token, its user, and when it expires: `expires_at` in epoch seconds, or `None` for never."""
 
     token: str
     user: User
@@ -33,7 +33,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The limits and switches that the hub keeps, each of them a setting."""
+    """The settings that the hub obeys."""
 
     enabled: bool = True
     max_channels: int = 100
@@ -45,17 +45,17 @@ class Policy:
 
 
 class Connection(Protocol):
-    """One socket, as the hub sees it. No method blocks or raises, whatever state the peer is in, and
-    `send` and `answer` never call back into the hub."""
+    """One socket, as the hub sees it. No method blocks or raises, whatever state the peer is in. `send` and `answer`
+    never call back into the hub."""
 
     def send(self, frame: bytes) -> None:
-        """Queue what others caused; too much of it waiting ends the connection with 1013."""
+        """Queue a frame that others caused. If too much of that waits, the connection ends with 1013."""
 
     def answer(self, frame: bytes) -> None:
-        """Queue what this connection asked for; too much of it waiting stops the reading."""
+        """Queue the answer to a request. If too much of that waits, the connection is not read from."""
 
     def close(self, code: int, text: str, reason: Reason) -> None:
-        """Say goodbye with a close code; `Session.closed` has been called when this returns."""
+        """Close with a code and a text. `Session.closed` has been called when this returns."""
 
     def pause(self) -> None:
         """Stop reading from the socket."""
@@ -65,42 +65,41 @@ class Connection(Protocol):
 
 
 class Transport(Protocol):
-    """All connections of the process. `meter` is the one that counts their bytes."""
+    """All connections of the process. `meter` counts their bytes."""
 
     meter: Meter
 
     def send_all(self, connections: Sequence[Any], frame: bytes, skipped: Any) -> None:
-        """`Connection.send` to each in the sequence, which never changes, but to `skipped`."""
+        """`Connection.send` for each of them except `skipped`. The sequence must never change."""
 
-    def outbox(self) -> Outbox:
-        """What waits for them."""
+    def backlog(self) -> Backlog:
+        """What is still to be sent."""
 
 
 class Application(Protocol):
-    """The application's own code. Every method may block; each runs it in a fresh app context."""
+    """The application's own code. Unless it says otherwise, a method may block, and runs the code in a fresh app
+    context."""
 
-    def authorize(
-        self, grounds: Grounds, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]
-    ) -> Verdict:
+    def authorize(self, login: Login, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]) -> Verdict:
         """Verify the token again, if there is one, then ask the guard of a private or presence channel.
 
-        Raises `CredentialRejected` where the token is no longer good.
+        Raises `CredentialRejected` if the token is no longer valid.
         """
 
     @property
-    def message_guards(self) -> int:
-        """A number that grows whenever a message guard is registered; 0 while there is none."""
+    def message_guards_version(self) -> int:
+        """A number that grows with every message guard that is registered; 0 if there is none. Does not block."""
 
     def has_message_guard(self, channel: ChannelName) -> bool:
-        """Whether somebody must be asked who may send to `channel`. Does not block."""
+        """Whether a message guard decides who may send to `channel`. Does not block."""
 
     def authorize_message(
-        self, grounds: Grounds, user: User | None, channel: ChannelName, event: str, data: bytes
+        self, login: Login, user: User | None, channel: ChannelName, event: str, data: bytes
     ) -> Verdict:
-        """Verify the token again, if there is one, then ask the message guard. Raises as `authorize` does."""
+        """Verify the token again, if there is one, then ask the message guard. Raises like `authorize`."""
 
     def load_user(self, upgrade: bytes) -> User | None:
-        """Ask the `user_loader` again. Raises what goes wrong there."""
+        """Ask the `user_loader` again. Raises what it raises."""
 
     def identify(self, token: str) -> Credential:
         """Verify a token. Raises `CredentialRejected`."""
@@ -108,5 +107,5 @@ class Application(Protocol):
     def listens(self, event_name: str) -> bool:
         """Whether anybody would hear of such an event. Does not block."""
 
-    def notify(self, event: Event, grounds: Grounds) -> None:
+    def notify(self, event: Event, login: Login) -> None:
         """Run the handlers of an event. Never raises."""

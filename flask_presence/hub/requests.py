@@ -1,8 +1,7 @@
-"""Every request of the protocol, and its answer.
+"""The requests of the protocol and their answers.
 
-Law: exactly one answer to each frame, whatever it holds. What the application must be asked is asked
-beside the event loop, while the connection's later frames wait; what it answered takes effect in the
-loop, and only if the connection is still there.
+Rule: every frame gets exactly one answer, whatever it holds. The application is asked off the event loop, while the
+connection's later frames wait. Its verdict takes effect in the loop, and only if the connection is still there.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final
 
+from ..backends.base import Backend
 from ..domain import wire
 from ..domain.channels import Channel, ChannelName
 from ..domain.errors import (
@@ -40,27 +40,49 @@ from ..domain.roster import Joined, Updated
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
 from ..loops.pending import Outcome, Pending, raising, then, throw
-from .ports import Credential
+from .clock import utc_now
+from .fanout import FanOut
+from .handlers import EventDispatcher
+from .membership import SessionMembership
+from .offload import Offload
+from .ports import Application, Credential, Policy
+from .rechecks import Rechecks
 from .session import Session, Turn
 
-if TYPE_CHECKING:
-    from .hub import Hub
-
-T = TypeVar("T")
 Answer = wire.Frame | None | Pending[wire.Frame | None]
 Step = Callable[[], Answer]
 
 MAX_TURNS: Final = 256
-"""Messages of one connection that may be on their way to the backend at once."""
+"""How many messages of one connection may be on their way to the backend at once."""
 
 log = logging.getLogger("flask_presence")
 
 
-class RequestHandler:
-    """Answers the requests of the hub's sessions."""
+class Requests:
+    """Answers the requests of all sessions. `adopt` gives a session a new token."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(
+        self,
+        application: Application,
+        backend: Backend,
+        policy: Policy,
+        fan_out: FanOut,
+        membership: SessionMembership,
+        events: EventDispatcher,
+        rechecks: Rechecks,
+        offload: Offload,
+        adopt: Callable[[Session, Credential], None],
+    ) -> None:
+        self._application = application
+        self._backend = backend
+        self._policy = policy
+        self._fan_out = fan_out
+        self._membership = membership
+        self._events = events
+        self._rechecks = rechecks
+        self._offload = offload
+        self._adopt = adopt
+        self._meter = fan_out.meter
         self._steps: dict[type[wire.Request], Callable[[Session, Any], Answer]] = {
             wire.Join: self._join,
             wire.Leave: self._leave,
@@ -71,8 +93,7 @@ class RequestHandler:
         }
 
     def handle(self, session: Session, payload: bytes, is_text: bool, admitted: bool) -> None:
-        """Answer a frame, or mark the session busy until that is done. `is_text`: its UTF-8 has been checked;
-        `admitted`: it is within the rate limit."""
+        """Answer a frame now, or mark the session busy until it is answered. See `Handle`."""
         request = self._read(payload, is_text, admitted)
         if session.turns and not (self._is_pipelined(request) and len(session.turns) < MAX_TURNS):
             session.put_back(payload, is_text=is_text, admitted=admitted)
@@ -91,7 +112,7 @@ class RequestHandler:
         if not is_text and not is_utf8(payload):
             return wire.Rejected(InvalidJSON())
         request = wire.decode_request(payload)
-        if not self._hub.policy.enabled and request.concerns_channels:
+        if not self._policy.enabled and request.concerns_channels:
             return wire.Rejected(ChannelsDisabled(), request.requestId)
         return request
 
@@ -112,7 +133,7 @@ class RequestHandler:
         else:
             if not isinstance(frame, Pending):
                 if frame is not None:
-                    self._hub.answer(session, wire.answer(frame, request.requestId))
+                    self._fan_out.answer(session, wire.answer(frame, request.requestId))
             elif self._is_pipelined(request):
                 self._take_turn(session, request, lambda: frame)
             else:
@@ -120,20 +141,26 @@ class RequestHandler:
                 frame.when(partial(self._resume, session, request))
 
     def _is_pipelined(self, request: object) -> bool:
-        """Whether the next message may begin before this request is answered: not behind a guard, which may take as
-        long as it likes, so that the next would overtake it."""
-        return isinstance(request, wire.Message) and not self._hub.is_guarded(request.channel or "")
+        """Whether the next message may start before this request is answered. If a guard decides, it may not: the guard
+        may take long, and the next message would overtake it."""
+        return isinstance(request, wire.Message) and not self._fan_out.is_guarded(request.channel or "")
 
     def _resume(self, session: Session, request: wire.Request, step: Outcome[wire.Frame | None]) -> None:
         if session.is_open:
             self._answer(session, request, step)
         if isinstance(request, wire.Join):
-            self._hub.join_is_over(session)
+            self._join_answered(session)
         session.finish()
 
+    def _join_answered(self, session: Session) -> None:
+        """Do what was waiting for the end of a join."""
+        channel, session.joining, session.entering = session.joining, None, None
+        self._membership.run_after_join(session)
+        if session.recheck_after_join and channel is not None and channel in session.channels:
+            self._rechecks.add((session,), channel)
+
     def _take_turn(self, session: Session, request: wire.Request, step: Step) -> None:
-        """Begin on a message although those before it are still on their way: the backend keeps their order, and the
-        answers come one after the other."""
+        """Start a message while earlier ones are on their way. The backend keeps their order, and so do the answers."""
         turn = Turn(request)
         session.turns.append(turn)
         try:
@@ -153,34 +180,15 @@ class RequestHandler:
             session.finish()
 
     def _refuse(self, session: Session, problem: RequestError, request_id: Any) -> None:
-        self._hub.meter.errors[problem.code] += 1
-        self._hub.answer(session, wire.answer(wire.error(problem), request_id))
+        self._meter.errors[problem.code] += 1
+        self._fan_out.answer(session, wire.answer(wire.error(problem), request_id))
 
     def _log_fault(self, session: Session, request: wire.Request, problem: Exception) -> None:
         kind = type(request).__struct_config__.tag
-        self._hub.loop.spawn(partial(log.error, "%s of client %s failed", kind, session.id, exc_info=problem))
-
-    def _aside(self, question: Callable[[], T]) -> Pending[T]:
-        """Ask the application, beside the loop."""
-        answer: Pending[T] = Pending()
-        self._hub.loop.spawn(self._ask, answer, question)
-        return answer
-
-    def _ask(self, answer: Pending[T], question: Callable[[], T]) -> None:
-        outcome: Outcome[T]
-        try:
-            value = question()
-            outcome = lambda: value  # noqa: E731
-        except Exception as problem:
-            outcome = raising(problem)
-        except BaseException as problem:  # such as gevent.Timeout: the client must be answered all the same
-            fault = RuntimeError(f"the application raised {problem!r}")
-            fault.__cause__ = problem
-            outcome = raising(fault)
-        self._hub.loop.run(partial(answer.settle, outcome))
+        self._offload.spawn(partial(log.error, "%s of client %s failed", kind, session.id, exc_info=problem))
 
     def _join(self, session: Session, request: wire.Join) -> Answer:
-        policy = self._hub.policy
+        policy = self._policy
         channel = ChannelName.parse(request.channel or "")
         info = None if request.userInfo is None else self._sayable(session, request.userInfo)
         if channel.type != "public" and session.user is None:
@@ -192,20 +200,20 @@ class RequestHandler:
         return self._ask_to_enter(session, channel, info)
 
     def _sayable(self, session: Session, info: dict[str, Any]) -> dict[str, Any]:
-        """What of a `userInfo` this connection may say of its user. `InvalidRequest` for one that is too large."""
-        return without_known(check_info(info, self._hub.policy.max_user_info), session.user)
+        """The part of a `userInfo` that a client may decide. Raises `InvalidRequest` if it is too large."""
+        return without_known(check_info(info, self._policy.max_user_info), session.user)
 
     def _ask_to_enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Pending[Any]:
-        session.joining, session.ask_again = channel, False
-        number = self._hub.verdict_number()
-        return self._aside(lambda: self._authorize(session, channel, info)).then(
+        session.joining, session.recheck_after_join = channel, False
+        number = self._rechecks.next_number()
+        return self._offload.ask(lambda: self._authorize(session, channel, info)).then(
             lambda verdict: self._enter_if(verdict, session, channel, info, number)
         )
 
     def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
-        """The application's verdict, or `None` where the token has ended meanwhile."""
+        """The application's verdict; `None` if the token is no longer valid."""
         try:
-            return self._hub.application.authorize(session.grounds, session.user, channel, copy.deepcopy(info or {}))
+            return self._application.authorize(session.login, session.user, channel, copy.deepcopy(info or {}))
         except CredentialRejected:
             return None
 
@@ -217,23 +225,23 @@ class RequestHandler:
         info: dict[str, Any] | None,
         number: int,
     ) -> Answer:
-        if session.ask_again and session.is_open:
+        if session.recheck_after_join and session.is_open:
             return self._ask_to_enter(session, channel, info)
         verdict = outcome()
-        if not self._is_let(verdict, session):
+        if not self._may_go_on(verdict, session):
             return None
         assert verdict is not None
-        self._hub.is_newest(channel, session, number)  # for older ones that are still on their way
+        self._rechecks.is_newest(channel, session, number)  # so that older verdicts under way do not count
         if verdict.allowed:
             return self._enter(session, channel, info, verdict.owned)
         if channel not in session.channels:
             raise Forbidden(verdict.reason)
-        return then(self._hub.leave(session, channel, "denied"), lambda _: throw(Forbidden(verdict.reason)))
+        return then(self._membership.leave(session, channel, "denied"), lambda _: throw(Forbidden(verdict.reason)))
 
-    def _is_let(self, verdict: Verdict | None, session: Session) -> bool:
-        """Whether the connection is there, and its token still good, after the application was asked."""
+    def _may_go_on(self, verdict: Verdict | None, session: Session) -> bool:
+        """Whether the connection is still open and its token still valid, now that the application has answered."""
         if verdict is not None and verdict.seconds is not None:
-            self._hub.meter.guards[verdict.outcome].observe(verdict.seconds)
+            self._meter.guards[verdict.outcome].observe(verdict.seconds)
         if session.is_open and verdict is None:
             session.connection.close(4401, "Token expired or revoked", "expired")
         return session.is_open and verdict is not None
@@ -245,20 +253,18 @@ class RequestHandler:
         info: dict[str, Any] | None,
         owned: Mapping[str, Any] = NOTHING,
     ) -> Answer:
-        joining = self._hub.backend.join(channel, session.id, session.user, info, self._hub.now(), owned)
+        joining = self._backend.join(channel, session.id, session.user, info, utc_now(), owned)
         if isinstance(joining, Pending):
             session.entering = channel
         return then(joining, lambda outcome: self._entered(outcome(), session, channel))
 
     def _entered(self, outcome: Joined, session: Session, channel: ChannelName) -> Answer:
-        hub = self._hub
         if not session.is_open:
-            # It went away while it was let in, so nobody else will take it out.
-            return then(hub.backend.leave(channel, session.id, hub.now(), "closed"), lambda _: None)
+            # It disconnected while the backend let it in, so nothing else takes it out.
+            return then(self._backend.leave(channel, session.id, utc_now(), "closed"), lambda _: None)
         if outcome.fresh:
-            hub.attach(session, channel)
-            hub.emit_joined(session, channel)
-        hub.emit_change(session, channel, outcome.change)
+            self._membership.entered(session, channel)
+        self._events.emit_change(session, channel, outcome.change)
         return wire.joined(channel, outcome.members, outcome.me)
 
     def _leave(self, session: Session, request: wire.Leave) -> Answer:
@@ -270,70 +276,70 @@ class RequestHandler:
             outcome()
             return wire.Left(channel=str(channel))
 
-        return then(self._hub.leave(session, channel, "left"), left)
+        return then(self._membership.leave(session, channel, "left"), left)
 
     def _look_up(self, channel: ChannelName) -> Channel | Pending[Channel | None] | None:
-        backend = self._hub.backend
-        return self._aside(lambda: backend.get(channel)) if backend.blocking else backend.get(channel)
+        backend = self._backend
+        return self._offload.ask(lambda: backend.get(channel)) if backend.blocking else backend.get(channel)
 
     def _message(self, session: Session, request: wire.Message) -> Answer:
-        hub, name = self._hub, request.channel or ""
-        channel = session.channels.get(name)
-        if channel is None or (session.going is not None and name in session.going):
+        name = request.channel or ""
+        if not session.is_in(name):
             ChannelName.parse(name)
             raise NotInChannel
-        if hub.is_guarded(name):
-            return self._aside(lambda: self._authorize_message(session, channel, request)).then(
+        channel = session.channels[name]
+        if self._fan_out.is_guarded(name):
+            return self._offload.ask(lambda: self._authorize_message(session, channel, request)).then(
                 lambda verdict: self._send_if(verdict(), session, channel, request)
             )
         return self._send(session, channel, request)
 
     def _authorize_message(self, session: Session, channel: ChannelName, request: wire.Message) -> Verdict | None:
-        """As `_authorize`."""
+        """Like `_authorize`."""
         data = bytes(request.data)
         try:
-            return self._hub.application.authorize_message(session.grounds, session.user, channel, request.event, data)
+            return self._application.authorize_message(session.login, session.user, channel, request.event, data)
         except CredentialRejected:
             return None
 
     def _send_if(
         self, verdict: Verdict | None, session: Session, channel: ChannelName, request: wire.Message
     ) -> Answer:
-        if not self._is_let(verdict, session):
+        if not self._may_go_on(verdict, session):
             return None
         assert verdict is not None
-        if channel not in session.channels or channel in (session.going or ()):
-            raise NotInChannel  # it was taken out meanwhile
+        if not session.is_in(channel):
+            raise NotInChannel  # it was removed meanwhile
         if not verdict.allowed:
             raise Forbidden(verdict.reason)
         return self._send(session, channel, request)
 
     def _send(self, session: Session, channel: ChannelName, request: wire.Message) -> Answer:
-        hub, name = self._hub, str(channel)
-        payload = wire.channel_message(name, request.event, request.data, session.id, session.user, hub.now())
-        delivered = hub.backend.publish(name, payload, session.id)
+        name = str(channel)
+        payload = wire.channel_message(name, request.event, request.data, session.id, session.user, utc_now())
+        delivered = self._backend.publish(name, payload, session.id)
         if isinstance(delivered, Pending):
             return delivered.then(lambda outcome: self._sent(session, channel, request, outcome()))
         return self._sent(session, channel, request, delivered)
 
     def _sent(self, session: Session, channel: ChannelName, request: wire.Message, delivered: int) -> wire.Frame:
-        hub = self._hub
-        hub.meter.published += 1
-        if hub.application.listens(MessageSent.name):
-            hub.emit(session, MessageSent(session.id, session.user, channel, request.event, bytes(request.data)))
+        self._meter.published += 1
+        if self._events.listens(MessageSent.name):
+            self._events.emit(
+                session, MessageSent(session.id, session.user, channel, request.event, bytes(request.data))
+            )
         return wire.Sent(channel=str(channel), delivered=delivered)
 
     def _update(self, session: Session, request: wire.Update) -> Answer:
-        hub = self._hub
         channel = ChannelName.parse(request.channel or "")
         info = self._sayable(session, request.userInfo or {})
-        if channel in (session.going or ()):
+        if session.being_removed and channel in session.being_removed:
             raise UpdateFailed("Not a member of this channel")
-        updating = hub.backend.update(channel, session.id, info, hub.now())
+        updating = self._backend.update(channel, session.id, info, utc_now())
         return then(updating, lambda outcome: self._updated(outcome(), session, channel))
 
     def _updated(self, outcome: Updated, session: Session, channel: ChannelName) -> wire.Frame:
-        self._hub.emit_change(session, channel, outcome.change)
+        self._events.emit_change(session, channel, outcome.change)
         return wire.Updated(channel=str(channel), member=outcome.member.json)
 
     def _ping(self, _session: Session, _request: wire.Ping) -> wire.Frame:
@@ -343,11 +349,11 @@ class RequestHandler:
         if session.user is not None and session.credential is None:
             raise Unauthorized
         token = request.token or ""
-        return self._aside(lambda: self._identify(token)).then(lambda new: self._accept(session, new()))
+        return self._offload.ask(lambda: self._identify(token)).then(lambda new: self._accept(session, new()))
 
     def _identify(self, token: str) -> Credential:
         try:
-            return self._hub.application.identify(token)
+            return self._application.identify(token)
         except CredentialRejected:
             raise Unauthorized from None
 
@@ -359,5 +365,5 @@ class RequestHandler:
         answer = wire.AuthOk(user=wire.identity(credential.user))
         if credential.expires_at is not None:
             answer.expiresAt = isoformat(from_epoch(credential.expires_at))
-        self._hub.adopt(session, credential)
+        self._adopt(session, credential)
         return answer

@@ -1,7 +1,7 @@
-"""One connection's side of the hub: its place in the channels, and its requests in strict order.
+"""One connection as the hub sees it: its user, its channels, and its requests in strict order.
 
-Law: a frame is handled when all before it have been answered. What waits is bounded: beyond that the
-connection is no longer read from.
+Rule: a frame is handled only after all earlier ones have been answered. The queue of frames is bounded; when it is
+full, the hub stops reading from the connection.
 """
 
 from __future__ import annotations
@@ -9,26 +9,42 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from ..domain.channels import ChannelName
 from ..domain.events import Event, Reason
 from ..domain.limits import RateLimit
 from ..domain.members import User
+from ..domain.meter import Meter
 from ..domain.wire import Frame, Request
 from ..loops.pending import Outcome, Pending
-
-if TYPE_CHECKING:
-    from .hub import Hub
-    from .ports import Connection, Credential, Grounds
+from .ports import Connection, Credential, Login, Policy
 
 MAX_WAITING_FRAMES: Final = 1024
 MAX_WAITING_BYTES: Final = 131072
 MAX_WAITING_EVENTS: Final = 1024
 
 
+Handle = Callable[["Session", bytes, bool, bool], None]
+"""Answers a frame of a session: the payload, whether it is a text (so that its UTF-8 has been checked), and whether it
+is within the rate limit."""
+
+
+class SessionOwner(Protocol):
+    """The hub, as its sessions see it."""
+
+    policy: Policy
+    meter: Meter
+
+    @property
+    def handle(self) -> Handle: ...
+
+    def disconnected(self, session: Session, code: int, reason: Reason) -> None:
+        """The session's connection has ended."""
+
+
 class Turn:
-    """A request whose answer must come after those before it; `outcome` once there is one."""
+    """A message under way. Its answer is sent after those of the messages before it."""
 
     __slots__ = ("outcome", "request")
 
@@ -38,27 +54,27 @@ class Turn:
 
 
 class Session:
-    """A connection, its user, and the channels it is in (in order of joining)."""
+    """A connection, its user, and the channels it is in, in order of joining."""
 
     __slots__ = (
         "_limit",
+        "_owner",
         "_paused",
         "_queue",
-        "_queued",
-        "ask_again",
+        "_queued_bytes",
+        "after_join",
+        "being_removed",
         "busy",
         "channels",
         "connection",
         "credential",
-        "deferred",
         "entering",
         "events",
-        "going",
-        "hub",
         "id",
         "is_open",
         "joining",
         "left",
+        "recheck_after_join",
         "recheck_at",
         "recheck_failures",
         "turns",
@@ -71,35 +87,35 @@ class Session:
 
     def __init__(
         self,
-        hub: Hub,
+        owner: SessionOwner,
         client_id: str,
         user: User | None,
         credential: Credential | None,
         upgrade: bytes | None = None,
     ) -> None:
-        self.hub = hub
+        self._owner = owner
         self.id = client_id
         self.user = user
         self.credential = credential
         self.upgrade = upgrade
         self.channels: dict[str, ChannelName] = {}
         self.is_open = True
-        self.left: Pending[None] | None = None  # settled when it has left every channel, after its end
+        self.left: Pending[None] | None = None  # after the end: settled once it has left every channel
         self.busy = False
-        self.turns: deque[Turn] = deque()  # messages that are on their way, in the order of their answers
-        self.events: deque[Event] | None = None  # for handlers, while some are being run
-        self.joining: ChannelName | None = None  # while the application, or the backend, is asked whether it comes in
-        self.entering: ChannelName | None = None  # while the backend lets it in: nothing may take it out meanwhile
-        self.deferred: list[Callable[[], object]] | None = None  # what takes it out once it is in
-        self.going: set[str] | None = None  # channels that the server takes it out of
-        self.ask_again = False  # the application may have changed its mind meanwhile
+        self.turns: deque[Turn] = deque()  # messages under way, in the order of their answers
+        self.events: deque[Event] | None = None  # events not yet handled, while handlers run
+        self.joining: ChannelName | None = None  # while the application or the backend decides about a join
+        self.entering: ChannelName | None = None  # while the backend carries out a join
+        self.after_join: list[Callable[[], object]] | None = None  # removals that wait for `entering`
+        self.being_removed: set[str] | None = None  # channels that the server is taking it out of
+        self.recheck_after_join = False  # permissions may have changed since the guard was asked
         self.warned = False
         self.recheck_at = 0.0
         self.recheck_failures = 0
-        rate = hub.policy.rate_limit
+        rate = owner.policy.rate_limit
         self._limit = RateLimit(*rate, time.monotonic()) if rate else None
-        self._queue: deque[tuple[bytes, bool, bool]] | None = None  # as for `handle`
-        self._queued = 0  # bytes
+        self._queue: deque[tuple[bytes, bool, bool]] | None = None  # as for `Handle`
+        self._queued_bytes = 0
         self._paused = False
 
     @property
@@ -107,31 +123,34 @@ class Session:
         return self.user.id if self.user else None
 
     @property
-    def grounds(self) -> Grounds:
-        """What the connection rests on."""
+    def login(self) -> Login:
         return self.credential.token if self.credential else self.upgrade
 
     def matches(self, user_id: str | None, client_id: str | None) -> bool:
-        """Whether this is a connection of that user and with that client id; `None` stands for any."""
+        """Whether it belongs to that user and has that client id (`None` matches any)."""
         return user_id in (None, self.user_id) and client_id in (None, self.id)
 
+    def is_in(self, channel: str) -> bool:
+        """Whether it is in the channel, and nobody is taking it out."""
+        return channel in self.channels and not (self.being_removed and channel in self.being_removed)
+
     def receive(self, payload: bytes, *, is_text: bool) -> None:
-        """A message from the client: handled now, or once those before it are done."""
-        self.hub.meter.received += 1
+        """Handle a message from the client now, or as soon as those before it have been answered."""
+        self._owner.meter.received += 1
         admitted = self.admit()
         if not self.is_open:
             return
         if not self._queue and not self._must_wait:
-            self.hub.handle(self, payload, is_text, admitted)
+            self._owner.handle(self, payload, is_text, admitted)
             return
         if self._queue is None:
             self._queue = deque()
         self._queue.append((payload, is_text, admitted))
-        self._queued += len(payload)
+        self._queued_bytes += len(payload)
         self._balance()
 
     def admit(self) -> bool:
-        """Whether one more frame is within the rate limit. Who keeps on beyond it is disconnected."""
+        """Whether one more frame is within the rate limit. Closes the connection if the client keeps exceeding it."""
         if self._limit is None or self._limit.admit(time.monotonic()):
             return True
         if self._limit.exhausted:
@@ -139,46 +158,48 @@ class Session:
         return False
 
     def put_back(self, payload: bytes, *, is_text: bool, admitted: bool) -> None:
-        """A frame that is not to be handled yet: `finish` lets it come."""
+        """Put a frame back to the front of the queue, to be handled after `finish`."""
         if self._queue is None:
             self._queue = deque()
         self._queue.appendleft((payload, is_text, admitted))
-        self._queued += len(payload)
+        self._queued_bytes += len(payload)
         self.busy = True
 
     def finish(self) -> None:
-        """The request that was under way has been answered."""
+        """Go on: the request under way has been answered."""
         self.busy = False
         self.proceed()
 
     def proceed(self) -> None:
-        """Go on with the frames that waited, as far as that is possible."""
+        """Handle queued frames, until one has to wait again."""
         while self._queue and self.is_open and not self._must_wait:
             payload, is_text, admitted = self._queue.popleft()
-            self._queued -= len(payload)
-            self.hub.handle(self, payload, is_text, admitted)
+            self._queued_bytes -= len(payload)
+            self._owner.handle(self, payload, is_text, admitted)
         if not self._queue:
             self._queue = None
         self._balance()
 
     @property
     def _must_wait(self) -> bool:
-        """A request is under way, or the handlers are too far behind what this connection does."""
+        """Whether a request is under way, or handlers lag too far behind this connection's events."""
         return self.busy or (self.events is not None and len(self.events) >= MAX_WAITING_EVENTS)
 
     def _balance(self) -> None:
-        """Read from the client as long as what it has sent is not piling up."""
-        pile = self._queue is not None and (len(self._queue) >= MAX_WAITING_FRAMES or self._queued >= MAX_WAITING_BYTES)
-        if pile != self._paused and self.is_open:
-            self._paused = pile
-            if pile:
+        """Stop reading from the client while its queue is full."""
+        is_full = self._queue is not None and (
+            len(self._queue) >= MAX_WAITING_FRAMES or self._queued_bytes >= MAX_WAITING_BYTES
+        )
+        if is_full != self._paused and self.is_open:
+            self._paused = is_full
+            if is_full:
                 self.connection.pause()
             else:
                 self.connection.resume()
 
     def closed(self, code: int, reason: Reason) -> None:
-        """The connection has ended: out of every channel, at once."""
+        """End the session: its connection is gone."""
         if self.is_open:
             self.is_open = False
             self._queue = None
-            self.hub.disconnected(self, code, reason)
+            self._owner.disconnected(self, code, reason)

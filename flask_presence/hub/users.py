@@ -1,7 +1,4 @@
-"""The open connections of this process by user, so that one user is found among many thousands.
-
-Law: a user is here as long as a connection of theirs is; who is anonymous is nobody's.
-"""
+"""The open sessions of this process by user, so that one user is found among thousands of connections."""
 
 from __future__ import annotations
 
@@ -9,18 +6,17 @@ from .session import Session
 
 
 class UserIndex:
-    """Owner of nothing but the order: sessions come and go with the hub's."""
+    """Sessions by the id of their user. Anonymous sessions are not in it."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, list[Session]] = {}
 
     def add(self, session: Session) -> None:
-        """The session's user is known."""
         if session.user is not None:
             self._sessions.setdefault(session.user.id, []).append(session)
 
     def discard(self, session: Session) -> None:
-        """The session has ended."""
+        """Raises `KeyError` if the session has a user and was not added."""
         if session.user is None:
             return
         sessions = self._sessions[session.user.id]
@@ -29,7 +25,7 @@ class UserIndex:
             del self._sessions[session.user.id]
 
     def of(self, user_id: str) -> list[Session]:
-        """Oldest first; a list of the caller's own."""
+        """The user's sessions, oldest first, in a new list."""
         return list(self._sessions.get(user_id, ()))
 
     def __contains__(self, user_id: str) -> bool:

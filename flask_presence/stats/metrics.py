@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from ..domain.errors import BackendUnavailable
 from ..domain.meter import BOUNDS, GUARD_OUTCOMES, Counts, Histogram, by_label, histogram
-from ..hub.hub import Hub
+from ..hub.directory import Directory
 
 PREFIX: Final = "flask_presence_"
 
@@ -43,12 +43,12 @@ LABELLED_COUNTERS: Final = {
 class PresenceCollector(Collector):
     """Asks a hub when it is asked. Where the state store is away there is nothing but `backend_up`, at 0."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
 
     def collect(self) -> Iterator[Metric]:
         try:
-            survey, stats = self._hub.survey(), self._hub.stats()
+            survey, stats = self._directory.survey(), self._directory.stats()
         except BackendUnavailable:
             yield _gauge("backend_up", "Whether the state store answers", 0)
             return
@@ -70,10 +70,10 @@ class PresenceCollector(Collector):
         yield from _histograms(counts)
 
 
-def metrics_text(hub: Hub, accept: str) -> tuple[bytes, str]:
+def metrics_text(directory: Directory, accept: str) -> tuple[bytes, str]:
     """All metrics, in the format that an `Accept` header asks for, and its content type."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(PresenceCollector(hub))
+    registry.register(PresenceCollector(directory))
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version that is none

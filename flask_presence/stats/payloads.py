@@ -26,7 +26,7 @@ LEAST_LAG: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a service beside what its hub says."""
+    """What is known of a service besides what its processes count."""
 
     backend: str
     max_outbox: int
@@ -38,7 +38,7 @@ def facts_of(settings: Settings) -> Facts:
 
 
 class Questions(Protocol):
-    """What the shapes are made from: a `Hub`, or `Glances` at one."""
+    """What payloads are made from: the hub's `Directory`, or `SharedAnswers`."""
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]: ...
     def channel(self, name: str) -> Channel | None: ...
@@ -48,22 +48,22 @@ class Questions(Protocol):
     def check(self) -> None: ...
 
 
-def stats_shape(hub: Questions) -> dict[str, Any]:
+def stats_shape(questions: Questions) -> dict[str, Any]:
     """See `Stats.to_dict`."""
-    return hub.stats().to_dict()
+    return questions.stats().to_dict()
 
 
-def channel_list_shape(hub: Questions, query: ChannelQuery) -> dict[str, Any]:
+def channel_list_shape(questions: Questions, query: ChannelQuery) -> dict[str, Any]:
     """`{channels: [{name, type, memberCount, createdAt, rate?}], total?, next?}`.
 
     `rate`, where it was asked for, is events a second, or `None` for a channel that is not among the busiest, of
     which alone it is known. `total` and `next`, the offset of what follows or `None`, are there where a `limit` is.
     """
-    found = hub.channels(query.type, query.prefix)
+    found = questions.channels(query.type, query.prefix)
     if query.search:
         wanted = query.search.casefold()
         found = [channel for channel in found if wanted in channel.name.casefold()]
-    rates = hub.survey().busy if query.needs_rates else {}
+    rates = questions.survey().busy if query.needs_rates else {}
     rows = [channel.to_dict() for channel in query.part(found, rates)]
     if query.with_rate:
         unknown = 0.0 if len(rates) < BUSIEST else None
@@ -72,12 +72,12 @@ def channel_list_shape(hub: Questions, query: ChannelQuery) -> dict[str, Any]:
     return {"channels": rows} | _paging(query.offset, query.limit, len(found))
 
 
-def channel_shape(hub: Questions, name: str, query: MemberQuery) -> dict[str, Any] | None:
+def channel_shape(questions: Questions, name: str, query: MemberQuery) -> dict[str, Any] | None:
     """`{name, type, memberCount, createdAt, members?, connections?, total?, next?}`, or `None` where nobody is in it.
 
     `connections`, where it was asked for, is the number of connections by user id, of the members that are shown.
     """
-    channel = hub.channel(name)
+    channel = questions.channel(name)
     if channel is None:
         return None
     shape = channel.to_dict()
@@ -87,7 +87,7 @@ def channel_shape(hub: Questions, name: str, query: MemberQuery) -> dict[str, An
     total = len(members)
     shape["members"] = members[query.offset : None if query.limit is None else query.offset + query.limit]
     if query.with_connections:
-        counts = hub.connections_of(name)
+        counts = questions.connections_of(name)
         shape["connections"] = {member["id"]: counts.get(member["id"], 0) for member in shape["members"]}
     return shape | _paging(query.offset, query.limit, total)
 
@@ -99,17 +99,17 @@ def nobody_shape(name: str) -> dict[str, Any]:
     return shape | ({"members": [], "connections": {}, "total": 0, "next": None} if kind == "presence" else {})
 
 
-def activity_shape(hub: Questions, facts: Facts) -> dict[str, Any]:
+def activity_shape(questions: Questions, facts: Facts) -> dict[str, Any]:
     """What goes on, over all workers: see the README for its fields."""
     began = time.monotonic()
-    hub.check()
+    questions.check()
     answered = time.monotonic() - began
-    survey = hub.survey()
+    survey = questions.survey()
     counts, outbox = survey.counts, survey.outbox
     came, went = survey.rates(time.time())
     busy = sorted(survey.busy.items(), key=lambda item: (-item[1], item[0]))[:BUSIEST_SHOWN]
     return {
-        "stats": stats_shape(hub),
+        "stats": stats_shape(questions),
         "backend": {"kind": facts.backend, "withinSeconds": _within(answered)},
         "workers": len(survey.readings),
         "isolatedWorkers": facts.isolated_workers,

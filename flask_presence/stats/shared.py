@@ -1,7 +1,7 @@
-"""The hub as those see it who look again and again: what takes long is asked once for all of them.
+"""Answers that many viewers share, so that expensive questions are asked once for all of them.
 
-Law: nothing is older than a few times what it took to ask, so where that is little it is always new; and however many
-look, they take a bounded share of the process.
+Rule: an answer is cached for up to four times as long as it took to get, at most two seconds. So cheap answers are
+always new, and viewers take a bounded share of the process, however many there are.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Final, Generic, TypeVar
 
 from ..domain.channels import Channel, ChannelType, Stats, count_channels, matches
 from ..domain.readings import Survey
-from ..hub.hub import Hub
+from ..hub.directory import Directory
 
 T = TypeVar("T")
 
-AGE: Final = 4.0
-"""How old an answer may be, as a multiple of what it took."""
+AGE_FACTOR: Final = 4.0
+"""How old an answer may be, as a multiple of the time it took."""
 MAX_AGE: Final = 2.0
 """Seconds."""
 
 
-class Glances:
-    """The questions of `Hub`, for whom an answer of a moment ago will do."""
+class SharedAnswers:
+    """The questions of a `Directory`, for callers that are content with an answer of a moment ago."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._channels = _Shared(hub.channels)
-        self._survey = _Shared(hub.survey)
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._channels = _Shared(directory.channels)
+        self._survey = _Shared(directory.survey)
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
         return [channel for channel in self._channels.get() if matches(channel.name, kind, prefix)]
@@ -39,33 +39,33 @@ class Glances:
 
     def stats(self) -> Stats:
         members, by_type = count_channels(self._channels.get())
-        return Stats(sum(by_type.values()), members, by_type, self._hub.connections())
+        return Stats(sum(by_type.values()), members, by_type, self._directory.connections())
 
     def channel(self, name: str) -> Channel | None:
-        return self._hub.channel(name)
+        return self._directory.channel(name)
 
     def connections_of(self, name: str) -> Mapping[str, int]:
-        return self._hub.connections_of(name)
+        return self._directory.connections_of(name)
 
     def check(self) -> None:
-        self._hub.check()
+        self._directory.check()
 
 
 class _Shared(Generic[T]):
-    """An answer that is good for a moment. Who asks while somebody else does waits for the same one."""
+    """An answer that is valid for a moment. Callers that come while it is being asked for wait for it."""
 
     def __init__(self, ask: Callable[[], T]) -> None:
         self._ask = ask
         self._lock = threading.Lock()
         self._answer: T | None = None
-        self._good_until = 0.0
+        self._valid_until = 0.0
 
     def get(self) -> T:
-        wanted_at = time.monotonic()
+        asked_at = time.monotonic()
         with self._lock:
-            if self._answer is None or wanted_at >= self._good_until:
+            if self._answer is None or asked_at >= self._valid_until:
                 began = time.monotonic()
                 self._answer = self._ask()
                 ended = time.monotonic()
-                self._good_until = ended + min(MAX_AGE, AGE * (ended - began))
+                self._valid_until = ended + min(MAX_AGE, AGE_FACTOR * (ended - began))
             return self._answer

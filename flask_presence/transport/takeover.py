@@ -25,9 +25,11 @@ from collections.abc import Callable, MutableMapping
 from functools import cache
 from typing import Any, Final
 
-from ..loops.gevent_loop import EventLoop, GeventLoop, ThreadLoop, is_gevent_socket
-from .connection import Connection, Handler
-from .group import Endpoint
+from ..loops.base import SocketLoop
+from ..loops.gevent_loop import GeventLoop, is_gevent_socket
+from ..loops.thread_loop import ThreadLoop
+from .connection import Connection, FrameReceiver
+from .group import ConnectionGroup
 
 Environ = MutableMapping[str, Any]
 
@@ -120,7 +122,7 @@ class Takeover:
         """Whether gevent's hub must drive the socket."""
         return is_gevent_socket(self._sock)
 
-    def new_loop(self) -> EventLoop:
+    def new_loop(self) -> SocketLoop:
         """An event loop of the kind that drives this server's sockets."""
         return GeventLoop() if self.on_gevent else ThreadLoop()
 
@@ -141,7 +143,7 @@ class Takeover:
                 return
         self._environ["wsgi.input"] = _Input(self._stand_in)
 
-    def open(self, endpoint: Endpoint, handler: Handler) -> tuple[Connection, Callable[[], None]]:
+    def open(self, group: ConnectionGroup, handler: FrameReceiver) -> tuple[Connection, Callable[[], None]]:
         """The connection on the socket, and what the view must call before it returns: it waits where
         the socket is only lent."""
         if self._stand_in is not None:
@@ -151,11 +153,11 @@ class Takeover:
         if self._detachable:
             sock, gone = _detach(self._sock), None
         else:
-            sock, gone = self._sock, _new_event(endpoint.loop)
+            sock, gone = self._sock, _new_event(group.loop)
         self.opened = True
         sock.setblocking(False)
         _set_options(sock)
-        connection = endpoint.loop.run(lambda: Connection(endpoint, sock, handler, gone.set if gone else None))
+        connection = group.loop.run(lambda: Connection(group, sock, handler, gone.set if gone else None))
         return connection, gone.wait if gone else lambda: None
 
     @property
@@ -227,7 +229,7 @@ def _dead_end() -> socket.socket:
     return ours
 
 
-def _new_event(loop: EventLoop) -> Any:
+def _new_event(loop: SocketLoop) -> Any:
     if isinstance(loop, GeventLoop):
         import gevent.event
 

@@ -16,7 +16,7 @@ from werkzeug.routing import PathConverter
 from ..app.service import Service
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, InvalidRequest
-from ..hub.hub import Hub
+from ..hub.directory import Directory
 from ..stats.metrics import metrics_text
 from ..stats.payloads import (
     Facts,
@@ -27,7 +27,7 @@ from ..stats.payloads import (
     stats_shape,
 )
 from ..stats.query import InvalidQuery, MemberQuery, read_channel_query, read_member_query
-from ..stats.shared import Glances
+from ..stats.shared import SharedAnswers
 from ..transport.takeover import Takeover
 from .access import Admission, StatsGuard
 from .assets import asset
@@ -66,9 +66,9 @@ def add_pages(
         return error_response(403, "FORBIDDEN", refusal) if refusal else None
 
     blueprint.record_once(_add_converter)
-    glances = Glances(service.hub)
-    _add_page(blueprint, app, glances, facts)
-    _add_api(blueprint, service.hub, glances, facts)
+    shared = SharedAnswers(service.hub.directory)
+    _add_page(blueprint, app, shared, facts)
+    _add_api(blueprint, service.hub.directory, shared, facts)
     _add_for_machines(blueprint, service)
     _add_errors(blueprint)
 
@@ -84,17 +84,17 @@ def _add_converter(state: BlueprintSetupState) -> None:
     state.app.url_map.converters["presence_channel"] = NameConverter
 
 
-def _add_page(blueprint: Blueprint, app: Flask, glances: Glances, facts: Facts) -> None:
+def _add_page(blueprint: Blueprint, app: Flask, shared: SharedAnswers, facts: Facts) -> None:
     @blueprint.get("/")
     def index() -> Response:
         view = read_view(request.args)
         try:
-            activity: dict[str, Any] | None = activity_shape(glances, facts)
-            listed = channel_list_shape(glances, view.channels)
+            activity: dict[str, Any] | None = activity_shape(shared, facts)
+            listed = channel_list_shape(shared, view.channels)
             if not listed["channels"] and listed["total"]:
                 view = view.at_end_of(listed["total"])
-                listed = channel_list_shape(glances, view.channels)
-            shown = _shown(glances, view.channel, view.members) if view.channel else None
+                listed = channel_list_shape(shared, view.channels)
+            shown = _shown(shared, view.channel, view.members) if view.channel else None
         except BackendUnavailable:
             return _page(app, view, None, {"channels": [], "total": 0, "next": None}, None, 503)
         return _page(app, view, activity, listed, shown)
@@ -124,47 +124,47 @@ def _page(
     return harden(response)
 
 
-def _shown(glances: Glances, name: str, query: MemberQuery) -> dict[str, Any]:
-    return channel_shape(glances, name, query) or nobody_shape(name)
+def _shown(shared: SharedAnswers, name: str, query: MemberQuery) -> dict[str, Any]:
+    return channel_shape(shared, name, query) or nobody_shape(name)
 
 
-def _add_api(blueprint: Blueprint, hub: Hub, glances: Glances, facts: Facts) -> None:
+def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, facts: Facts) -> None:
     @blueprint.get("/stats")
     def stats() -> Response:
-        return json_response(stats_shape(hub), request=request)
+        return json_response(stats_shape(directory), request=request)
 
     @blueprint.get("/activity")
     def activity() -> Response:
-        return json_response(activity_shape(glances, facts), request=request)
+        return json_response(activity_shape(shared, facts), request=request)
 
     @blueprint.get("/channels")
     def channels() -> Response:
         query = read_channel_query(request.args)
-        whose = glances if query.needs_rates else hub
+        whose = shared if query.needs_rates else directory
         return json_response(channel_list_shape(whose, query), request=request)
 
     @blueprint.get("/members")
     def members() -> Response:
         """The channel that is named in the query string: not every name can stand in a path that a browser asks for."""
         name, query = request.args.get("channel", ""), read_member_query(request.args)
-        return json_response(_shown(glances, name, query), request=request)
+        return json_response(_shown(shared, name, query), request=request)
 
     @blueprint.get("/channels/<presence_channel:name>", merge_slashes=False)
     def channel(name: str) -> Response:
         query = read_member_query(request.args)
-        found = channel_shape(hub, name, query)
+        found = channel_shape(directory, name, query)
         if found is None:
             return error_response(404, "NOT_FOUND", "Channel not found")
         return json_response(found, request=request)
 
 
 def _add_for_machines(blueprint: Blueprint, service: Service) -> None:
-    hub = service.hub
+    directory = service.hub.directory
     streams = Streams(service)
 
     @blueprint.get("/metrics")
     def metrics() -> Response:
-        text, content_type = metrics_text(hub, request.headers.get("Accept", ""))
+        text, content_type = metrics_text(directory, request.headers.get("Accept", ""))
         return harden(Response(text, content_type=content_type))
 
     @blueprint.get("/watch")

@@ -48,7 +48,7 @@ class Streams:
                 raise TooManyStreams(f"{most} are watching already")
             self._open += 1
         try:
-            changes = change_shapes(self._service.hub.backend.watch(name))
+            changes = change_shapes(self._service.hub.directory.watch(name))
             next(changes)  # raises here where the state store is away, and nothing is missed from here on
         except BaseException:
             self._release()
@@ -71,8 +71,8 @@ class Streams:
                     yield json.dumps(change) + "\n"
                 elif quiet % SIGN_OF_LIFE == 0:
                     yield "\n"
-                if change is None and not self._service.hub.backend.blocking:
-                    self._service.wait(GLANCE)
+                if change is None and not self._service.hub.directory.blocking:
+                    self._service.process.sleep(GLANCE)
         except BackendUnavailable:
             yield json.dumps(error_shape("SERVICE_UNAVAILABLE", "The state store is away")) + "\n"
 

@@ -85,7 +85,7 @@ class Upgrade:
         """Give the place back, if it is still held."""
         if self._placed:
             self._placed = False
-            self._service.release_place()
+            self._service.process.release_place()
 
     def _check(self) -> None:
         obstacle = self._service.obstacle(self._takeover)
@@ -97,8 +97,8 @@ class Upgrade:
             except BadHandshake as problem:
                 code = "UPGRADE_REQUIRED" if problem.status == 426 else "BAD_REQUEST"
                 raise Refused(problem.status, code, problem.message) from None
-        if not self._service.take_place():
-            raise Refused(503, "SERVICE_UNAVAILABLE", self._service.full)
+        if not self._service.process.take_place():
+            raise Refused(503, "SERVICE_UNAVAILABLE", self._service.process.full_message)
         self._placed = True
         self._check_origin()
         self._authenticate()
@@ -136,7 +136,7 @@ class Upgrade:
     def _refuse(self, refusal: Refused) -> Response:
         self._service.hub.meter.refuse(refusal.status)
         if refusal.status != 503:  # then nothing stands in the way of the process itself
-            self._service.begin(self._takeover)
+            self._service.start(self._takeover)
         if self._takeover.already_open:
             code = _CLOSE_CODES.get(refusal.status, 1008)
             self._takeover.refuse(encode_close(code, refusal.message))

@@ -15,7 +15,7 @@ from flask_presence.backends.redis.client.address import Address, parse_address
 from flask_presence.backends.redis.client.client import Client
 from flask_presence.backends.redis.client.pool import Pool
 from flask_presence.backends.redis.client.subscriber import Subscriber
-from flask_presence.loops.gevent_loop import ThreadLoop
+from flask_presence.loops.thread_loop import ThreadLoop
 
 from ..support.client import client
 from ..support.proxy import running_proxy

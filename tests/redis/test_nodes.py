@@ -150,7 +150,7 @@ def hold_let_go_before_it_begins(place: Holding) -> None:
     """Somebody ends the user's holds between the note of one and the leave."""
     place.enter()
     rest = place.steps(place.dead.leave(ROOM, "1", Gone(ANN, GRACE, "lost")), 1)
-    place.run(place.nodes.let_go_of("ann", None))
+    place.run(place.nodes.graces.end_matching("ann", None))
     place.send(rest)
 
 
@@ -171,7 +171,7 @@ def hold_by_two_reapers(place: Holding) -> None:
     place.run(place.nodes.opened("dead", {"1": ANN}))
     place.run(place.nodes.reap("dead"))
     place.send(rest)
-    place.run(place.nodes.let_go(earlier))
+    place.run(place.nodes.graces.end_due(earlier))
 
 
 GRACE = 0.1
@@ -213,7 +213,7 @@ class Holding:
             return bool(self.run(self.nodes.time()) > until)
 
         wait_until(is_over)
-        self.run(self.nodes.let_go(self.run(self.nodes.time())))
+        self.run(self.nodes.graces.end_due(self.run(self.nodes.time())))
 
 
 @pytest.mark.parametrize(

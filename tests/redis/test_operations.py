@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
-from flask_presence.backends.redis.store.channels import Entered, Gone, Lost, Operations, Position, Snapshot
+from flask_presence.backends.redis.store.calls import Lost, Position
+from flask_presence.backends.redis.store.channels import Entered, Gone, Operations, Snapshot
 from flask_presence.backends.redis.store.entries import parse_entry
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.store.workers import Nodes
@@ -127,7 +128,7 @@ class Compared:
 
     def release(self, channel: ChannelName, user_id: str) -> Change | None:
         def found() -> Change | None:
-            events = self._client.run(self._nodes.let_go_of(user_id, None, channel))
+            events = self._client.run(self._nodes.graces.end_matching(user_id, None, channel))
             return Change("left", events[0].member, events[0].reason) if events else None
 
         change = self._both(lambda: self._roster.release(channel, user_id), found)
@@ -280,11 +281,11 @@ def test_hold(redis_client: Client, prefix: str, operations: Operations, ear: Ea
     assert redis_client.run(operations.leave(ROOM, "1", Gone(ANN, 10, "lost"))).value is None
     nodes = Nodes(Keys(prefix), 60)
     now = redis_client.run(nodes.time())
-    assert redis_client.run(nodes.let_go(now + 9_000)) == []
-    assert redis_client.run(nodes.let_go_of("bob", None)) == []
-    (gone,) = redis_client.run(nodes.let_go(now + 11_000))
+    assert redis_client.run(nodes.graces.end_due(now + 9_000)) == []
+    assert redis_client.run(nodes.graces.end_matching("bob", None)) == []
+    (gone,) = redis_client.run(nodes.graces.end_due(now + 11_000))
     assert (gone.client_id, gone.user, gone.member.id) == ("1", ANN, "ann")
-    assert redis_client.run(nodes.let_go_of("ann", None)) == []
+    assert redis_client.run(nodes.graces.end_matching("ann", None)) == []
     assert [(event := ear.hear()) and event[0] for _ in range(5)] == ["joined", "message", "left", "joined", "left"]
 
 

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import pytest
 
 from flask_presence.backends.redis.client.pipeline import Pipeline
-from flask_presence.backends.redis.store.channels import Operation, Operations
+from flask_presence.backends.redis.store.calls import Operation
+from flask_presence.backends.redis.store.channels import Operations
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound
-from flask_presence.loops.gevent_loop import ThreadLoop
 from flask_presence.loops.pending import Pending
+from flask_presence.loops.thread_loop import ThreadLoop
 
 from ..support.redis_server import running_redis
 from ..support.store import Client

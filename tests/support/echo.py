@@ -15,7 +15,8 @@ from gevent.socket import socket as gevent_socket
 from flask_presence.loops.gevent_loop import GeventLoop
 from flask_presence.transport.codec import BINARY, TEXT, encode_frame
 from flask_presence.transport.connection import Connection
-from flask_presence.transport.group import Endpoint, Limits
+from flask_presence.transport.group import ConnectionGroup
+from flask_presence.transport.outbox import Limits
 from flask_presence.transport.takeover import _detach
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -42,7 +43,7 @@ def main(fd: int) -> None:
     listener = gevent_socket(fileno=fd)
     listener.setblocking(False)
     limits = Limits(max_message_size=1 << 24, max_outbox=1 << 26)
-    endpoint = Endpoint(GeventLoop(), limits)
+    group = ConnectionGroup(GeventLoop(), limits)
 
     def serve(client: Any, _address: Any) -> None:
         head = b""
@@ -61,7 +62,7 @@ def main(fd: int) -> None:
         plain = _detach(client)
         plain.setblocking(False)
         echo = Echo()
-        echo.connection = Connection(endpoint, plain, echo)
+        echo.connection = Connection(group, plain, echo)
         echo.connection.start()
 
     server = StreamServer(listener, serve)

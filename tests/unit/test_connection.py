@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_presence.domain.readings import Blocked, Outbox
-from flask_presence.loops.gevent_loop import ThreadLoop
+from flask_presence.domain.readings import Backlog, Blocked
+from flask_presence.loops.thread_loop import ThreadLoop
 from flask_presence.transport.codec import CLOSE, TEXT, encode_close, encode_frame
 from flask_presence.transport.connection import Connection
-from flask_presence.transport.group import Endpoint, Limits
+from flask_presence.transport.group import ConnectionGroup
+from flask_presence.transport.outbox import Limits
 
 from ..support.server import wait_until
 
@@ -46,7 +47,7 @@ class Recorder:
 class Pair:
     """A connection, its handler, and the peer's socket."""
 
-    def __init__(self, loop: ThreadLoop, endpoint: Endpoint | None = None) -> None:
+    def __init__(self, loop: ThreadLoop, group: ConnectionGroup | None = None) -> None:
         self.loop = loop
         ours, self.peer = socket.socketpair()
         for side in (ours, self.peer):
@@ -54,8 +55,8 @@ class Pair:
         ours.setblocking(False)
         self.peer.settimeout(10)
         self.handler = Recorder()
-        self.endpoint = endpoint or loop.run(lambda: Endpoint(loop, Limits(max_outbox=LIMIT)))
-        self.connection = loop.run(lambda: Connection(self.endpoint, ours, self.handler))
+        self.group = group or loop.run(lambda: ConnectionGroup(loop, Limits(max_outbox=LIMIT)))
+        self.connection = loop.run(lambda: Connection(self.group, ours, self.handler))
         loop.run(self.connection.start)
 
     def run(self, function: Callable[[], T]) -> T:
@@ -86,7 +87,7 @@ def pair() -> Iterator[Pair]:
     made = Pair(ThreadLoop())
     yield made
     made.peer.close()
-    wait_until(lambda: not made.endpoint.connections)
+    wait_until(lambda: not made.group.connections)
 
 
 def test_order_is_that_of_sending(pair: Pair) -> None:
@@ -123,15 +124,15 @@ def test_outbox_at_its_limit(pair: Pair) -> None:
     """As much as the limit may wait for a socket that takes nothing; one byte more ends it."""
 
     def fill() -> None:
-        while not pair.connection._writing:
+        while not pair.connection.writing:
             pair.connection.send(b"x" * 1000)
-            pair.endpoint._flush()
-        pair.connection.send(b"x" * (LIMIT - pair.connection._backlog))
+            pair.group._flush()
+        pair.connection.send(b"x" * (LIMIT - pair.connection.backlog))
 
     pair.run(fill)
     assert pair.handler.endings == []
     blocked = Blocked("a client", "ann", LIMIT)
-    assert pair.run(pair.endpoint.outbox) == Outbox(LIMIT, LIMIT, 1, (blocked,))
+    assert pair.run(pair.group.backlog) == Backlog(LIMIT, LIMIT, 1, (blocked,))
     pair.run(lambda: pair.connection.send(b"x"))
     wait_until(lambda: pair.handler.endings)
     assert pair.handler.endings == [(1013, "slow")]
@@ -182,7 +183,7 @@ def test_broadcasts_keep_their_place(rounds: list[list[tuple[str, int, int]]]) -
     gets exactly what was sent to it, in order and whole, until its end."""
     loop = shared_loop()
     first = Pair(loop)
-    pairs = [first, *(Pair(loop, first.endpoint) for _ in range(PEERS - 1))]
+    pairs = [first, *(Pair(loop, first.group) for _ in range(PEERS - 1))]
     everyone, some = tuple(pair.connection for pair in pairs), tuple(pair.connection for pair in pairs[::2])
     wanted: list[list[bytes]] = [[] for _ in pairs]
     ended: set[int] = set()
@@ -202,7 +203,7 @@ def test_broadcasts_keep_their_place(rounds: list[list[tuple[str, int, int]]]) -
         if what in ("send", "answer"):
             (chosen.send if what == "send" else chosen.answer)(frame)
         else:
-            first.endpoint.send_all(some if what == "some" else everyone, frame, chosen if "but" in what else None)
+            first.group.send_all(some if what == "some" else everyone, frame, chosen if "but" in what else None)
         for other in set(meant) - ended:
             wanted[other].append(payload)
 
@@ -220,4 +221,4 @@ def test_broadcasts_keep_their_place(rounds: list[list[tuple[str, int, int]]]) -
         slow = (1013, "slow") in pair.handler.endings
         assert got == (payloads[: len(got)] if slow else payloads)
         pair.peer.close()
-    wait_until(lambda: not first.endpoint.connections)
+    wait_until(lambda: not first.group.connections)

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 
 from flask_presence import BackendUnavailable, Presence, User
+from flask_presence.app import service
 from flask_presence.app.log_throttle import Complaints
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.domain.channels import ChannelName
@@ -32,10 +33,10 @@ class FaultyBackend(MemoryBackend):
         return super().join(*arguments)
 
     def leave(
-        self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, hold: float = 0
+        self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, grace: float = 0
     ) -> Change | None:
         self._check()
-        return super().leave(channel, client_id, now, reason, hold=hold)
+        return super().leave(channel, client_id, now, reason, grace=grace)
 
     def update(self, *arguments: Any) -> Any:
         self._check()
@@ -47,17 +48,16 @@ class FaultyBackend(MemoryBackend):
 
 
 @pytest.fixture
-def faulty() -> Iterator[tuple[Any, FaultyBackend]]:
-    """A client in `room`, and the backend that it is in."""
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, FaultyBackend]]:
+    """A client in `presence-room`, and the backend that it is in."""
     app = Flask("presence-faulty")
+    backend = FaultyBackend(1000)
+    monkeypatch.setattr(service, "open_backend", lambda _url, **_options: backend)
     presence = Presence(app)
-    hub = app.extensions["presence.service"].hub
-    hub.backend = FaultyBackend(1000)
-    hub.backend.bind(hub)
     with presence.test_client(user=User("ann"), app=app) as ann:
         ann.join("presence-room")
-        yield ann, hub.backend
-        hub.backend.problem = None
+        yield ann, backend
+        backend.problem = None
 
 
 REQUESTS: list[tuple[dict[str, Any], str, str | None]] = [
@@ -98,7 +98,7 @@ def test_backend_away(faulty: tuple[Any, FaultyBackend], request_: Any, _fault: 
 def test_complaints_are_counted(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same complaint is logged once a minute, with the number of those in between."""
     clock = [100.0]
-    monkeypatch.setattr("flask_presence.complaints.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("flask_presence.app.log_throttle.time.monotonic", lambda: clock[0])
     complaints = Complaints()
     for _ in range(5):
         complaints.complain("a", logging.WARNING, "about %r", "x\ny")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import pytest
 from flask import Flask
 from flask_jwt_extended import JWTManager
 from hypothesis import settings
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from flask_presence import Presence, User, allow
+from flask_presence.app import service
 from flask_presence.app.service import Service
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.domain.errors import RequestError
+from flask_presence.loops.inline_loop import InlineLoop
 from flask_presence.loops.pending import Pending
-from flask_presence.testing import InlineLoop, TestClient
+from flask_presence.testing import TestClient
 
 T = TypeVar("T")
 
@@ -110,7 +113,7 @@ class LateBackend(MemoryBackend):
         return self._now(self._listener.close_matching(user_id, client_id, text))
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
-        return self._now(self._listener.take_out(channel, user_id, text))
+        return self._now(self._listener.remove_from(channel, user_id, text))
 
     def _now(self, done: int | Pending[int]) -> int:
         self._settle()
@@ -375,11 +378,13 @@ class Life(RuleBasedStateMachine):
 class LateLife(Life):
     """The same with a backend whose changes come later."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        hub = self.service.hub
-        hub.backend = LateBackend(MAX_INFO, lambda happen: hub.loop.spawn(happen), self.settle)
-        hub.backend.bind(hub)
+    def new_app(self, more: dict[str, Any]) -> Flask:
+        def open_late(_url: str, **_options: Any) -> LateBackend:
+            return LateBackend(MAX_INFO, lambda happen: self.service.hub.loop.spawn(happen), self.settle)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(service, "open_backend", open_late)
+            return super().new_app(more)
 
 
 TestLife = Life.TestCase

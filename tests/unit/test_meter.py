@@ -13,10 +13,10 @@ from flask_presence.domain.readings import (
     BUSY_SLOTS,
     SLOT,
     SLOTS,
+    Backlog,
     Blocked,
     Busy,
     Lag,
-    Outbox,
     Reading,
     Survey,
     Traffic,
@@ -78,22 +78,22 @@ def test_a_node_with_another_name(before: int, posted: int, after: int) -> None:
 
 def test_reading_survives_json() -> None:
     """A reading that another process keeps as JSON is the same reading."""
-    outbox = Outbox(5, 3, 1, (Blocked("c", None, 3),))
+    outbox = Backlog(5, 3, 1, (Blocked("c", None, 3),))
     reading = Reading(Meter().counts(), {884: (1, 2)}, {"presence-ä": 0.5}, outbox, 0.25)
     assert msgspec.json.decode(msgspec.json.encode(reading), type=Reading) == reading
 
 
 def test_survey() -> None:
     """The service is its processes together: sums of what adds up, the worst of what does not."""
-    one = Reading({"received": 2}, {}, {"a": 3.0}, Outbox(5, 3, 1, (Blocked("c", "ann", 3),)), 0.2)
-    two = Reading({"received": 3}, {}, {"a": 4.0, "b": 1.0}, Outbox(9, 9, 1, (Blocked("d", None, 9),)), 0.1)
-    dead = Reading({"received": 7}, {}, {"z": 9.0}, Outbox(99, 99, 1), 9.0)
+    one = Reading({"received": 2}, {}, {"a": 3.0}, Backlog(5, 3, 1, (Blocked("c", "ann", 3),)), 0.2)
+    two = Reading({"received": 3}, {}, {"a": 4.0, "b": 1.0}, Backlog(9, 9, 1, (Blocked("d", None, 9),)), 0.1)
+    dead = Reading({"received": 7}, {}, {"z": 9.0}, Backlog(99, 99, 1), 9.0)
     survey = Survey((one, two), {"received": 10}, {}, (dead,))
     assert survey.counts["received"] == 22
     assert survey.counts["closed|1006"] == 0
     assert survey.busy == {"a": 4.0, "b": 1.0}
     assert survey.lag == 0.2
-    assert survey.outbox == Outbox(14, 9, 2, (Blocked("d", None, 9), Blocked("c", "ann", 3)))
+    assert survey.outbox == Backlog(14, 9, 2, (Blocked("d", None, 9), Blocked("c", "ann", 3)))
 
 
 @given(st.lists(st.tuples(st.floats(0.05, 5), st.integers(0, 20), st.integers(0, 20)), max_size=40))

@@ -20,13 +20,15 @@ from ...domain.events import Event, Reason
 from ...domain.members import NOTHING, Member, Profile, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Updated
+from ...loops.base import Loop
 from ...loops.pending import Outcome, Pending
-from .. import Listener, Loop
+from ..base import Listener
 from .client.address import ANSWER_PATIENCE, Address
 from .client.client import Client
 from .client.watch import watch
 from .store import control as orders
-from .store.channels import Operation, Operations, Refused
+from .store.calls import Operation, Refused
+from .store.channels import Operations
 from .store.directory import Census
 from .store.keys import Keys
 from .store.server_check import probe
@@ -37,10 +39,10 @@ from .worker.worker import Worker
 T = TypeVar("T")
 log = logging.getLogger("flask_presence")
 
-PATIENCE: Final = 2.0
-"""Seconds that connections which have been told to go are waited for."""
-LAST_PATIENCE: Final = 10.0
-"""Seconds that the last leaves of a process are waited for."""
+REPORT_TIMEOUT: Final = 2.0
+"""Seconds to wait for this worker, and for the others, to have done what they were told."""
+CLOSE_TIMEOUT: Final = 10.0
+"""Seconds to wait for the last leaves of a process."""
 SWEEP_EVERY: Final = 1.0
 """Seconds between two looks of a process without sockets at who is dead."""
 
@@ -49,7 +51,7 @@ class RedisBackend:
     """See `Backend`. `lease` and `grace_abrupt` in seconds, `max_info` in bytes; `prefix` keeps services apart."""
 
     blocking = True
-    outlives = True
+    outlives_process = True
 
     def __init__(self, address: Address, prefix: str, lease: float, max_info: int, grace_abrupt: float) -> None:
         self._keys = Keys(prefix, address.db)
@@ -82,7 +84,7 @@ class RedisBackend:
         worker = self._worker
         if worker is not None:
             try:
-                _wait(worker, worker.loop.run(worker.end), LAST_PATIENCE)
+                _wait(worker, worker.loop.run(worker.end), CLOSE_TIMEOUT)
             except BackendUnavailable as problem:
                 log.warning("Redis is away, so others will have to notice that this process has ended: %s", problem)
             self._worker = None
@@ -138,9 +140,9 @@ class RedisBackend:
         now: datetime,  # noqa: ARG002 (time is that of Redis)
         reason: Reason,
         *,
-        hold: float = 0,
+        grace: float = 0,
     ) -> Pending[Change | None] | None:
-        return self._worker.leave(channel, client_id, reason, hold) if self._worker is not None else None
+        return self._worker.leave(channel, client_id, reason, grace) if self._worker is not None else None
 
     def update(
         self,
@@ -164,19 +166,19 @@ class RedisBackend:
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         closed = self._order(text, user=user_id, client=client_id)
-        self._notice(self._ask(self._nodes.let_go_of(user_id, client_id)))
+        self._notice(self._ask(self._nodes.graces.end_matching(user_id, client_id)))
         return closed
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
         removed = self._order(text, kind="remove", user=user_id, channel=channel)
-        self._notice(self._ask(self._nodes.let_go_of(user_id, None, channel)))
+        self._notice(self._ask(self._nodes.graces.end_matching(user_id, None, channel)))
         return removed
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
         return self._order(kind="recheck", user=user_id, channel=channel)
 
-    def tell(self, user_id: str, payload: bytes) -> int:
-        return self._ask(self._nodes.tell(user_id, payload))
+    def send_to_user(self, user_id: str, payload: bytes) -> int:
+        return self._ask(self._nodes.send_to_user(user_id, payload))
 
     def is_online(self, user_id: str) -> bool:
         return self._ask(self._nodes.is_online(user_id))
@@ -192,8 +194,8 @@ class RedisBackend:
         closed = 0
         if worker is not None:
             others -= worker.listens
-            closed = _wait(worker, worker.loop.run(lambda: worker.obey_here(order)), PATIENCE) or 0
-        return closed + orders.gather(self._client, self._keys, order, others)
+            closed = _wait(worker, worker.loop.run(lambda: worker.obey_here(order)), REPORT_TIMEOUT) or 0
+        return closed + _gather(self._client, self._keys, order, others)
 
     def get(self, name: str) -> Channel | None:
         return self._ask(self._operations.snapshot(name)).value.channel(name)
@@ -217,7 +219,7 @@ class RedisBackend:
         worker = self._worker
         if worker is not None:
             # All processes read the same numbers in Redis, so that whichever is asked, none goes back.
-            _wait(worker, worker.loop.run(worker.post), PATIENCE)
+            _wait(worker, worker.loop.run(worker.post), REPORT_TIMEOUT)
         return self._ask(self._nodes.readings.survey(worker.birth if worker is not None else 0))
 
     def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
@@ -245,9 +247,9 @@ class RedisBackend:
     def _notice(self, events: Sequence[Event]) -> None:
         for event in events:
             if self._worker is None:
-                self._listener.notice(event)
+                self._listener.notify(event)
             else:
-                self._worker.loop.run(lambda event=event: self._listener.notice(event))  # type: ignore[misc]
+                self._worker.loop.run(lambda event=event: self._listener.notify(event))  # type: ignore[misc]
 
 
 def _wait(worker: Worker, pending: Pending[T], patience: float) -> T | None:
@@ -258,3 +260,17 @@ def _wait(worker: Worker, pending: Pending[T], patience: float) -> T | None:
     outcomes: list[Outcome[T]] = []
     worker.loop.run(lambda: pending.when(outcomes.append) if pending.settled else None)
     return outcomes[0]() if outcomes else None
+
+
+def _gather(client: Client, keys: Keys, order: orders.Order, count: int) -> int:
+    """The sum of `count` reports, as far as they come in time. Waits."""
+    total, end = 0, time.monotonic() + REPORT_TIMEOUT
+    while count > 0 and (patience := end - time.monotonic()) > 0:
+        try:
+            reply = client.ask("BLPOP", keys.replies(order.id), f"{min(patience, 0.8):.2f}")
+        except BackendUnavailable:
+            break
+        if reply:
+            total += int(reply[1])
+            count -= 1
+    return total

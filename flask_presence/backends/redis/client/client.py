@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, NoScriptError, RedisError, Res
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from ....domain.errors import BackendUnavailable, OutcomeUnknown
-from ..store.channels import Call, Operation, Refused
+from ..store.calls import Call, Operation, Refused
 from ..store.scripts import script
 from .address import Address
 from .pool import Pool

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from ....domain.errors import BackendUnavailable
+from ....loops.base import Loop
 from ....loops.pending import Pending, raising
-from ... import Loop
-from ..store.channels import Call, Operation, Refused
+from ..store.calls import Call, Operation, Refused
 from .client import Client
 
 T = TypeVar("T")

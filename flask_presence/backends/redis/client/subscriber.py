@@ -17,8 +17,8 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from ....domain.errors import BackendUnavailable
+from ....loops.base import Loop
 from ....loops.pending import Pending, raising
-from ... import Loop
 from .client import Client, Subscription
 
 QUIET: Final = 5.0
@@ -132,13 +132,13 @@ class Subscriber:
                 self._loop.sleep(min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1))  # noqa: S311
         self._loop.run(lambda: self._lose(None, self._subscription))
 
-    def catch_up(self, *, patient: bool) -> bool:
+    def catch_up(self, *, wait: bool) -> bool:
         """As in `Source`."""
         if self._closed:
             return False
         try:
             subscription = self._subscription or self._connect()
-            heard = self._take_one(subscription, PATIENCE if patient and self._is_behind else 0)
+            heard = self._take_one(subscription, PATIENCE if wait and self._is_behind else 0)
             while heard and self._take_one(subscription, 0):
                 continue
         except (RedisError, OSError, BackendUnavailable) as problem:

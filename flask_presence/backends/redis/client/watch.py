@@ -17,8 +17,8 @@ from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable
 from ....domain.roster import Change
 from ..store.entries import parse_entry
+from ..store.events import parse_event
 from ..store.keys import Keys
-from ..worker.replica import parse_event
 from .client import Client, Subscription
 
 PATIENCE: Final = 1.0

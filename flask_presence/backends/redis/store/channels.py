@@ -1,70 +1,29 @@
 """What is done to a channel, as scripts to call and what to make of their answers.
 
-Law: sans IO. An operation yields calls, is sent their replies, and returns what has happened; whoever drives it
-may do so at once or in a pipeline. Outcomes and errors are those of `domain.roster.Roster`.
+Rule: sans IO. Outcomes and errors are those of `domain.roster.Roster`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from ....domain.channels import Channel, ChannelName
 from ....domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, UpdateFailed
 from ....domain.events import Reason
 from ....domain.members import NOTHING, Member, User, info_size
 from ....domain.roster import Change
+from .calls import CHUNK, NOWHERE, Call, Lost, Operation, Placed, Position, Refused, pairs, position_of
 from .entries import Entry, Merged, encode, encode_owner, merged_document, new_document, parse_entry
+from .grace import hold_notes, hold_place
 from .keys import Keys, escape, unescape
 
 T = TypeVar("T")
 
 MAX_TRIES: Final = 20
 """How often somebody else may be faster at changing the same member."""
-CHUNK: Final = 200
-"""Connections that one script looks at, at the most, so that none takes long."""
-
-
-class Position(NamedTuple):
-    """A place in a channel's order. Epochs grow; within one, every event has the next number."""
-
-    epoch: int
-    number: int
-
-
-NOWHERE: Final = Position(0, 0)
-
-
-class Call(NamedTuple):
-    """A script, by its name, or a command in capitals; with its keys and arguments."""
-
-    name: str
-    keys: tuple[str, ...]
-    arguments: tuple[str | bytes, ...] = ()
-
-
-Operation = Generator[Call | list[Call], Any, T]
-"""Is sent the reply to a call, or the replies to calls that belong together and go out together."""
-
-
-class Refused(BackendUnavailable):
-    """Redis is there, and answers one call with an error: out of memory, no permission, a key of another type."""
-
-    sentence = "Redis refuses what joins and messages need; the log says why"
-
-
-class Lost(Exception):
-    """Redis knows nothing of what the caller is sure of: it must be told again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placed(Generic[T]):
-    """What has happened, and after which event of the channel."""
-
-    position: Position
-    value: T
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +131,7 @@ class Operations:
                 kind, entry = reply[3].decode(), parse_entry(reply[4]) if listed else None
                 visible = kind == "joined" or (kind == "updated" and merged.visible)
                 change = Change(kind, entry.member) if visible and entry else None
-                return Placed(_position(reply[1:]), Entered(change, entry, _entries(reply[5])))
+                return Placed(position_of(reply[1:]), Entered(change, entry, _entries(reply[5])))
             entry = parse_entry(reply[1])
             version = str(entry.version)
             merged = merged_document(entry.document, info or {}, owned, now, self._max_info, JoinFailed)
@@ -205,7 +164,7 @@ class Operations:
         if reply[0] == b"not_member":
             raise NotMember
         change = Change("left", parse_entry(reply[3]).member, reason or None) if reply[3] else None
-        return Placed(_position(reply[1:]), change)
+        return Placed(position_of(reply[1:]), change)
 
     def update(
         self,
@@ -236,7 +195,7 @@ class Operations:
             entry = parse_entry(reply[3] if outcome == "ok" else reply[1])
             if outcome == "ok":
                 change = Change("updated", entry.member) if reply[4] and merged.visible else None
-                return Placed(_position(reply[1:]), (entry, change))
+                return Placed(position_of(reply[1:]), (entry, change))
             version = str(entry.version)
             merged = merged_document(entry.document, info, owned, now, self._max_info, UpdateFailed)
         raise BackendUnavailable("too many are changing the same member")
@@ -252,13 +211,13 @@ class Operations:
         reply = yield Call("publish", self._keys.channel(channel), arguments)
         if len(reply) == 1:
             raise Lost
-        return Placed(_position(reply), int(reply[2]))
+        return Placed(position_of(reply), int(reply[2]))
 
     def snapshot(self, channel: str) -> Operation[Placed[Snapshot]]:
         """The channel as it is."""
         reply = yield Call("snapshot", self._keys.channel(channel))
         created_at = datetime.fromisoformat(reply[2].decode()) if reply[2] else None
-        return Placed(_position(reply), Snapshot(created_at, int(reply[3]), int(reply[4]), _entries(reply[5])))
+        return Placed(position_of(reply), Snapshot(created_at, int(reply[3]), int(reply[4]), _entries(reply[5])))
 
     def connections_of(self, channel: str) -> Operation[dict[str, int]]:
         """How many connections each member has, by user id; 0 for one who is held."""
@@ -315,7 +274,7 @@ class Operations:
     def look(self, channel: str) -> Operation[Placed[int]]:
         """Where the channel stands, and how many connections the node has in it."""
         reply = yield Call("look", (*self._keys.channel(channel), self._keys.own(channel, self._node)))
-        return Placed(_position(reply), int(reply[2]))
+        return Placed(position_of(reply), int(reply[2]))
 
     def _restore(self, channel: ChannelName, holders: list[Holder], known: Position, now: datetime) -> list[Call]:
         arguments: list[str | bytes] = [self._keys.topic(channel), str(known.epoch), str(known.number)]
@@ -337,29 +296,6 @@ class Operations:
     @property
     def _too_large(self) -> str:
         return f"The member's merged userInfo would be more than {self._max_info} bytes of JSON"
-
-
-def hold_place(channel: str, whose: str, client_id: str) -> str:
-    """What stands for a user's hold after the loss of a connection; `whose` as entries know the user."""
-    return "\0".join((escape(channel), whose, client_id))
-
-
-def hold_notes(keys: Keys, place: str, until: str, owner: User | None) -> list[Call]:
-    """Write down that a user is held until then, or later where that is noted already; and whose the connection was,
-    where that is known."""
-    return [
-        Call("ZADD", (keys.holds,), ("GT", until, place)),
-        Call("HSETNX" if owner is None else "HSET", (keys.holders,), (place, encode_owner(owner))),
-    ]
-
-
-def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """What a reply has in turns: fields and values, or whatever belongs together."""
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _position(reply: list[Any]) -> Position:
-    return Position(int(reply[0] or 0), int(reply[1]))
 
 
 def _entries(flat: list[bytes]) -> dict[str, Entry]:

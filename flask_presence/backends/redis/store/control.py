@@ -6,20 +6,15 @@ Law: an order reaches every process, those too whose subscription is being made 
 from __future__ import annotations
 
 import secrets
-import time
 from typing import Any, Final, Literal
 
 import msgspec
 
-from ....domain.errors import BackendUnavailable
-from ..client.client import Client
-from .channels import Call, Operation
+from .calls import Call, Operation
 from .keys import Keys
 
 LASTS: Final = 60.0
 """Seconds for which an order is kept for those who did not hear it."""
-PATIENCE: Final = 2.0
-"""Seconds for which the answers are waited for."""
 
 
 class Order(msgspec.Struct, omit_defaults=True):
@@ -65,17 +60,3 @@ def report(keys: Keys, order: Order, closed: int) -> Operation[None]:
 def missed(keys: Keys, since: int) -> Operation[list[Order]]:
     """The orders that were given at `since`, in ms, or later."""
     return [parse_order(data) for data in (yield Call("ZRANGEBYSCORE", (keys.orders,), (str(since), "+inf")))]
-
-
-def gather(client: Client, keys: Keys, order: Order, count: int) -> int:
-    """The sum of `count` reports, as far as they come in time. Waits."""
-    total, end = 0, time.monotonic() + PATIENCE
-    while count > 0 and (patience := end - time.monotonic()) > 0:
-        try:
-            reply = client.ask("BLPOP", keys.replies(order.id), f"{min(patience, 0.8):.2f}")
-        except BackendUnavailable:
-            break
-        if reply:
-            total += int(reply[1])
-            count -= 1
-    return total

@@ -16,7 +16,7 @@ import msgspec
 from ....domain.errors import BackendUnavailable
 from ....domain.meter import Counts
 from ....domain.readings import SLOT, SLOTS, Reading, Survey
-from .channels import Call, Operation, pairs
+from .calls import Call, Operation, pairs
 from .keys import Keys
 
 KEPT: Final = 86400

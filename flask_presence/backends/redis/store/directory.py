@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from ....domain.channels import Channel, ChannelName, ChannelType, matches
-from .channels import Call, Operation, pairs
+from .calls import Call, Operation, pairs
 from .keys import Keys, unescape
 from .workers import Nodes
 
@@ -26,7 +26,7 @@ class Census:
 
     def channels(self, kind: ChannelType | None, prefix: str | None) -> Operation[list[Channel]]:
         """Those that somebody is in, oldest first, without their members."""
-        names: set[str] = {unescape(name) for name in (yield from self._nodes.held_channels())}
+        names: set[str] = {unescape(name) for name in (yield from self._nodes.graces.channels())}
         nodes = yield from self._nodes.all()
         for noted in (yield [Call("SMEMBERS", (self._keys.index(node),)) for node in nodes]):
             names |= {name.decode() for name in noted}

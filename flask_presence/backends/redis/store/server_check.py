@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 from ....domain.errors import BackendUnavailable
-from .channels import Call, Operation
+from .calls import Call, Operation
 from .keys import Keys
 
 OLDEST: Final = (6, 2)

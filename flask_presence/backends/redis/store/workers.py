@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable
 from ....domain.events import ChannelLeft, ClientDisconnected, Event, MemberLeft
 from ....domain.members import User
-from .channels import CHUNK, Call, Operation, hold_notes, hold_place, pairs
+from .calls import CHUNK, Call, Operation, pairs
 from .counts import Readings
 from .entries import decode_owner, encode_owner, parse_entry
-from .keys import Keys, escape, unescape
+from .grace import Graces
+from .keys import Keys, escape
 
 CLAIM: Final = 5.0
 """Seconds that one node has to reap another before the next may try."""
 ABNORMAL: Final = 1006
 BATCH: Final = 200
-"""Holds that are ended in one round trip, at the most."""
+"""Most users of gone connections that are looked up in one round trip."""
 RENEW_EVERY: Final = 20
 """Channels of a dead node after which its claim is renewed."""
 
@@ -50,6 +51,7 @@ class Nodes:
         self._lease = str(int(lease * 1000))
         self._grace = grace
         self.readings = Readings(keys)
+        self.graces = Graces(keys)
 
     def beat(self, node: str, *, begins: bool = False) -> Operation[Beat]:
         """Say that `node` lives. One that begins has no lease to lose."""
@@ -105,7 +107,7 @@ class Nodes:
         counts = yield [Call("HLEN", (self._keys.clients(node.decode()),)) for node in alive]
         return sum(counts)
 
-    def tell(self, user_id: str, payload: bytes) -> Operation[int]:
+    def send_to_user(self, user_id: str, payload: bytes) -> Operation[int]:
         """Send something to the nodes that have connections of a user, and to no others; to how many connections."""
         nodes = Counter(node.decode() for node in (yield Call("HVALS", (self._keys.user(user_id),))))
         letter = escape(user_id).encode() + b"\0" + payload
@@ -192,32 +194,6 @@ class Nodes:
             self.readings.fold(),
         ]
 
-    def let_go(self, now: int) -> Operation[list[MemberLeft]]:
-        """End the holds whose time is over at `now`, in ms; what the application should hear of it."""
-        events: list[MemberLeft] = []
-        due = [b""] * BATCH
-        while len(due) == BATCH:
-            due = yield Call("ZRANGEBYSCORE", (self._keys.holds,), ("-inf", str(now), "LIMIT", "0", str(BATCH)))
-            events += yield from self._release(due, str(now))
-        return events
-
-    def let_go_of(
-        self, user_id: str | None, client_id: str | None, name: str | None = None
-    ) -> Operation[list[MemberLeft]]:
-        """End the holds of a user, after a lost connection, and in a channel (`None` stands for any), at once."""
-        wanted = [value if value is None else escape(value) for value in (name, user_id, client_id)]
-        held = yield Call("ZRANGE", (self._keys.holds,), ("0", "-1"))
-        mine = [
-            place
-            for place in held
-            if all(want in (None, part) for want, part in zip(wanted, place.decode().split("\0"), strict=True))
-        ]
-        return (yield from self._release(mine, ""))
-
-    def held_channels(self) -> Operation[set[str]]:
-        """The channels, as they are escaped, in which somebody is held."""
-        return {place.decode().partition("\0")[0] for place in (yield Call("ZRANGE", (self._keys.holds,), ("0", "-1")))}
-
     def _reap_channel(
         self, node: str, channel: ChannelName, owners: Mapping[str, User | None], events: list[Event]
     ) -> Operation[int]:
@@ -231,7 +207,7 @@ class Nodes:
             looked_at, *gone = yield Call("reap", (*keys.channel(channel), keys.own(channel, node)), arguments)
             taken += looked_at
             if until:  # once more, for who has come since, or was let go before the hold had begun
-                yield self._notes(channel, zip(gone[::3], gone[1::3], strict=True), until, owners)
+                yield self.graces.notes(channel, zip(gone[::3], gone[1::3], strict=True), until, owners)
             for client, entry in zip(gone[::3], gone[2::3], strict=True):
                 user = owners.get(client.decode())
                 events.append(ChannelLeft(client.decode(), user, channel, channel.type, "worker_lost"))
@@ -247,51 +223,8 @@ class Nodes:
             _, _, connections, *_ = self._keys.channel(channel)
             whose = yield Call("HMGET", (connections,), tuple(own))
             users = [(client, value.partition(b"\0")[0]) for client, value in zip(own, whose, strict=True) if value]
-            yield self._notes(channel, users, until, owners)
+            yield self.graces.notes(channel, users, until, owners)
         return until
-
-    def _notes(
-        self,
-        channel: ChannelName,
-        users: Iterable[tuple[bytes, bytes]],
-        until: str,
-        owners: Mapping[str, User | None],
-    ) -> list[Call]:
-        """`hold_notes` of clients and their users, as entries know these."""
-        return [
-            call
-            for client, user in users
-            for call in hold_notes(
-                self._keys,
-                hold_place(channel, user.decode(), client.decode()),
-                until,
-                owners.get(client.decode()),
-            )
-        ]
-
-    def _release(self, places: list[bytes], until: str) -> Operation[list[MemberLeft]]:
-        """End these holds, if they end at `until`, in ms (empty: in any case)."""
-        keys, events = self._keys, list[MemberLeft]()
-        if not places:
-            return events
-        parts = [place.decode().split("\0") for place in places]
-        channels = [ChannelName(unescape(name)) for name, _, _ in parts]
-        owners = yield Call("HMGET", (keys.holders,), tuple(places))
-        released = yield [
-            Call("release", keys.channel(channel), (keys.topic(channel), "0", user, until))
-            for channel, (_, user, _) in zip(channels, parts, strict=True)
-        ]
-        ends = {place: end for place, (_, end, _) in zip(places, released, strict=True)}
-        over = tuple(place for place, end in ends.items() if not end)
-        if over:
-            yield [Call("ZREM", (keys.holds,), over), Call("HDEL", (keys.holders,), over)]
-        yield [Call("ZADD", (keys.holds,), (end, place)) for place, end in ends.items() if end]
-        for channel, (_, _, client), (entry, _, reason), owner in zip(channels, parts, released, owners, strict=True):
-            if entry:
-                document = parse_entry(entry).document
-                user, why = decode_owner(owner or b"") or document.user, reason.decode() or None
-                events.append(MemberLeft(client, user, channel, document.member(), why))
-        return events
 
     def time(self) -> Operation[int]:
         """That of Redis, in ms."""

@@ -15,9 +15,9 @@ from ....domain.events import Event
 from ....domain.members import User
 from ....domain.readings import Reading
 from ....loops.pending import Outcome, Pending
-from ... import Listener
+from ...base import Listener
 from ..client.pipeline import Pipeline
-from ..store.channels import Operation
+from ..store.calls import Operation
 from ..store.workers import Beat, Nodes
 from .breaker import Link
 from .worker_id import is_gone, new_node
@@ -218,7 +218,7 @@ class Keeper:
         except BackendUnavailable:
             return  # the next heartbeat sweeps again
         for event in events:
-            self._listener.notice(event)
+            self._listener.notify(event)
 
 
 def sweep(nodes: Nodes, now: int, *, but: str = "", after: float | None) -> Operation[list[Event]]:
@@ -229,7 +229,7 @@ def sweep(nodes: Nodes, now: int, *, but: str = "", after: float | None) -> Oper
     while dead is not None:
         events += yield from nodes.reap(dead)
         dead = yield from nodes.claim([node for node in known if node != but and is_gone(node)], after=after)
-    events += yield from nodes.let_go(now)
+    events += yield from nodes.graces.end_due(now)
     return events
 
 

@@ -15,7 +15,8 @@ from ....domain.members import User
 from ....domain.roster import Joined
 from ....loops.pending import Outcome, Pending
 from ..client.pipeline import Pipeline
-from ..store.channels import Entered, Operation, Operations, Placed
+from ..store.calls import Operation, Placed
+from ..store.channels import Entered, Operations
 from ..store.keys import escape
 from .local_channel import Room
 from .local_channels import Rooms

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from ....domain.channels import ChannelName
 from ....domain.roster import Change
 from ....loops.pending import Pending
-from ... import Listener
+from ...base import Listener
 from ..store.channels import Gone, Holder
 from ..store.entries import Entry
 from .replica import News, Replica

@@ -19,14 +19,15 @@ from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable
 from ....domain.events import MemberLeft
 from ....loops.pending import Outcome, Pending
-from ... import Listener
+from ...base import Listener
 from ..client.pipeline import Pipeline
 from ..client.subscriber import Subscriber
-from ..store.channels import NOWHERE, Gone, Healed, Operations, Placed, Position
+from ..store.calls import NOWHERE, Placed, Position
+from ..store.channels import Gone, Healed, Operations
 from ..store.entries import Entry
+from ..store.events import parse_event
 from ..store.keys import Keys
 from .local_channel import Room
-from .replica import parse_event
 
 log = logging.getLogger("flask_presence")
 
@@ -240,7 +241,7 @@ class Rooms:
             self.load(room, placed.position, placed.value.entries, losses)
         for client_id, change in placed.value.left.items():
             user = unheard[client_id].user if client_id in unheard else None
-            self._listener.notice(MemberLeft(client_id, user, room.name, change.member, change.reason))
+            self._listener.notify(MemberLeft(client_id, user, room.name, change.member, change.reason))
         for client_id in unheard:
             room.left_unheard.pop(client_id, None)
         self._end_healing(room, None)

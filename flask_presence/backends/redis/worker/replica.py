@@ -8,31 +8,14 @@ connection of this very process has not left it, whatever is published.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 from ....domain.errors import BackendUnavailable
 from ....domain.events import Reason
 from ....loops.pending import Pending, raising
-from ..store.channels import NOWHERE, Position
+from ..store.calls import NOWHERE, Position
 from ..store.entries import Entry, parse_entry
-
-
-class Event(NamedTuple):
-    """What was published of a channel; `client` must not hear of it. `reason` is how the last connection of a user who
-    has left went; `body` is an entry, or a message's frame."""
-
-    kind: str
-    position: Position
-    client: str
-    user: str
-    reason: Reason | None
-    body: bytes
-
-
-def parse_event(data: bytes) -> Event:
-    kind, epoch, number, client, user, reason, body = data.split(b"\0", 6)
-    position, why = Position(int(epoch), int(number)), cast("Reason | None", reason.decode() or None)
-    return Event(kind.decode(), position, client.decode(), user.decode(), why, body)
+from ..store.events import Event
 
 
 class News(NamedTuple):

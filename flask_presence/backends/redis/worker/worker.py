@@ -16,13 +16,15 @@ from ....domain.errors import BackendUnavailable, NotFound, NotMember
 from ....domain.events import Reason
 from ....domain.members import Profile, User
 from ....domain.roster import Change, Joined, Updated
+from ....loops.base import Loop
 from ....loops.pending import Outcome, Pending, then, when_all
-from ... import Listener, Loop
+from ...base import Listener
 from ..client.client import Client
 from ..client.pipeline import Pipeline
 from ..client.subscriber import Subscriber
 from ..store import control as orders
-from ..store.channels import NOWHERE, Call, Gone, Lost, Operation, Operations, Placed, Position, Refused
+from ..store.calls import NOWHERE, Call, Lost, Operation, Placed, Position, Refused
+from ..store.channels import Gone, Operations
 from ..store.entries import Entry
 from ..store.keys import Keys, unescape
 from ..store.server_check import inspect
@@ -77,11 +79,11 @@ class Worker:
     def listen(self) -> None:
         self._subscriber.listen()
 
-    def catch_up(self, *, patient: bool) -> bool:
+    def catch_up(self, *, wait: bool) -> bool:
         if self.ended:
             return False
         self.tick(time.monotonic())
-        return self._subscriber.catch_up(patient=patient)
+        return self._subscriber.catch_up(wait=wait)
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
@@ -228,9 +230,9 @@ class Worker:
 
     def _obey_kind(self, order: orders.Order) -> int | Pending[int]:
         if order.kind == "recheck":
-            return self._listener.ask_again(order.user, order.channel)
+            return self._listener.recheck(order.user, order.channel)
         if order.kind == "remove":
-            return self._listener.take_out(order.channel or "", order.user or "", order.text)
+            return self._listener.remove_from(order.channel or "", order.user or "", order.text)
         return self._listener.close_matching(order.user, order.client, order.text)
 
     def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
@@ -282,7 +284,7 @@ class Worker:
             self._rooms.hear(topic, data)
         elif data:
             user, payload = data.split(b"\0", 1)
-            self._listener.tell_user(unescape(user.decode()), payload)
+            self._listener.deliver_to_user(unescape(user.decode()), payload)
 
     def _obey(self, order: orders.Order) -> None:
         now = time.monotonic()

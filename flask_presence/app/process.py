@@ -1,0 +1,166 @@
+"""This process's part in serving an app: its event loop, its connections, and how many it may have.
+
+Rule: nothing starts before the first WebSocket of the process, so an app may be created before a fork.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from ..hub.hub import Hub
+from ..hub.session import Session
+from ..loops.base import SocketLoop
+from ..loops.gevent_loop import sleep_off_loop
+from ..settings import Settings
+from ..transport.group import ConnectionGroup
+from ..transport.outbox import Limits
+from ..transport.takeover import Takeover
+from .gunicorn import find_worker, threads_of
+
+TICK: Final = 0.25
+"""Seconds between two calls of `Hub.tick`."""
+
+
+class Process:
+    """Owns the process's connection group and its places: how many connections there are, and may be."""
+
+    def __init__(self, hub: Hub, settings: Settings) -> None:
+        self._hub = hub
+        self._settings = settings
+        self._group: ConnectionGroup | None = None
+        self._lock = threading.Lock()
+        self._upgrading = 0
+        self._ticked_at = 0.0
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there has been a WebSocket, so that there is an event loop."""
+        return self._group is not None
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._hub.sessions)
+
+    def start(self, takeover: Takeover) -> None:
+        """Create the event loop and the connection group that fit this request's server, if there are none yet."""
+        self._group_for(takeover)
+
+    def open(self, takeover: Takeover, session: Session) -> Callable[[], None]:
+        """Connect a session to the socket taken over. Returns what the view must call before it returns."""
+        group = self._group_for(takeover)
+        connection, wait = takeover.open(group, session)
+
+        def connect() -> None:
+            self._hub.connected(session, connection)
+            connection.start()
+
+        group.loop.run(connect)
+        return wait
+
+    def forked(self) -> None:
+        """Start anew: this process is a fork of the one that has the connections."""
+        self._lock = threading.Lock()
+        self._upgrading = 0
+        group, self._group = self._group, None
+        self._hub.forked()
+        if group is not None:
+            group.forked()
+
+    def take_place(self) -> bool:
+        """Reserve a place for a connection. `False` if the process is full."""
+        with self._lock:
+            if self.is_full:
+                return False
+            self._upgrading += 1
+            return True
+
+    def release_place(self) -> None:
+        """Give back what `take_place` reserved: the connection is open, or will not be."""
+        with self._lock:
+            self._upgrading -= 1
+
+    @property
+    def is_full(self) -> bool:
+        return self.connections + self._upgrading >= self._places()
+
+    @property
+    def full_message(self) -> str:
+        """What to tell a client that finds the process full."""
+        if self._places() < self._settings.max_connections:
+            return (
+                "All threads of this worker but one hold a connection; give gunicorn more --threads, "
+                "or run it with -k gevent"
+            )
+        return "This server has as many connections as it may have"
+
+    def spawn(self, function: Callable[[], object]) -> None:
+        """Run `function`, which may block, off the event loop."""
+        self._hub.loop.spawn(function)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait off the event loop, whether there is one or not."""
+        if self._group is not None:
+            self._group.loop.sleep(seconds)
+        else:
+            sleep_off_loop(seconds)
+
+    def goodbye(self, spread: float, timeout: float) -> None:
+        """Close every connection, at random moments within `spread` seconds. Give peers and handlers `timeout` seconds
+        to finish, then reset what is left."""
+        group = self._group
+        if group is None:
+            return
+        sleep = group.loop.sleep
+        clients = group.loop.run(lambda: list(self._hub.sessions))
+        random.shuffle(clients)
+        for client_id in clients:
+            self._hub.say_goodbye(client_id)
+            sleep(spread / len(clients))
+        deadline = time.monotonic() + timeout
+        while (group.connections or self._hub.handlers_running) and time.monotonic() < deadline:
+            sleep(0.02)
+        group.loop.run(group.reset_all)
+        self._hub.backend.close()
+
+    def _places(self) -> int:
+        """`PRESENCE_MAX_CONNECTIONS`. If each connection holds one of a few threads, one thread fewer than there are,
+        so that other requests are still answered."""
+        threads = threads_of(find_worker())
+        return min(self._settings.max_connections, threads - 1) if threads else self._settings.max_connections
+
+    def _group_for(self, takeover: Takeover) -> ConnectionGroup:
+        with self._lock:
+            if self._group is None:
+                loop = takeover.new_loop()
+                group = loop.run(lambda: ConnectionGroup(loop, self._limits(), self._hub.meter))
+                self._start_ticking(loop, group)
+                self._hub.run_on(loop, group)
+                self._group = group
+            return self._group
+
+    def _limits(self) -> Limits:
+        settings = self._settings
+        return Limits(
+            max_message_size=settings.max_message_size,
+            max_outbox=settings.max_outbox,
+            ping_interval=settings.ping_interval,
+            ping_timeout=settings.ping_timeout,
+        )
+
+    def _start_ticking(self, loop: SocketLoop, group: ConnectionGroup) -> None:
+        self._ticked_at = time.monotonic()
+        loop.run(lambda: loop.every(TICK, partial(self._tick, group)))
+
+    def _tick(self, group: ConnectionGroup) -> None:
+        if group is not self._group:
+            return  # a timer from before a fork
+        moment, now = time.monotonic(), time.time()
+        self._hub.instruments.lagged(now, max(0.0, moment - self._ticked_at - TICK))
+        self._ticked_at = moment
+        self._hub.tick(now)

@@ -1,0 +1,97 @@
+"""Logins over the life of a connection: they are checked again and again, and clients hear when a token expires.
+
+Rule: a connection does not outlive its token. It outlives the end of any other login by at most one recheck interval.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from functools import partial
+from typing import Final
+
+from ..domain import wire
+from ..domain.errors import CredentialRejected
+from ..domain.timestamps import from_epoch
+from .clock import utc_now
+from .fanout import FanOut
+from .offload import Offload
+from .ports import Application, Policy
+from .session import Session
+
+WARN_BEFORE: Final = 30.0
+"""How many seconds before its token expires a client is warned."""
+MAX_FAILURES: Final = 3
+"""How many checks in a row may fail for another reason than the login, before it counts as ended."""
+
+log = logging.getLogger("flask_presence")
+
+
+class LoginWatch:
+    """Watches the sessions that belong to a user because of a token or a `user_loader`."""
+
+    def __init__(self, application: Application, fan_out: FanOut, policy: Policy, offload: Offload) -> None:
+        self._application = application
+        self._fan_out = fan_out
+        self._interval = policy.token_recheck
+        self._offload = offload
+        self._sessions: dict[str, Session] = {}
+
+    def add(self, session: Session) -> None:
+        """Watch the session's login, if it has one. First checks are spread over half an interval."""
+        if session.user is not None and session.login is not None:
+            session.warned = False
+            session.recheck_at = utc_now().timestamp() + self._interval * random.uniform(0.5, 1)  # noqa: S311
+            self._sessions[session.id] = session
+
+    def discard(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`, in epoch seconds."""
+        for session in list(self._sessions.values()):
+            self._look_after(session, now)
+
+    def verify(self, session: Session) -> bool | None:
+        """Check the session's login now, off the loop. Returns whether the session may go on; `None` if that could not
+        be found out."""
+        if session.user is not None and session.login is not None:
+            self._check(session, session.login)
+        return None if session.is_open and session.recheck_failures else session.is_open
+
+    def _look_after(self, session: Session, now: float) -> None:
+        end = session.credential.expires_at if session.credential is not None else None
+        if end is not None and now >= end:
+            session.connection.close(4401, "Token expired", "expired")
+        elif now >= session.recheck_at:
+            session.recheck_at = now + self._interval
+            self._offload.spawn(self._check, session, session.login)
+        elif end is not None and end - now <= WARN_BEFORE and not session.warned:
+            session.warned = True
+            self._fan_out.tell(session, wire.auth_expiring(from_epoch(end)))
+
+    def _check(self, session: Session, login: str | bytes) -> None:
+        try:
+            is_valid = self._is_valid(session, login)
+            session.recheck_failures = 0
+        except BaseException:  # gevent.Timeout and SystemExit count as failures too, and end nothing else
+            session.recheck_failures += 1
+            log.exception("the login of client %s could not be checked again", session.id)
+            is_valid = session.recheck_failures < MAX_FAILURES
+        if not is_valid:
+            self._offload.loop.run(partial(self._end, session, login))
+
+    def _is_valid(self, session: Session, login: str | bytes) -> bool:
+        if isinstance(login, bytes):
+            user = self._application.load_user(login)
+            return user is not None and session.user is not None and user.id == session.user.id
+        try:
+            self._application.identify(login)
+        except CredentialRejected:
+            return False
+        return True
+
+    def _end(self, session: Session, login: str | bytes) -> None:
+        if session.is_open and session.login == login:
+            text = "Token revoked" if isinstance(login, str) else "Login ended"
+            session.connection.close(4401, text, "expired")

@@ -1,0 +1,77 @@
+"""The frames that wait for one socket.
+
+Rule: frames leave in the order in which they came, and a frame that is half sent is finished first. The fields are
+shared: the connection and its group read and write them, because the hot path cannot afford calls; nothing else
+touches them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+FLUSH_SIZE: Final = 262144
+"""Most bytes that are given to a socket at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds."""
+
+    max_message_size: int = 65536
+    max_outbox: int = 1048576
+    ping_interval: float = 25
+    ping_timeout: float = 10
+
+
+class Outbox:
+    """`frames`, their size `backlog`, and how many of these bytes are, at most, answers (`own_bytes`).
+
+    `half_sent`: the first of `frames` is the rest of a frame. `dirty`: the group flushes it before the loop waits
+    again. `writing`: the socket is full, and the loop watches for when it is writable.
+    """
+
+    __slots__ = ("backlog", "dirty", "frames", "half_sent", "own_bytes", "writing")
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.backlog = 0
+        self.own_bytes = 0
+        self.half_sent = False
+        self.dirty = False
+        self.writing = False
+
+    def next_data(self) -> bytes:
+        """The bytes to give to the socket next."""
+        frames = self.frames
+        if len(frames) == 1:
+            return frames[0]
+        if self.backlog <= FLUSH_SIZE:
+            return b"".join(frames)
+        size = count = 0
+        while size < FLUSH_SIZE and count < len(frames):
+            size += len(frames[count])
+            count += 1
+        return b"".join(frames[:count])
+
+    def forget(self, sent: int) -> None:
+        """Drop the first `sent` bytes, which the socket has taken."""
+        if not sent:
+            return
+        self.backlog -= sent
+        if not self.backlog:
+            self.frames.clear()
+            self.own_bytes = 0
+            self.half_sent = False
+            return
+        self.own_bytes = min(self.own_bytes, self.backlog)
+        frames, whole = self.frames, 0
+        while sent >= len(frames[whole]):
+            sent -= len(frames[whole])
+            whole += 1
+        del frames[:whole]
+        if sent:
+            frames[0] = frames[0][sent:]
+            self.half_sent = True
+        elif whole:
+            self.half_sent = False
