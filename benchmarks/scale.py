@@ -27,8 +27,8 @@ from flask_presence import User
 from flask_presence.backends.redis.client.address import parse_address
 from flask_presence.backends.redis.client.client import Client
 from flask_presence.backends.redis.store.calls import Call, Operation
-from flask_presence.backends.redis.store.channels import Operations
 from flask_presence.backends.redis.store.keys import Keys
+from flask_presence.backends.redis.store.store import Store
 from flask_presence.domain.channels import ChannelName
 from tests.support import client as ws
 from tests.support.redis_server import RedisServer, find, running_redis
@@ -127,9 +127,9 @@ def _measure_kill(rows: Rows, program: str) -> None:
     """Seconds from `kill -9` of a worker with many members until another's client has heard of them all."""
     with running_redis(program) as redis_server, test_servers(redis_server, 2) as (doomed, other), ExitStack() as stack:
         watcher = stack.enter_context(ws.client(other, "watcher"))
-        watcher.join("presence-room")
+        watcher.join("presence-local")
         for number in range(KILLED):
-            stack.enter_context(ws.client(doomed, f"user-{number}")).join("presence-room")
+            stack.enter_context(ws.client(doomed, f"user-{number}")).join("presence-local")
         began = time.monotonic()
         pid = int(Path(f"/proc/{doomed.process.pid}/task/{doomed.process.pid}/children").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
@@ -142,16 +142,17 @@ def _measure_kill(rows: Rows, program: str) -> None:
 
 
 def _fill(redis_server: RedisServer, count: int) -> None:
-    """A channel with many members, as a node has them that does not answer."""
+    """A channel with many members, of a worker that does not answer."""
     client, keys = Client(parse_address(redis_server.url)), Keys("fp")
-    operations, channel = Operations(keys, "nowhere", 4096), ChannelName("presence-full")
+    operations = Store(keys, lease=60, max_info=4096).channels("nowhere")
+    channel = ChannelName("presence-full")
     now = datetime.now(timezone.utc)
 
     def fill() -> Operation[None]:
         for number in range(count):
             user = User(f"user-{number}", name=f"User {number}")
             yield from operations.join(channel, f"client-{number}", user, {"n": number}, now, with_list=False)
-        yield Call("SADD", (keys.index("nowhere"),), (channel,))
+        yield Call("SADD", (keys.worker_channels("nowhere"),), (channel,))
 
     client.run(fill())
     client.close()

@@ -32,7 +32,7 @@ def test_options(redis_server: RedisServer, option: str) -> None:
 def test_numbers() -> None:
     """What the URL says of pools is what is done."""
     address = parse_address("redis://localhost/4?timeout=20&max_connections=3&health_check_interval=15")
-    assert (address.db, address.max_connections, address.patience, address.max_idle) == (4, 3, 20, 15)
+    assert (address.db, address.max_connections, address.pool_timeout, address.max_idle) == (4, 3, 20, 15)
     assert parse_address("unix:///run/redis.sock?db=5").db == 5
     assert parse_address("redis://localhost").max_idle == MAX_IDLE
     assert parse_address("redis://localhost/1?db=2").db == 2

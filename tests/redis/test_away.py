@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from flask_presence.backends.redis.store.channels import Operations
 from flask_presence.backends.redis.store.keys import Keys
-from flask_presence.backends.redis.store.workers import Nodes
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.members import User
 
@@ -24,13 +22,14 @@ from ..support.proxy import running_proxy
 from ..support.redis_server import RedisServer, running_redis
 from ..support.server import DEADLINE, running, wait_until
 from ..support.store import Client as RedisClient
+from ..support.store import store_of
 from .test_workers import settled
 
 LEASE = 2.0
 
 
 class Place:
-    """A Redis of its own, two servers, and three members of a room who stay where they are."""
+    """A Redis of its own, two servers, and three members of a local who stay where they are."""
 
     def __init__(self, redis_server: RedisServer, stack: ExitStack) -> None:
         self.redis_server = redis_server
@@ -39,7 +38,7 @@ class Place:
         self.servers = [stack.enter_context(running(**config)) for _ in range(2)]
         self.members = [self.enter(0, "ann"), self.enter(0, "bob"), self.enter(1, "eve")]
         for one in self.members:
-            one.join("presence-room", name=one.connected["user"]["id"].title())
+            one.join("presence-local", name=one.connected["user"]["id"].title())
             one.join("lobby")
         wait_until(lambda: self.members[0].say("lobby", "hello")["delivered"] == 2)
         settled(self.members[0], [("member_joined", "bob"), ("member_joined", "eve")])
@@ -57,7 +56,7 @@ class Place:
         """Wait until everybody is known again everywhere, and hears everybody."""
 
         def is_known() -> bool:
-            answers = [server.get("/presence/channels/presence-room") for server in self.servers]
+            answers = [server.get("/presence/channels/presence-local") for server in self.servers]
             lobbies = [server.get("/presence/channels/lobby") for server in self.servers]
             counts = [json.loads(body).get("memberCount") for _, _, body in [*answers, *lobbies]]
             stats = [server.get("/presence/stats") for server in self.servers]
@@ -99,16 +98,16 @@ def test_away_and_back_empty(place: Place) -> None:
     """Redis ends: requests fail at once and say that they may be tried again, leaves succeed, health says so. It comes
     back with nothing in it: everybody is there again, and nobody has heard of anything."""
     ann, bob, eve = place.members
-    before = place.servers[0].json("/presence/channels/presence-room")
+    before = place.servers[0].json("/presence/channels/presence-local")
     place.redis_server.stop()
     wait_until(lambda: ann.request("join", channel="other")["type"] == "error")
     for _ in range(3):
         assert refused(ann, "join", channel="presence-other")["code"] == "JOIN_FAILED"
-        assert refused(ann, "channel:update", channel="presence-room", userInfo={"x": 1})["code"] == "UPDATE_FAILED"
+        assert refused(ann, "channel:update", channel="presence-local", userInfo={"x": 1})["code"] == "UPDATE_FAILED"
         assert refused(ann, "channel:message", channel="lobby", data=1)["code"] == "SEND_FAILED"
     assert bob.request("leave", channel="lobby")["type"] == "channel:left"
     late = place.enter(1, "late")
-    assert refused(late, "join", channel="presence-room")["code"] == "JOIN_FAILED"
+    assert refused(late, "join", channel="presence-local")["code"] == "JOIN_FAILED"
     status, _, body = place.servers[0].get("/presence/health")
     assert (status, json.loads(body)) == (503, {"status": "unavailable", "message": "The state store is away"})
     status, _, body = place.servers[0].get("/presence/stats")
@@ -121,9 +120,9 @@ def test_away_and_back_empty(place: Place) -> None:
     wait_until(lambda: bob.request("join", channel="lobby")["type"] == "channel:joined")
     place.until_healed()
     assert place.servers[0].get("/presence/health")[0] == 200
-    assert place.servers[1].json("/presence/channels/presence-room")["members"] == before["members"]
+    assert place.servers[1].json("/presence/channels/presence-local")["members"] == before["members"]
     place.assert_no_events()
-    assert eve.update("presence-room", status="back")["member"]["status"] == "back"
+    assert eve.update("presence-local", status="back")["member"]["status"] == "back"
     settled(ann, [("member_updated", "eve")])
 
 
@@ -132,13 +131,13 @@ def test_refused_at_once(program: str) -> None:
     with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}/0"
         with running(PRESENCE_BACKEND=url, PRESENCE_RATE_LIMIT=None) as server, client(server, "ann") as ann:
-            ann.join("presence-room")
+            ann.join("presence-local")
             proxy.cut()
             wait_until(lambda: ann.request("join", channel="presence-other")["type"] == "error")
             before = proxy.refused
             for _ in range(500):
                 assert refused(ann, "join", channel="presence-other")["code"] == "JOIN_FAILED"
-                assert refused(ann, "channel:message", channel="presence-room", data=1)["code"] == "SEND_FAILED"
+                assert refused(ann, "channel:message", channel="presence-local", data=1)["code"] == "SEND_FAILED"
             assert proxy.refused - before < 500
 
 
@@ -174,7 +173,7 @@ def test_no_events(place: Place, fault: Callable[[Place], None]) -> None:
     wait_until(lambda: time.monotonic() > end)
     place.assert_no_events()
     new = place.enter(1, "new")
-    assert [member["id"] for member in new.join("presence-room")["members"]] == ["ann", "bob", "eve", "new"]
+    assert [member["id"] for member in new.join("presence-local")["members"]] == ["ann", "bob", "eve", "new"]
     for one in place.members:
         settled(one, [("member_joined", "new")])
 
@@ -184,11 +183,11 @@ def test_left_meanwhile(place: Place) -> None:
     ann, bob, eve = place.members
     place.redis_server.stop()
     bob.socket.close()
-    assert eve.request("leave", channel="presence-room")["type"] == "channel:left"
+    assert eve.request("leave", channel="presence-local")["type"] == "channel:left"
     place.redis_server.start()
     settled(ann, [("member_left", "bob"), ("member_left", "eve")])
     assert ann.silent()
-    wait_until(lambda: place.servers[1].json("/presence/channels/presence-room")["memberCount"] == 1)
+    wait_until(lambda: place.servers[1].json("/presence/channels/presence-local")["memberCount"] == 1)
 
 
 def test_silent_subscription(program: str) -> None:
@@ -198,11 +197,11 @@ def test_silent_subscription(program: str) -> None:
         far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
         with running(**near) as one, running(**far) as other, ExitStack() as stack:
             ann, bob = stack.enter_context(client(one, "ann")), stack.enter_context(client(other, "bob"))
-            bob.join("presence-room")
+            bob.join("presence-local")
             assert proxy.mute() >= 2  # commands and subscriptions
-            ann.join("presence-room")
+            ann.join("presence-local")
             settled(bob, [("member_joined", "ann")])
-            wait_until(lambda: ann.say("presence-room", "hello")["delivered"] == 1)
+            wait_until(lambda: ann.say("presence-local", "hello")["delivered"] == 1)
 
 
 def test_order_given_while_deaf(place: Place) -> None:
@@ -220,7 +219,7 @@ def test_order_given_in_silence(program: str) -> None:
         near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": LEASE}
         far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
         with running(**near) as one, running(**far) as other, client(other, "eve") as eve:
-            eve.join("presence-room")
+            eve.join("presence-local")
             proxy.mute()
             assert one.json('/call/disconnect?arguments={"user_id":"eve"}') == 0
             assert eve.wait_closed()[0] == 4403
@@ -232,9 +231,9 @@ def test_order_given_while_cut_off(program: str) -> None:
         near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": 3 * DEADLINE}
         far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
         with running(**near) as one, running(**far) as other, client(other, "eve") as eve:
-            eve.join("presence-room")
+            eve.join("presence-local")
             proxy.cut()
-            wait_until(lambda: eve.request("join", channel="presence-room")["type"] == "error")
+            wait_until(lambda: eve.request("join", channel="presence-local")["type"] == "error")
             assert one.json('/call/disconnect?arguments={"user_id":"eve"}') == 0
             assert eve.request("ping")["type"] == "pong"
             proxy.mend()
@@ -245,11 +244,13 @@ def test_connections_that_nobody_has(place: Place) -> None:
     """What Redis says of a live process that is not so, in a channel that this has long left, is put right: an old copy
     of its data may say so after a restart, or a command that was given up and came late."""
     keys, store = Keys("fp"), RedisClient(place.redis_server.url)
-    node = place.admin.srandmember(keys.nodes).decode()
+    worker_id = place.admin.srandmember(keys.workers).decode()
     ghost, now = User("ghost"), datetime.now(timezone.utc)
-    store.run(Nodes(keys, LEASE).opened(node, {"nobody": ghost}))
+    store.run(store_of("fp").workers.add_connections(worker_id, {"nobody": ghost}))
     for name in ("presence-gone", "gone"):
-        store.run(Operations(keys, node, 1000).join(ChannelName(name), "nobody", ghost, None, now))
+        store.run(
+            store_of(keys.prefix, max_info=1000).channels(worker_id).join(ChannelName(name), "nobody", ghost, None, now)
+        )
     assert place.servers[0].json("/presence/channels/presence-gone")["memberCount"] == 1
     assert place.servers[0].json("/presence/stats")["connections"] == 4
     cut_subscriptions(place)
@@ -265,9 +266,9 @@ def test_lost_meanwhile_with_grace(program: str) -> None:
         config = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_GRACE_ABRUPT": 60}
         one, other = (stack.enter_context(running(**config)) for _ in range(2))
         eve = stack.enter_context(client(other, "eve"))
-        eve.join("presence-room")
+        eve.join("presence-local")
         ann, bob = (stack.enter_context(client(one, user)) for user in ("ann", "bob"))
-        ann.join("presence-room")
+        ann.join("presence-local")
         settled(eve, [("member_joined", "ann")])
         redis_server.process.send_signal(signal.SIGSTOP)
         wait_until(lambda: bob.request("join", channel="other")["type"] == "error")
@@ -276,11 +277,11 @@ def test_lost_meanwhile_with_grace(program: str) -> None:
         redis_server.process.send_signal(signal.SIGCONT)
 
         def is_known() -> bool:
-            answer = eve.request("channel:message", channel="presence-room", data="anybody?")
+            answer = eve.request("channel:message", channel="presence-local", data="anybody?")
             return answer.get("delivered") == 0
 
         wait_until(is_known)
-        assert other.json("/presence/channels/presence-room")["memberCount"] == 2
+        assert other.json("/presence/channels/presence-local")["memberCount"] == 2
         assert eve.silent()
 
 
@@ -289,7 +290,7 @@ def test_left_meanwhile_is_told(place: Place) -> None:
     bob = place.members[1]
     place.redis_server.process.send_signal(signal.SIGSTOP)
     wait_until(lambda: place.members[0].request("join", channel="other")["type"] == "error")
-    assert bob.request("leave", channel="presence-room")["type"] == "channel:left"
+    assert bob.request("leave", channel="presence-local")["type"] == "channel:left"
     place.redis_server.process.send_signal(signal.SIGCONT)
     settled(place.members[0], [("member_left", "bob")])
     names: list[str] = []

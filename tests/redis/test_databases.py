@@ -34,17 +34,17 @@ def test_databases_never_meet(urls: tuple[str, str]) -> None:
         ann, al = (stack.enter_context(client(one, user)) for user in ("ann", "al"))
         also_ann = stack.enter_context(client(other, "ann"))
         for connection in (ann, al, also_ann):
-            connection.join("presence-room")
+            connection.join("presence-local")
         for number in range(5):
-            assert also_ann.say("presence-room", number)["delivered"] == 0
-            assert ann.say("presence-room", number)["delivered"] == 1
+            assert also_ann.say("presence-local", number)["delivered"] == 0
+            assert ann.say("presence-local", number)["delivered"] == 1
         assert [al.event()["data"] for _ in range(5)] == [0, 1, 2, 3, 4]
         assert al.silent()
         assert also_ann.silent()
         assert other.json("/presence/stats")["connections"] == 1
         assert _call(other, "disconnect", user_id="ann") == 1
         assert also_ann.wait_closed()[0] == 4403
-        assert ann.say("presence-room", "still here")["delivered"] == 1
+        assert ann.say("presence-local", "still here")["delivered"] == 1
         wait_until(lambda: _call(one, "get_channel_stats")["totalMembers"] == 2)
 
 
@@ -62,6 +62,6 @@ def test_same_database(redis_server: RedisServer) -> None:
         forms = (f"redis://127.0.0.1:{redis_server.port}/3", f"redis://127.0.0.1:{redis_server.port}?db=3")
         one, other = (stack.enter_context(running(PRESENCE_BACKEND=url, **prefix)) for url in forms)
         ann, bob = stack.enter_context(client(one, "ann")), stack.enter_context(client(other, "bob"))
-        ann.join("presence-room")
-        bob.join("presence-room")
-        assert ann.say("presence-room", "hello")["delivered"] == 1
+        ann.join("presence-local")
+        bob.join("presence-local")
+        assert ann.say("presence-local", "hello")["delivered"] == 1

@@ -74,11 +74,11 @@ def test_clients_one_after_another(redis_server: RedisServer, prefix: str) -> No
     presence = Presence(app)
     for number in range(5):
         with presence.test_client(user="ann", app=app) as ann:
-            ann.join("presence-room", user_info={"n": number})
+            ann.join("presence-local", user_info={"n": number})
             if number == 0:
                 end = time.monotonic() + 1.2  # longer than its lease, as one who stops in a debugger
                 wait_until(lambda end=end: time.monotonic() > end)  # type: ignore[misc]
-            assert ann.update("presence-room", x=number)["member"]["x"] == number
+            assert ann.update("presence-local", x=number)["member"]["x"] == number
     keys = redis.Redis(port=redis_server.port, decode_responses=True)
-    assert keys.smembers(f"{prefix}:nodes") == set()
-    assert {key for key in keys.scan_iter(f"{prefix}:*") if keys.ttl(key) < 0} == {f"{prefix}:birth"}
+    assert keys.smembers(f"{prefix}:workers") == set()
+    assert {key for key in keys.scan_iter(f"{prefix}:*") if keys.ttl(key) < 0} == {f"{prefix}:data_since"}

@@ -1,4 +1,4 @@
-"""Nodes that live, die, are claimed and reaped."""
+"""Workers that live, die, are claimed and reaped."""
 
 from __future__ import annotations
 
@@ -10,76 +10,76 @@ from typing import Any
 
 import pytest
 
-from flask_presence.backends.redis.store.channels import Gone, Holder, Operations, Snapshot
+from flask_presence.backends.redis.store.channels import Departure, LiveConnection, Snapshot
 from flask_presence.backends.redis.store.keys import Keys
-from flask_presence.backends.redis.store.workers import Nodes
 from flask_presence.backends.redis.worker import worker_id as processes
 from flask_presence.domain.members import User
 
 from ..support.redis_server import running_redis
 from ..support.server import wait_until
-from ..support.store import Client
+from ..support.store import Client, store_of
 from .test_operations import ANN, BOB, NOW, ROOM, Ear
 
 
 class Driven:
-    """Nodes whose operations are driven at once."""
+    """Workers whose operations are driven at once."""
 
     def __init__(self, client: Client, prefix: str, lease: float, grace: float = 0) -> None:
-        self._client, self._nodes = client, Nodes(Keys(prefix), lease, grace)
+        self._client, self._store = client, store_of(prefix, lease=lease, grace=grace)
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *arguments, **options: self._client.run(getattr(self._nodes, name)(*arguments, **options))
+        part = self._store.workers if hasattr(self._store.workers, name) else self._store.dead_workers
+        return lambda *arguments, **options: self._client.run(getattr(part, name)(*arguments, **options))
 
 
 @pytest.fixture
-def nodes(redis_client: Client, prefix: str) -> Driven:
+def workers(redis_client: Client, prefix: str) -> Driven:
     return Driven(redis_client, prefix, 60)
 
 
 @pytest.fixture
 def hasty(redis_client: Client, prefix: str) -> Driven:
-    """The same nodes, with leases that end at once."""
+    """The same workers, with leases that end at once."""
     return Driven(redis_client, prefix, 0.05)
 
 
-def test_a_lease_ends(redis_client: Client, prefix: str, nodes: Driven, hasty: Driven) -> None:
+def test_a_lease_ends(redis_client: Client, prefix: str, workers: Driven, hasty: Driven) -> None:
     """Who is silent for longer than the lease has lost it, and must begin again."""
-    born = nodes.beat("a", begins=True)
-    assert born.verdict == nodes.beat("a").verdict == "held"
-    assert nodes.beat("a").birth == born.birth
-    assert nodes.beat("never").verdict == "lost"
+    born = workers.heartbeat("a", first=True)
+    assert born.lease == workers.heartbeat("a").lease == "held"
+    assert workers.heartbeat("a").data_since == born.data_since
+    assert workers.heartbeat("never").lease == "lost"
     client = redis_client.redis
     client.zadd(Keys(prefix).leases, {"a": 1})
-    assert hasty.beat("a").verdict == "late"  # which nobody has noticed
-    assert nodes.claim([]) is None
+    assert hasty.heartbeat("a").lease == "late"  # which nobody has noticed
+    assert workers.claim([]) is None
     wait_until(lambda: hasty.claim([]) == "a")
-    assert nodes.beat("a").verdict == "lost"
-    assert nodes.beat("b", begins=True).verdict == "held"
+    assert workers.heartbeat("a").lease == "lost"
+    assert workers.heartbeat("b", first=True).lease == "held"
 
 
-def test_a_claim_is_one_nodes(nodes: Driven, hasty: Driven) -> None:
-    """A dead node is claimed once; a live one never."""
-    nodes.beat("alive", begins=True)
-    hasty.beat("dead", begins=True)
+def test_a_claim_is_one_nodes(workers: Driven, hasty: Driven) -> None:
+    """A dead worker is claimed once; a live one never."""
+    workers.heartbeat("alive", first=True)
+    hasty.heartbeat("dead", first=True)
     wait_until(lambda: hasty.claim([]) == "dead")
     assert hasty.claim([]) is None
-    nodes.reap("dead")
+    workers.remove("dead")
     assert hasty.claim([]) is None
 
 
-def test_reaping(redis_client: Client, prefix: str, nodes: Driven) -> None:
-    """With a dead node goes whoever was nowhere else; each is announced once, however often it is reaped."""
+def test_reaping(redis_client: Client, prefix: str, workers: Driven) -> None:
+    """With a dead worker goes whoever was nowhere else; each is announced once, however often it is reaped."""
     ear = Ear(redis_client, Keys(prefix), ROOM)
     everybody = [User(f"user-{number}", name="x") for number in range(125)]
-    dead, alive = Operations(Keys(prefix), "dead", 1000), Operations(Keys(prefix), "alive", 1000)
-    nodes.opened("dead", {"dead-0": everybody[0], "dead-50": ANN, "nowhere": None})
+    dead, alive = store_of(prefix, max_info=1000).channels("dead"), store_of(prefix, max_info=1000).channels("alive")
+    workers.add_connections("dead", {"dead-0": everybody[0], "dead-50": ANN, "nowhere": None})
     for number, user in enumerate([*everybody, *everybody, ANN]):
         redis_client.run(dead.join(ROOM, f"dead-{number}", user, None, NOW))
     redis_client.run(alive.join(ROOM, "1", ANN, None, NOW))
     redis_client.run(alive.join(ROOM, "2", BOB, None, NOW))
-    events = nodes.reap("dead")
-    assert nodes.reap("dead") == []
+    events = workers.remove("dead")
+    assert workers.remove("dead") == []
     left = [event for event in events if event.name == "member.left"]
     assert sorted(event.member.id for event in left) == sorted(user.id for user in everybody)
     gone = [event for event in events if event.name == "channel.left"]
@@ -98,21 +98,21 @@ def test_reaping(redis_client: Client, prefix: str, nodes: Driven) -> None:
     ear.close()
 
 
-def test_forgetting_oneself(redis_client: Client, prefix: str, nodes: Driven) -> None:
-    """A node that ends leaves nothing, and what Redis has done for it too late is found by the others."""
-    ending = Operations(Keys(prefix), "ending", 1000)
-    nodes.beat("ending", begins=True)
+def test_forgetting_oneself(redis_client: Client, prefix: str, workers: Driven) -> None:
+    """A worker that ends leaves nothing, and what Redis has done for it too late is found by the others."""
+    ending = store_of(prefix, max_info=1000).channels("ending")
+    workers.heartbeat("ending", first=True)
     redis_client.run(ending.join(ROOM, "late", ANN, None, NOW))
-    nodes.reap("ending")  # as one that ends does
-    assert nodes.all() == ["ending"]
-    nodes.reap("ending")
-    assert nodes.all() == []
+    workers.remove("ending")  # as one that ends does
+    assert workers.all() == ["ending"]
+    workers.remove("ending")
+    assert workers.all() == []
     assert redis_client.run(ending.snapshot(ROOM)).value == Snapshot(None, 0, 0, {})
 
 
 def test_processes_that_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `/proc` shows nobody else's processes (`hidepid`), a live one does not count as gone."""
-    mine = processes.new_node()
+    mine = processes.new_worker_id()
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         start = processes._start(process.pid) or "1"
     gone = f"{mine.partition('.')[0]}.{process.pid}.{start}.abc"
@@ -126,38 +126,38 @@ def test_processes_that_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def hold_without_owner(place: Holding) -> None:
     """The first reaper took the connections' owners, and was killed."""
     place.enter()
-    place.steps(place.nodes.reap("dead"), 4)
-    place.run(place.nodes.reap("dead"))
+    place.steps(place.store.dead_workers.remove("dead"), 4)
+    place.run(place.store.dead_workers.remove("dead"))
 
 
 def hold_after_a_loss(place: Holding) -> None:
-    """The node was killed before it could write down anew whose its connections are."""
+    """The worker was killed before it could write down anew whose its connections are."""
     place.enter()
     place.client.redis.flushall()
     place.run(place.dead.join(ROOM, "1", ANN, None, NOW))
-    place.run(place.nodes.reap("dead"))
+    place.run(place.store.dead_workers.remove("dead"))
 
 
 def hold_for_a_late_join(place: Holding) -> None:
-    """What the node had asked for was done only after it had been reaped."""
-    place.run(place.nodes.opened("dead", {"1": ANN}))
-    place.run(place.nodes.reap("dead"))
+    """What the worker had asked for was done only after it had been reaped."""
+    place.run(place.store.workers.add_connections("dead", {"1": ANN}))
+    place.run(place.store.dead_workers.remove("dead"))
     place.run(place.dead.join(ROOM, "1", ANN, None, NOW))
-    place.run(place.nodes.reap("dead"))
+    place.run(place.store.dead_workers.remove("dead"))
 
 
 def hold_let_go_before_it_begins(place: Holding) -> None:
     """Somebody ends the user's holds between the note of one and the leave."""
     place.enter()
-    rest = place.steps(place.dead.leave(ROOM, "1", Gone(ANN, GRACE, "lost")), 1)
-    place.run(place.nodes.graces.end_matching("ann", None))
+    rest = place.steps(place.dead.leave(ROOM, "1", Departure(ANN, GRACE, "lost")), 1)
+    place.run(place.store.graces.end_matching("ann", None))
     place.send(rest)
 
 
 def hold_over_before_it_begins(place: Holding) -> None:
     """The leave comes to Redis when the time of its hold is over."""
     place.enter()
-    rest = place.steps(place.dead.leave(ROOM, "1", Gone(ANN, GRACE, "lost")), 1)
+    rest = place.steps(place.dead.leave(ROOM, "1", Departure(ANN, GRACE, "lost")), 1)
     place.end_holds()
     place.send(rest)
 
@@ -165,33 +165,34 @@ def hold_over_before_it_begins(place: Holding) -> None:
 def hold_by_two_reapers(place: Holding) -> None:
     """The first reaper's notes, of an earlier end, come after all that the second has done."""
     place.enter()
-    rest = place.steps(place.nodes.reap("dead"), 8)
+    rest = place.steps(place.store.dead_workers.remove("dead"), 8)
     earlier = int(rest[0].arguments[-2])
-    wait_until(lambda: place.run(place.nodes.time()) + GRACE * 1000 > earlier)
-    place.run(place.nodes.opened("dead", {"1": ANN}))
-    place.run(place.nodes.reap("dead"))
+    wait_until(lambda: place.run(place.store.workers.time()) + GRACE * 1000 > earlier)
+    place.run(place.store.workers.add_connections("dead", {"1": ANN}))
+    place.run(place.store.dead_workers.remove("dead"))
     place.send(rest)
-    place.run(place.nodes.graces.end_due(earlier))
+    place.run(place.store.graces.end_due(earlier))
 
 
 GRACE = 0.1
 
 
 class Holding:
-    """A node that dies, and others that hold its users for a moment; operations are driven whole, or step by step."""
+    """A worker that dies, and others that hold its users for a moment; operations are driven whole, or step by
+    step."""
 
     def __init__(self, client: Client, prefix: str) -> None:
         self.client = client
         self.keys = Keys(prefix)
-        self.nodes = Nodes(self.keys, 60, GRACE)
-        self.dead = Operations(self.keys, "dead", 1000)
-        self.run(self.nodes.beat("dead", begins=True))
+        self.store = store_of(prefix, grace=GRACE)
+        self.dead = store_of(self.keys.prefix, max_info=1000).channels("dead")
+        self.run(self.store.workers.heartbeat("dead", first=True))
 
     def run(self, operation: Any) -> Any:
         return self.client.run(operation)
 
     def enter(self) -> None:
-        self.run(self.nodes.opened("dead", {"1": ANN}))
+        self.run(self.store.workers.add_connections("dead", {"1": ANN}))
         self.run(self.dead.join(ROOM, "1", ANN, None, NOW))
 
     def steps(self, operation: Any, count: int) -> Any:
@@ -207,13 +208,13 @@ class Holding:
 
     def end_holds(self) -> None:
         """Wait until every hold is over, and end them."""
-        until = self.run(self.nodes.time()) + GRACE * 1000
+        until = self.run(self.store.workers.time()) + GRACE * 1000
 
         def is_over() -> bool:
-            return bool(self.run(self.nodes.time()) > until)
+            return bool(self.run(self.store.workers.time()) > until)
 
         wait_until(is_over)
-        self.run(self.nodes.graces.end_due(self.run(self.nodes.time())))
+        self.run(self.store.graces.end_due(self.run(self.store.workers.time())))
 
 
 @pytest.mark.parametrize(
@@ -235,49 +236,50 @@ def test_holds_end(program: str, prefix: str, way: Callable[[Holding], None]) ->
         way(place)
         place.end_holds()
         for _ in range(2):
-            place.run(place.nodes.reap("dead"))
+            place.run(place.store.dead_workers.remove("dead"))
         assert place.run(place.dead.snapshot(ROOM)).value == Snapshot(None, 0, 0, {})
         left = [key.decode() for key in client.redis.scan_iter("*") if client.redis.ttl(key) < 0]
-        assert set(left) <= {place.keys.birth}
+        assert set(left) <= {place.keys.data_since}
         client.close()
 
 
 @pytest.mark.parametrize("how", ["join", "heal"])
 def test_killed_after_a_loss(program: str, prefix: str, how: str) -> None:
-    """A node that is killed before it has noticed that Redis had lost everything leaves nothing that is not found."""
+    """A worker that is killed before it has noticed that Redis had lost everything leaves nothing that is not
+    found."""
     with running_redis(program) as server:
         client = Client(server.url)
-        nodes, dead = Driven(client, prefix, 60), Operations(Keys(prefix), "dead", 1000)
-        nodes.beat("dead", begins=True)
-        nodes.beat("alive", begins=True)
-        nodes.opened("dead", {"1": ANN})
+        workers, dead = Driven(client, prefix, 60), store_of(prefix, max_info=1000).channels("dead")
+        workers.heartbeat("dead", first=True)
+        workers.heartbeat("alive", first=True)
+        workers.add_connections("dead", {"1": ANN})
         entered = client.run(dead.join(ROOM, "1", ANN, None, NOW))
         client.redis.flushall()
         if how == "join":
             client.run(dead.join(ROOM, "1", ANN, None, NOW, entered.position))
         else:
-            holder = Holder("1", "ann", entered.value.entry)
+            holder = LiveConnection("1", "ann", entered.value.entry)
             client.run(dead.heal(ROOM, lambda: [holder], lambda: {"1"}, {}, entered.position, NOW))
-        nodes.opened("dead", {"2": BOB})
-        assert nodes.claim(["dead"]) == "dead"
-        ended = {event.client_id for event in nodes.reap("dead") if event.name == "client.disconnected"}
+        workers.add_connections("dead", {"2": BOB})
+        assert workers.claim(["dead"]) == "dead"
+        ended = {event.client_id for event in workers.remove("dead") if event.name == "client.disconnected"}
         assert ended == {"2"}
         assert client.run(dead.snapshot(ROOM)).value.connections == 0
-        assert nodes.reap("dead") == []
+        assert workers.remove("dead") == []
         keys = {key.decode().removeprefix(prefix) for key in client.redis.scan_iter(f"{prefix}:*")}
-        assert keys == {":counts", f":channel:{{{ROOM}}}:state"}
+        assert keys == {":absorbed_counts", f":channel:{{{ROOM}}}:state"}
         client.close()
 
 
 def test_nobody_is_reaped_after_a_loss(program: str, prefix: str) -> None:
-    """When Redis has lost everything, every node has the time of a lease to come back before any is reaped."""
+    """When Redis has lost everything, every worker has the time of a lease to come back before any is reaped."""
     with running_redis(program) as server:
         client = Client(server.url)
-        nodes = Driven(client, prefix, 60)
-        born = nodes.beat("a", begins=True)
+        workers = Driven(client, prefix, 60)
+        born = workers.heartbeat("a", first=True)
         client.redis.flushall()
-        client.redis.sadd(Keys(prefix).nodes, "b")
-        assert nodes.claim([]) is None
-        assert nodes.beat("a", begins=True).birth > born.birth - 1
-        assert nodes.claim([]) is None
+        client.redis.sadd(Keys(prefix).workers, "b")
+        assert workers.claim([]) is None
+        assert workers.heartbeat("a", first=True).data_since > born.data_since - 1
+        assert workers.claim([]) is None
         client.close()

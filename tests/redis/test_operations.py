@@ -13,22 +13,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from flask_presence.backends.redis.store.calls import Lost, Position
-from flask_presence.backends.redis.store.channels import Entered, Gone, Operations, Snapshot
+from flask_presence.backends.redis.store.channels import ChannelOperations, Departure, Entered, Snapshot
 from flask_presence.backends.redis.store.entries import parse_entry
 from flask_presence.backends.redis.store.keys import Keys
-from flask_presence.backends.redis.store.workers import Nodes
 from flask_presence.domain.channels import Channel, ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from flask_presence.domain.members import Member, User
 from flask_presence.domain.roster import Change, Joined, Roster, Updated
 
 from ..support.redis_server import running_redis
-from ..support.store import Client
+from ..support.store import Client, store_of
 from ..unit.test_roster import CHANNELS, MAX_INFO, RosterMachine
 
 T = TypeVar("T")
 NOW = datetime(2024, 1, 15, 10, 30, tzinfo=timezone.utc)
-ROOM = ChannelName("presence-room")
+ROOM = ChannelName("presence-local")
 ANN, BOB = User("ann", name="Ann"), User("bob")
 
 
@@ -58,9 +57,9 @@ class Compared:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._keys = Keys(f"test-{secrets.token_hex(8)}")
-        self._operations = Operations(self._keys, "node", MAX_INFO)
+        self._operations = store_of(self._keys.prefix, max_info=MAX_INFO).channels("worker")
         self._roster = Roster(MAX_INFO)
-        self._nodes = Nodes(self._keys, 60)
+        self._graces = store_of(self._keys.prefix).graces
         self._inside: set[tuple[str, str]] = set()
         self._ears = {channel: Ear(client, self._keys, channel) for channel in CHANNELS}
         self._positions = dict.fromkeys(CHANNELS, Position(0, 0))
@@ -119,7 +118,7 @@ class Compared:
         user = User(client_id.partition("-")[0]) if channel.type == "presence" else None
         change = self._both(
             lambda: self._roster.leave(channel, client_id, hold=hold, reason="lost"),
-            lambda: self._run(self._operations.leave(channel, client_id, Gone(user, 60 if hold else 0, "lost"))),
+            lambda: self._run(self._operations.leave(channel, client_id, Departure(user, 60 if hold else 0, "lost"))),
         )
         self._inside.discard((channel, client_id))
         self._heard(channel, change, client_id)
@@ -128,7 +127,7 @@ class Compared:
 
     def release(self, channel: ChannelName, user_id: str) -> Change | None:
         def found() -> Change | None:
-            events = self._client.run(self._nodes.graces.end_matching(user_id, None, channel))
+            events = self._client.run(self._graces.end_matching(user_id, None, channel))
             return Change("left", events[0].member, events[0].reason) if events else None
 
         change = self._both(lambda: self._roster.release(channel, user_id), found)
@@ -197,8 +196,8 @@ def test_as_the_roster(redis_client: Client) -> None:
 
 
 @pytest.fixture
-def operations(prefix: str) -> Operations:
-    return Operations(Keys(prefix), "node", 1000)
+def operations(prefix: str) -> ChannelOperations:
+    return store_of(prefix, max_info=1000).channels("worker")
 
 
 @pytest.fixture
@@ -208,7 +207,7 @@ def ear(redis_client: Client, prefix: str) -> Iterator[Ear]:
     one.close()
 
 
-def test_messages(redis_client: Client, operations: Operations, ear: Ear) -> None:
+def test_messages(redis_client: Client, operations: ChannelOperations, ear: Ear) -> None:
     """A message is numbered like everything else, and is for all connections but the one that is left out."""
     for number, user in enumerate((ANN, ANN, BOB)):
         redis_client.run(operations.join(ROOM, f"client-{number}", user, None, NOW))
@@ -222,7 +221,7 @@ def test_messages(redis_client: Client, operations: Operations, ear: Ear) -> Non
     assert heard[2] == ("message", sent.position, "client-1", "", said)
 
 
-def test_at_once(redis_client: Client, operations: Operations, ear: Ear) -> None:
+def test_at_once(redis_client: Client, operations: ChannelOperations, ear: Ear) -> None:
     """Eight threads at one member: numbers without a gap, and the events replayed give the list."""
 
     def act(number: int) -> None:
@@ -254,7 +253,7 @@ def test_at_once(redis_client: Client, operations: Operations, ear: Ear) -> None
     assert view == dict(end.value.entries)
 
 
-def test_again_is_once(redis_client: Client, operations: Operations, ear: Ear) -> None:
+def test_again_is_once(redis_client: Client, operations: ChannelOperations, ear: Ear) -> None:
     """What is done a second time, because its answer was lost, is not done twice."""
     for fresh in (True, False):
         assert (redis_client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.change is not None) is fresh
@@ -268,30 +267,30 @@ def test_again_is_once(redis_client: Client, operations: Operations, ear: Ear) -
     assert ear.hear(0.01) is None
 
 
-def test_hold(redis_client: Client, prefix: str, operations: Operations, ear: Ear) -> None:
+def test_hold(redis_client: Client, prefix: str, operations: ChannelOperations, ear: Ear) -> None:
     """Who is held is listed, but gets no messages; who comes back in time never left."""
     before = redis_client.run(operations.join(ROOM, "1", ANN, {"x": 1}, NOW)).value.entry
-    assert redis_client.run(operations.leave(ROOM, "1", Gone(ANN, 10, "lost"))).value is None
+    assert redis_client.run(operations.leave(ROOM, "1", Departure(ANN, 10, "lost"))).value is None
     assert redis_client.run(operations.publish(ROOM, b"", None)).value == 0
     assert list(redis_client.run(operations.snapshot(ROOM)).value.entries.values()) == [before]
     assert redis_client.run(operations.join(ROOM, "2", ANN, None, NOW + timedelta(seconds=5))).value.entry == before
     assert before is not None
     assert redis_client.run(operations.leave(ROOM, "2")).value == Change("left", before.member)
     redis_client.run(operations.join(ROOM, "1", ANN, None, NOW))
-    assert redis_client.run(operations.leave(ROOM, "1", Gone(ANN, 10, "lost"))).value is None
-    nodes = Nodes(Keys(prefix), 60)
-    now = redis_client.run(nodes.time())
-    assert redis_client.run(nodes.graces.end_due(now + 9_000)) == []
-    assert redis_client.run(nodes.graces.end_matching("bob", None)) == []
-    (gone,) = redis_client.run(nodes.graces.end_due(now + 11_000))
+    assert redis_client.run(operations.leave(ROOM, "1", Departure(ANN, 10, "lost"))).value is None
+    store = store_of(prefix)
+    now = redis_client.run(store.workers.time())
+    assert redis_client.run(store.graces.end_due(now + 9_000)) == []
+    assert redis_client.run(store.graces.end_matching("bob", None)) == []
+    (gone,) = redis_client.run(store.graces.end_due(now + 11_000))
     assert (gone.client_id, gone.user, gone.member.id) == ("1", ANN, "ann")
-    assert redis_client.run(nodes.graces.end_matching("ann", None)) == []
+    assert redis_client.run(store.graces.end_matching("ann", None)) == []
     assert [(event := ear.hear()) and event[0] for _ in range(5)] == ["joined", "message", "left", "joined", "left"]
 
 
-def test_prefixes_are_apart(redis_client: Client, operations: Operations) -> None:
+def test_prefixes_are_apart(redis_client: Client, operations: ChannelOperations) -> None:
     """Two apps on one Redis never meet, nor do channels or users with odd names."""
-    other = Operations(Keys("test-other"), "node", 1000)
+    other = store_of("test-other", max_info=1000).channels("worker")
     redis_client.run(operations.join(ROOM, "1", ANN, None, NOW))
     assert redis_client.run(other.snapshot(ROOM)).value.entries == {}
     names = [ChannelName(f"presence-{name}") for name in ("a{b}", "a}", "a{", "a%7B", "*", "[ab]", "a:events")]
@@ -311,7 +310,7 @@ def test_prefixes_are_apart(redis_client: Client, operations: Operations) -> Non
 def test_lost_data(program: str, prefix: str) -> None:
     """After Redis has lost everything the numbers begin anew, in a later epoch, whatever its clock says."""
     with running_redis(program) as server:
-        client, operations = Client(server.url), Operations(Keys(prefix), "node", 1000)
+        client, operations = Client(server.url), store_of(prefix, max_info=1000).channels("worker")
         first = client.run(operations.join(ROOM, "1", ANN, None, NOW)).position
         client.redis.flushall()
         assert client.run(operations.snapshot(ROOM)).value.entries == {}
@@ -324,7 +323,7 @@ def test_lost_data(program: str, prefix: str) -> None:
 def test_redis_away(program: str, prefix: str) -> None:
     """A Redis that is away is said to be so, soon; when it is back, nothing more is needed."""
     with running_redis(program) as server:
-        client, operations = Client(server.url), Operations(Keys(prefix), "node", 1000)
+        client, operations = Client(server.url), store_of(prefix, max_info=1000).channels("worker")
         client.run(operations.join(ROOM, "1", ANN, None, NOW))
         client.redis.script_flush()
         client.run(operations.leave(ROOM, "1"))
@@ -339,7 +338,10 @@ def test_redis_away(program: str, prefix: str) -> None:
 
 def test_nothing_stays(redis_client: Client, prefix: str) -> None:
     """What is asked of a channel in which nobody is, and of which Redis knows nothing, makes no key that stays."""
-    operations, small = Operations(Keys(prefix), "node", 1000), Operations(Keys(prefix), "node", 20)
+    operations, small = (
+        store_of(prefix, max_info=1000).channels("worker"),
+        store_of(prefix, max_info=20).channels("worker"),
+    )
     known = Position(5, 7)
 
     def heal() -> None:
@@ -357,7 +359,7 @@ def test_nothing_stays(redis_client: Client, prefix: str) -> None:
         lambda: refused(Lost, operations.publish(ROOM, b"", None, known)),
         lambda: redis_client.run(operations.publish(ROOM, b"", None)),
         heal,
-        lambda: redis_client.run(operations.look(ROOM)),
+        lambda: redis_client.run(operations.position(ROOM)),
     ):
         act()
         assert redis_client.run(operations.snapshot(ROOM)).value.created_at is None

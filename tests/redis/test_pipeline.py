@@ -1,4 +1,4 @@
-"""Operations put together on their way to Redis: each gets its own outcome, in order."""
+"""ChannelOperations put together on their way to Redis: each gets its own outcome, in order."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import pytest
 
 from flask_presence.backends.redis.client.pipeline import Pipeline
 from flask_presence.backends.redis.store.calls import Operation
-from flask_presence.backends.redis.store.channels import Operations
-from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound
 from flask_presence.loops.pending import Pending
 from flask_presence.loops.thread_loop import ThreadLoop
 
 from ..support.redis_server import running_redis
-from ..support.store import Client
+from ..support.store import Client, store_of
 from .test_operations import ANN, BOB, NOW, ROOM
 
 T = TypeVar("T")
@@ -71,7 +69,7 @@ def loop() -> ThreadLoop:
 
 def test_put_together(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
     """A thousand operations are a few lots; each has its own outcome, and they are done in order."""
-    client, operations = Counted(redis_server.url), Operations(Keys(prefix), "node", 20)
+    client, operations = Counted(redis_server.url), store_of(prefix, max_info=20).channels("worker")
     pipeline = pipeline_on(client, loop)
     joins: list[Operation[Any]] = [operations.join(LOBBY, str(number), None, None, NOW) for number in range(1000)]
     messages: list[Operation[Any]] = [operations.publish(LOBBY, b"", str(number)) for number in (0, 999, "x")]
@@ -85,7 +83,7 @@ def test_put_together(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
 
 def test_each_its_own_outcome(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
     """Errors, merges that take several calls, and scripts that Redis has forgotten, side by side."""
-    client, operations = Client(redis_server.url), Operations(Keys(prefix), "node", 20)
+    client, operations = Client(redis_server.url), store_of(prefix, max_info=20).channels("worker")
     pipeline = pipeline_on(client, loop)
     all_of(loop, pipeline, [operations.join(ROOM, "1", ANN, {"x": 1}, NOW)])
     client.redis.script_flush()
@@ -110,7 +108,7 @@ def test_each_its_own_outcome(redis_server: Any, loop: ThreadLoop, prefix: str) 
 def test_redis_away(program: str, loop: ThreadLoop, prefix: str) -> None:
     """What is under way when Redis goes fails; what comes after it is back succeeds."""
     with running_redis(program) as server:
-        client, operations = Client(server.url), Operations(Keys(prefix), "node", 20)
+        client, operations = Client(server.url), store_of(prefix, max_info=20).channels("worker")
         pipeline = pipeline_on(client, loop)
         all_of(loop, pipeline, [operations.join(LOBBY, "1", None, None, NOW)])
         server.stop()

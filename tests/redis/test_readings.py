@@ -10,8 +10,6 @@ from contextlib import ExitStack
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from flask_presence.backends.redis.store.keys import Keys
-from flask_presence.backends.redis.store.workers import Nodes
 from flask_presence.domain.meter import add
 from flask_presence.domain.readings import Reading
 
@@ -21,6 +19,7 @@ from ..support.metrics import scrape, value
 from ..support.redis_server import RedisServer, running_redis
 from ..support.server import Server, running, wait_until
 from ..support.store import Client as RedisClient
+from ..support.store import store_of
 from .test_workers import worker_pids
 
 LEASE = 1.5
@@ -42,26 +41,26 @@ NODES = ["a", "b", "c"]
     )
 )
 def test_counted_once(redis_client: RedisClient, steps: list[tuple[str, str, int, float]]) -> None:
-    """Nodes come, count, and are forgotten, some of them twice: all sees what each has said last, and never less."""
-    nodes = Nodes(Keys(f"test-{secrets.token_hex(8)}"), 60)
+    """Workers come, count, and are forgotten, some of them twice: all sees what each has said last, and never less."""
+    store = store_of(f"test-{secrets.token_hex(8)}")
     said: dict[str, dict[str, float]] = {}
     gone: dict[str, float] = {}
     slots: dict[int, int] = {}
-    now = redis_client.run(nodes.time()) / 1000
+    now = redis_client.run(store.workers.time()) / 1000
     slot, before = int(now // 2) - 5, 0.0
-    for step, node, count, seconds in steps:
+    for step, worker_id, count, seconds in steps:
         if step == "begin":
-            redis_client.run(nodes.beat(node, begins=True))
-            said.setdefault(node, {})
-        elif node in said and step == "post":
-            mine = said[node]
-            said[node] = {"received": mine.get("received", 0) + count, "lag|sum": mine.get("lag|sum", 0) + seconds}
-            reading = Reading(said[node], {slot: (int(said[node]["received"]), 0)})
-            redis_client.run(nodes.readings.post(node, reading))
+            redis_client.run(store.workers.heartbeat(worker_id, first=True))
+            said.setdefault(worker_id, {})
+        elif worker_id in said and step == "post":
+            mine = said[worker_id]
+            said[worker_id] = {"received": mine.get("received", 0) + count, "lag|sum": mine.get("lag|sum", 0) + seconds}
+            reading = Reading(said[worker_id], {slot: (int(said[worker_id]["received"]), 0)})
+            redis_client.run(store.counts.record(worker_id, reading))
         elif step == "forget":
-            redis_client.run(nodes.forget(node))
-            gone = add(gone, said.pop(node, {}))
-        survey = redis_client.run(nodes.readings.survey())
+            redis_client.run(store.dead_workers.forget(worker_id))
+            gone = add(gone, said.pop(worker_id, {}))
+        survey = redis_client.run(store.counts.read())
         expected = add(gone, *said.values())
         assert survey.counts["received"] == expected.get("received", 0) >= before
         assert abs(survey.counts["lag|sum"] - expected.get("lag|sum", 0)) < 1e-6
@@ -71,17 +70,17 @@ def test_counted_once(redis_client: RedisClient, steps: list[tuple[str, str, int
 
 
 def test_late_readings(redis_client: RedisClient) -> None:
-    """What a node says after it was buried, or while it is, is not taken: it has been added up."""
-    nodes = Nodes(Keys(f"test-{secrets.token_hex(8)}"), 60)
-    redis_client.run(nodes.beat("a", begins=True))
-    assert redis_client.run(nodes.readings.post("a", Reading({"received": 100})))
-    assert redis_client.run(nodes.claim(["a"])) == "a"
-    assert not redis_client.run(nodes.readings.post("a", Reading({"received": 150})))
-    redis_client.run(nodes.reap("a"))
-    assert not redis_client.run(nodes.readings.post("a", Reading({"received": 150})))
-    redis_client.run(nodes.abandon("a", []))
-    redis_client.run(nodes.forget("a"))
-    assert redis_client.run(nodes.readings.survey()).counts["received"] == 100
+    """What a worker says after it was buried, or while it is, is not taken: it has been added up."""
+    store = store_of(f"test-{secrets.token_hex(8)}")
+    redis_client.run(store.workers.heartbeat("a", first=True))
+    assert redis_client.run(store.counts.record("a", Reading({"received": 100})))
+    assert redis_client.run(store.dead_workers.claim(["a"])) == "a"
+    assert not redis_client.run(store.counts.record("a", Reading({"received": 150})))
+    redis_client.run(store.dead_workers.remove("a"))
+    assert not redis_client.run(store.counts.record("a", Reading({"received": 150})))
+    redis_client.run(store.dead_workers.leave_to_others("a", []))
+    redis_client.run(store.dead_workers.forget("a"))
+    assert redis_client.run(store.counts.read()).counts["received"] == 100
 
 
 def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
@@ -92,9 +91,9 @@ def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
         servers = [stack.enter_context(running(**config)) for _ in range(3)]
         people = [stack.enter_context(client(server, f"user-{at}")) for at, server in enumerate(servers)]
         for at, person in enumerate(people):
-            person.join("presence-room")
+            person.join("presence-local")
             for _ in range(at + 1):
-                person.say("presence-room", "hello")
+                person.say("presence-local", "hello")
         published, received = 1 + 2 + 3, 3 + 1 + 2 + 3
 
         lost = 0
@@ -126,7 +125,7 @@ def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
         wait_until(lambda: agree(1, 1, servers[0]))
         os.kill(paused, signal.SIGCONT)
         wait_until(lambda: agree(2, 2, *servers[:2]))
-        people[1].say("presence-room", "still here")
+        people[1].say("presence-local", "still here")
         published, received = published + 1, received + 1
         wait_until(lambda: agree(2, 2, *servers[:2]))
         servers[1].stop()
@@ -138,8 +137,8 @@ def test_data_are_lost(program: str) -> None:
     """When Redis has lost everything the counts of who is alive are told again, once."""
 
     with running_redis(program) as store, running(PRESENCE_BACKEND=store.url) as server, client(server, "ann") as ann:
-        ann.join("presence-room")
-        ann.say("presence-room", "hello")
+        ann.join("presence-local")
+        ann.say("presence-local", "hello")
         assert value(scrape(server), "messages_published_total") == 1
         store.stop()
         wait_until(lambda: "unavailable" in server.get("/presence/health")[2])
@@ -148,5 +147,5 @@ def test_data_are_lost(program: str) -> None:
         store.start()
         wait_until(lambda: server.get("/presence/health")[0] == 200)
         wait_until(lambda: value(scrape(server), "messages_published_total") == 1)
-        ann.say("presence-room", "hello")
+        ann.say("presence-local", "hello")
         assert value(scrape(server), "messages_published_total") == 2

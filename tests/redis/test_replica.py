@@ -80,12 +80,12 @@ def test_news_add_up(changes: list[tuple[str, str]], data: st.DataObject) -> Non
     for number, event in enumerate(history.events, 1):
         fate = data.draw(st.sampled_from(["heard", "heard", "heard", "lost", "twice", "connection lost"]))
         if fate == "connection lost":
-            replica.lose()
+            replica.health.lose()
         for _ in range({"lost": 0, "connection lost": 0, "twice": 2}.get(fate, 1)):
             replica.hear(event)
-        if replica.stale and data.draw(st.booleans()):
+        if not replica.health.is_current and data.draw(st.booleans()):
             replica.load(Position(EPOCH, number), history.lists[number])
-        if not replica.stale:
+        if replica.health.is_current:
             at = replica.position.number
             assert replica.entries == history.lists[at]
             assert listener.view == history.lists[at]
@@ -120,7 +120,7 @@ def test_a_later_epoch() -> None:
     old = history.events[1]
     new = Event("message", Position(EPOCH + 1, 4), "", "", None, b"said")
     replica.hear(new)
-    assert replica.stale
+    assert not replica.health.is_current
     replica.load(Position(EPOCH + 1, 3), history.lists[1], keep=True)
     assert (set(listener.view), listener.messages) == ({"ann", "bob"}, 1)
     replica.hear(old)
@@ -173,12 +173,13 @@ def test_rumours() -> None:
     for event in history.events:
         replica.hear(event)
     assert set(listener.view) == {"ann"}
-    assert replica.doubtful
-    replica.doubtful = False
-    replica.lose()
+    assert replica.health.needs_heal_now
+    replica.health.heal_starts()
+    assert not replica.health.needs_heal_now
+    replica.health.lose()
     replica.load(Position(EPOCH + 1, 9), {})
     assert set(listener.view) == {"ann"}
-    assert replica.doubtful
+    assert replica.health.needs_heal_now
 
 
 def test_giving_up() -> None:

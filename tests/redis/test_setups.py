@@ -30,9 +30,9 @@ def talk(**options: Any) -> str:
     """A short conversation on a server with these options; what it has logged."""
     with running(**options) as server, ExitStack() as stack:
         ann, bob = stack.enter_context(client(server, "ann")), stack.enter_context(client(server, "bob"))
-        ann.join("presence-room")
-        assert len(bob.join("presence-room")["members"]) == 2
-        assert ann.say("presence-room", "hello")["delivered"] == 1
+        ann.join("presence-local")
+        assert len(bob.join("presence-local")["members"]) == 2
+        assert ann.say("presence-local", "hello")["delivered"] == 1
         assert bob.event()["data"] == "hello"
         assert server.json("/presence/stats")["connections"] == 2
         assert server.json('/call/disconnect?arguments={"user_id":"bob"}') == 1
@@ -81,9 +81,9 @@ def test_two_apps(redis_server: RedisServer, prefix: str) -> None:
         ann, bob = (
             stack.enter_context(client(server, user)) for server, user in zip(servers, ("ann", "bob"), strict=True)
         )
-        ann.join("presence-room")
-        assert len(bob.join("presence-room")["members"]) == 1
-        assert bob.say("presence-room", "hello")["delivered"] == 0
+        ann.join("presence-local")
+        assert len(bob.join("presence-local")["members"]) == 1
+        assert bob.say("presence-local", "hello")["delivered"] == 0
         assert ann.silent()
         assert servers[0].json('/call/disconnect?arguments={"user_id":"bob"}') == 0
         assert servers[0].json("/presence/stats")["connections"] == 1
@@ -110,7 +110,7 @@ def test_permissions(restricted: RedisServer) -> None:
     assert keys
     assert all(key.startswith("shop:") for key in keys)
     with running(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="other") as server, client(server, "ann") as ann:
-        answer = ann.request("join", channel="room")
+        answer = ann.request("join", channel="local")
         assert (answer["code"], answer["retryable"]) == ("JOIN_FAILED", True)
         wait_until(lambda: "Redis" in server.log() and "ermission" in server.log())
 
@@ -128,7 +128,7 @@ def test_tls(program: str, tmp_path: Path) -> None:
         assert "Traceback" not in log
         with running(PRESENCE_BACKEND=f"rediss://127.0.0.1:{server.port}/0") as distrustful:
             with client(distrustful) as one:
-                assert one.request("join", channel="room")["code"] == "JOIN_FAILED"
+                assert one.request("join", channel="local")["code"] == "JOIN_FAILED"
 
 
 def test_unix_socket(program: str, tmp_path: Path) -> None:
@@ -149,9 +149,9 @@ def test_redis_away_at_start(program: str) -> None:
     with running_redis(program) as redis_server:
         redis_server.stop()
         with running(PRESENCE_BACKEND=redis_server.url) as server, client(server, "ann") as ann:
-            assert ann.request("join", channel="presence-room")["code"] == "JOIN_FAILED"
+            assert ann.request("join", channel="presence-local")["code"] == "JOIN_FAILED"
             redis_server.start()
-            wait_until(lambda: ann.request("join", channel="presence-room")["type"] == "channel:joined")
+            wait_until(lambda: ann.request("join", channel="presence-local")["type"] == "channel:joined")
             wait_until(lambda: server.json("/presence/stats")["connections"] == 1)
 
 

@@ -96,37 +96,37 @@ def settled(one: Client, wanted: list[tuple[str, str]]) -> None:
 
 def test_one_service(connect: Connect, workers: list[Server], name: str) -> None:
     """Members, messages, counts and questions are the same whichever worker is asked."""
-    room = f"presence-{name}"
+    local = f"presence-{name}"
     clients = [connect(f"{name}-{number}") for number in range(9)]
     for number, one in enumerate(clients):
-        answer = one.join(room, n=number)
+        answer = one.join(local, n=number)
         assert [member["n"] for member in answer["members"]] == list(range(number + 1))
-    assert clients[0].say(room, "hello")["delivered"] == 8
+    assert clients[0].say(local, "hello")["delivered"] == 8
     for number, one in enumerate(clients[1:], 1):
         expected = [f"{name}-{other}" for other in range(number + 1, 9)]
         assert [one.event()["member"]["id"] for _ in expected] == expected
         assert one.event()["data"] == "hello"
     for worker in workers:
-        assert worker.json(f"/presence/channels/{room}")["memberCount"] == 9
-        assert room in {channel["name"] for channel in worker.json("/presence/channels?type=presence")["channels"]}
+        assert worker.json(f"/presence/channels/{local}")["memberCount"] == 9
+        assert local in {channel["name"] for channel in worker.json("/presence/channels?type=presence")["channels"]}
     tab = connect(f"{name}-0")
-    assert len(tab.join(room, status="here")["members"]) == 9
+    assert len(tab.join(local, status="here")["members"]) == 9
     assert clients[8].event()["type"] == "presence:member_updated"
-    assert tab.update(room, status="away")["member"]["status"] == "away"
+    assert tab.update(local, status="away")["member"]["status"] == "away"
     assert clients[8].event()["member"]["status"] == "away"
-    assert clients[8].say(room, "to all")["delivered"] == 9
+    assert clients[8].say(local, "to all")["delivered"] == 9
     for one in clients[1:8]:
-        one.request("leave", channel=room)
+        one.request("leave", channel=local)
     settled(clients[8], [("member_left", f"{name}-{number}") for number in range(1, 8)])
 
 
 def test_snapshot_in_a_storm(connect: Connect, name: str) -> None:
     """While the list changes and messages fly, each joiner's snapshot and what it hears after add up: nobody is
     missed, nothing comes twice, and `delivered` is how many have heard it."""
-    room = f"presence-{name}"
+    local = f"presence-{name}"
     writers = [connect(f"{name}-w{number}") for number in range(3)]
     for one in writers:
-        one.join(room)
+        one.join(local)
     stop = threading.Event()
     sent: dict[str, int] = {}
 
@@ -134,9 +134,9 @@ def test_snapshot_in_a_storm(connect: Connect, name: str) -> None:
         turn = 0
         while not stop.is_set():
             turn += 1
-            writers[number].update(room, turn=turn)
+            writers[number].update(local, turn=turn)
             mark = f"{number}-{turn}"
-            sent[mark] = writers[number].say(room, mark)["delivered"]
+            sent[mark] = writers[number].say(local, mark)["delivered"]
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(len(writers))]
     for thread in threads:
@@ -144,11 +144,11 @@ def test_snapshot_in_a_storm(connect: Connect, name: str) -> None:
     joiners: list[tuple[Client, dict[str, Any]]] = []
     for number in range(40):
         one = connect(f"{name}-j{number}")
-        joiners.append((one, one.join(room)))
+        joiners.append((one, one.join(local)))
     stop.set()
     for thread in threads:
         thread.join()
-    end = joiners[-1][0].join(room)["members"]
+    end = joiners[-1][0].join(local)["members"]
     heard: dict[str, int] = {}
     for one, snapshot in joiners:
         view = {member["id"]: member for member in snapshot["members"]}
@@ -160,7 +160,7 @@ def test_snapshot_in_a_storm(connect: Connect, name: str) -> None:
             assert (event["member"]["id"] in view) == (event["type"] != "presence:member_joined")
             view[event["member"]["id"]] = event["member"]
     for one in [*writers, *(one for one, _ in joiners)]:
-        one.say(room, "the end")
+        one.say(local, "the end")
     for one in [*writers, *(one for one, _ in joiners)]:
         ends = 0
         while ends < len(joiners) + len(writers) - 1:
@@ -173,14 +173,14 @@ def test_snapshot_in_a_storm(connect: Connect, name: str) -> None:
 
 def test_order(connect: Connect, name: str) -> None:
     """Messages that several send at once through several workers come to all in one order."""
-    room = f"private-{name}"
+    local = f"private-{name}"
     clients = [connect(f"{name}-{number}") for number in range(6)]
     for one in clients:
-        one.join(room)
+        one.join(local)
 
     def send(one: Client, number: int) -> None:
         for turn in range(50):
-            one.say(room, [number, turn])
+            one.say(local, [number, turn])
 
     threads = [threading.Thread(target=send, args=(one, number)) for number, one in enumerate(clients[:4])]
     for thread in threads:
@@ -195,24 +195,24 @@ def test_order(connect: Connect, name: str) -> None:
 
 def test_from_anywhere(connect: Connect, config: dict[str, Any], name: str) -> None:
     """Whoever has the app and the URL can ask and tell: a shell, a task queue, a plain worker."""
-    room = f"presence-{name}"
+    local = f"presence-{name}"
     ann, bob, tab = connect(f"{name}-ann"), connect(f"{name}-bob"), connect(f"{name}-ann")
     for one in (ann, bob, tab):
-        one.join(room)
+        one.join(local)
     app = Flask("elsewhere")
     app.config.update(config, JWT_SECRET_KEY="another secret of thirty-two characters")
     presence = Presence(app)
     with app.app_context():
-        assert [member.id for member in presence.get_channel_members(room)] == [f"{name}-ann", f"{name}-bob"]
-        assert presence.publish(room, "news", {"n": 1}) == 3
-        assert presence.broadcast_to_channel(room, {"type": "news"}, exclude=bob.id) == 2
-        found = presence.get_channel(room)
+        assert [member.id for member in presence.get_channel_members(local)] == [f"{name}-ann", f"{name}-bob"]
+        assert presence.publish(local, "news", {"n": 1}) == 3
+        assert presence.broadcast_to_channel(local, {"type": "news"}, exclude=bob.id) == 2
+        found = presence.get_channel(local)
         assert found is not None
         assert found.member_count == 2
-        assert room in [channel.name for channel in presence.list_channels(prefix=room)]
+        assert local in [channel.name for channel in presence.list_channels(prefix=local)]
         assert presence.get_channel_stats().connections >= 3
         assert presence.disconnect(user_id=f"{name}-ann", reason="Bye") == 2
-        assert [member.id for member in presence.get_channel_members(room)] == [f"{name}-bob"]
+        assert [member.id for member in presence.get_channel_members(local)] == [f"{name}-bob"]
     assert ann.wait_closed() == tab.wait_closed() == (4403, "Bye")
     assert [bob.event()["type"] for _ in range(2)] == ["channel:message", "presence:member_left"]
     assert bob.silent()
@@ -238,7 +238,7 @@ def test_kill(config: dict[str, Any]) -> None:
         nowhere = stack.enter_context(client(doomed))
         safe = [stack.enter_context(client(other, user)) for other in others for user in ("twice", "safe")]
         for one in [*lost.values(), *safe]:
-            one.join("presence-room")
+            one.join("presence-local")
         # "safe" comes last, twice; the two who are "twice" and the first "safe" hear of it, the second does not.
         for number, one in enumerate(safe):
             settled(one, [("member_joined", "safe")] if number == 0 else [])
@@ -246,7 +246,7 @@ def test_kill(config: dict[str, Any]) -> None:
         for one in safe:
             settled(one, [("member_left", user) for user in lost if user != "twice"])
         for other in others:
-            members = other.json("/presence/channels/presence-room")["members"]
+            members = other.json("/presence/channels/presence-local")["members"]
             assert {member["id"] for member in members} == {"twice", "safe"}
             assert other.json("/presence/stats")["connections"] == len(safe)
         for user, one in [*lost.items(), (None, nowhere)]:
@@ -268,9 +268,9 @@ def test_kill_the_only_worker_with_sockets(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-all", "PRESENCE_LEASE": 3 * DEADLINE}
     with running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         one = stack.enter_context(client(server, "ann"))
-        one.join("presence-room")
+        one.join("presence-local")
         os.kill(pid_of(one), signal.SIGKILL)
-        wait_until(lambda: server.get("/presence/channels/presence-room")[0] == 404)
+        wait_until(lambda: server.get("/presence/channels/presence-local")[0] == 404)
 
 
 def test_pause(config: dict[str, Any]) -> None:
@@ -279,8 +279,8 @@ def test_pause(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-pause"}
     with running(**options) as here, running(**options) as there, ExitStack() as stack:
         ann, bob = stack.enter_context(client(here, "ann")), stack.enter_context(client(there, "bob"))
-        bob.join("presence-room", n=1)
-        ann.join("presence-room", n=2)
+        bob.join("presence-local", n=1)
+        ann.join("presence-local", n=2)
         settled(bob, [("member_joined", "ann")])
         # Who has just come does not judge others by their leases.
         settled_at = time.monotonic() + LEASE
@@ -290,10 +290,10 @@ def test_pause(config: dict[str, Any]) -> None:
         settled(ann, [("member_left", "bob")])
         os.kill(pid, signal.SIGCONT)
         settled(ann, [("member_joined", "bob")])
-        assert ann.say("presence-room", "hello")["delivered"] == 1
+        assert ann.say("presence-local", "hello")["delivered"] == 1
         assert [event["type"] for event in (bob.event(),)] == ["channel:message"]
         assert bob.silent()
-        assert [member["n"] for member in here.json("/presence/channels/presence-room")["members"]] == [1, 2]
+        assert [member["n"] for member in here.json("/presence/channels/presence-local")["members"]] == [1, 2]
 
 
 def test_rolling_restart(config: dict[str, Any]) -> None:
@@ -301,19 +301,19 @@ def test_rolling_restart(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 8, "PRESENCE_DRAIN": 0.5}
     with running(**options) as watched, running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         watcher = stack.enter_context(client(watched, "watcher"))
-        watcher.join("presence-room")
+        watcher.join("presence-local")
         users = ["ann", "bob", "eve"]
         before = {user: stack.enter_context(client(server, user)) for user in users}
-        members = {user: before[user].join("presence-room", of=user)["me"] for user in users}
+        members = {user: before[user].join("presence-local", of=user)["me"] for user in users}
         settled(watcher, [("member_joined", user) for user in users])
         server.process.send_signal(signal.SIGHUP)
         for user in users:
             assert before[user].wait_closed() == (1001, "Server shutting down")
-        wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 0)
-        assert watched.json("/presence/channels/presence-room")["memberCount"] == 4
+        wait_until(lambda: watcher.say("presence-local", "anybody?")["delivered"] == 0)
+        assert watched.json("/presence/channels/presence-local")["memberCount"] == 4
         for user in users[:2]:
             again = stack.enter_context(client(server, user))
-            assert again.join("presence-room")["me"] == members[user]
+            assert again.join("presence-local")["me"] == members[user]
         left = watcher.event()
         assert (left["type"], left["member"]) == ("presence:member_left", members["eve"])
         assert watcher.silent()
@@ -326,16 +326,16 @@ def test_kill_with_grace(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-grace", "PRESENCE_GRACE_ABRUPT": 8}
     with running(**options) as watched, running(**options) as server, ExitStack() as stack:
         watcher, ann = stack.enter_context(client(watched, "watcher")), stack.enter_context(client(server, "ann"))
-        watcher.join("presence-room")
-        me = ann.join("presence-room")["me"]
+        watcher.join("presence-local")
+        me = ann.join("presence-local")["me"]
         bob = stack.enter_context(client(server, "bob"))
-        bob.join("presence-room")
+        bob.join("presence-local")
         settled(watcher, [("member_joined", "ann"), ("member_joined", "bob")])
         os.kill(pid_of(ann), signal.SIGKILL)
-        wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 0)
+        wait_until(lambda: watcher.say("presence-local", "anybody?")["delivered"] == 0)
         server.wait_until_ready()
         again = stack.enter_context(client(server, "ann"))
-        assert again.join("presence-room")["me"] == me
+        assert again.join("presence-local")["me"] == me
         left = watcher.event()
         assert (left["type"], left["member"]["id"]) == ("presence:member_left", "bob")
         assert watcher.silent()
@@ -359,9 +359,9 @@ def test_stop_with_much_to_leave(redis_server: RedisServer, config: dict[str, An
         settled(watcher, [("member_joined", "user-0"), ("member_left", "user-0")])
 
         def is_clean() -> bool:
-            held = keys.zcard(f"{prefix}:holds"), keys.hlen(f"{prefix}:holders")
+            held = keys.zcard(f"{prefix}:graces"), keys.hlen(f"{prefix}:grace_owners")
             listed = sum(int(keys.hlen(name)) for name in keys.scan_iter(f"{prefix}:channel:*:members", count=1000))
-            return (held, listed, keys.scard(f"{prefix}:nodes")) == ((0, 0), 1, 1)
+            return (held, listed, keys.scard(f"{prefix}:workers")) == ((0, 0), 1, 1)
 
         wait_until(is_clean)
 
@@ -370,9 +370,9 @@ def test_claims_outlive_a_worker(config: dict[str, Any]) -> None:
     """What is heard of a dead worker's connections has their users with their claims, as ever."""
     options = config | {"PRESENCE_REDIS_PREFIX": "test-claims"}
     with running(**options) as doomed, running(**options) as other, ExitStack() as stack:
-        stack.enter_context(client(other, "watcher")).join("presence-room")
+        stack.enter_context(client(other, "watcher")).join("presence-local")
         ann = stack.enter_context(client(doomed, "ann", claims={"teams": ["red"]}))
-        ann.join("presence-room")
+        ann.join("presence-local")
         os.kill(pid_of(ann), signal.SIGKILL)
         heard: list[dict[str, Any]] = []
 
@@ -389,13 +389,13 @@ def test_clean_leave_after_coming_back(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-came-back", "PRESENCE_GRACE_ABRUPT": 30}
     with running(**options) as one, running(**options) as other, ExitStack() as stack:
         watcher = stack.enter_context(client(one, "watcher"))
-        watcher.join("presence-room")
+        watcher.join("presence-local")
         lost, back = (stack.enter_context(client(server, "ann")) for server in (one, other))
-        lost.join("presence-room")
-        back.join("presence-room")
+        lost.join("presence-local")
+        back.join("presence-local")
         lost.socket.socket.close()
-        wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 1)
-        back.request("leave", channel="presence-room")
+        wait_until(lambda: watcher.say("presence-local", "anybody?")["delivered"] == 1)
+        back.request("leave", channel="presence-local")
         settled(watcher, [("member_joined", "ann"), ("member_left", "ann")])
 
 

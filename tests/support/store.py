@@ -8,6 +8,8 @@ import redis
 
 from flask_presence.backends.redis.client.address import parse_address
 from flask_presence.backends.redis.client.client import Client as ProductClient
+from flask_presence.backends.redis.store.keys import Keys
+from flask_presence.backends.redis.store.store import Store
 
 
 class Client(ProductClient):
@@ -18,3 +20,8 @@ class Client(ProductClient):
     def close(self) -> None:
         super().close()
         self.redis.close()
+
+
+def store_of(prefix: str, *, max_info: int = 1000, lease: float = 60, grace: float = 0) -> Store:
+    """The operations under a prefix."""
+    return Store(Keys(prefix), lease=lease, max_info=max_info, grace=grace)

@@ -1,10 +1,8 @@
-"""Membership in Redis, for several workers and hosts.
+"""The state in Redis, for several workers and hosts.
 
-Law: Redis decides each change in one script; what it holds is an index of the live connections, and can always be
-made anew from them.
+Rule: Redis decides each change in one script. What it holds is an index of live connections, and can be rebuilt from
+them at any time.
 
-From the inside out: `keys`, `documents` and `scripts` say what stands in Redis; `operations`, `nodes`, `census`,
-`orders` and `inspection` what is done with it, sans IO; `client`, `pipeline` and `subscriber` drive that; `replica`,
-`room`, `rooms` and `joining` are the channels as this process has them, `link` and `keeper` its own life; `worker`
-puts them together, `backend` is the front door.
+Three wings, each of which imports only from those before it: `store` (what is in Redis, and the operations on it, sans
+IO), `client` (connections to Redis, which drive operations), `worker` (this process's part). `backend` is the entrance.
 """

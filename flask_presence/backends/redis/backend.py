@@ -1,7 +1,7 @@
-"""The state of many processes, in Redis.
+"""The backend for several workers: the state is in Redis.
 
-Law: what the server's own code asks and says needs no sockets in this process; what connections do is the worker's,
-which is there from the first of them.
+Rule: what the application's own code asks and does needs no connections in this process. What connections do is the
+`Worker`'s, which exists from the first of them.
 """
 
 from __future__ import annotations
@@ -23,32 +23,31 @@ from ...domain.roster import Change, Joined, Updated
 from ...loops.base import Loop
 from ...loops.pending import Outcome, Pending
 from ..base import Listener
-from .client.address import ANSWER_PATIENCE, Address
+from .client.address import ANSWER_TIMEOUT, Address
 from .client.client import Client
 from .client.watch import watch
-from .store import control as orders
+from .store import control
 from .store.calls import Operation, Refused
-from .store.channels import Operations
-from .store.directory import Census
 from .store.keys import Keys
-from .store.server_check import probe
-from .store.workers import Nodes
-from .worker.heartbeat import sweep
+from .store.server_check import try_writing
+from .store.store import Store
+from .worker.heartbeat import remove_dead
 from .worker.worker import Worker
 
 T = TypeVar("T")
 log = logging.getLogger("flask_presence")
 
-REPORT_TIMEOUT: Final = 2.0
-"""Seconds to wait for this worker, and for the others, to have done what they were told."""
+REPLY_TIMEOUT: Final = 2.0
+"""Seconds to wait for workers to have carried out a control message."""
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds to wait for the last leaves of a process."""
-SWEEP_EVERY: Final = 1.0
-"""Seconds between two looks of a process without sockets at who is dead."""
+REMOVE_DEAD_EVERY: Final = 1.0
+"""Seconds after which a process without connections removes dead workers again before it asks something."""
 
 
 class RedisBackend:
-    """See `Backend`. `lease` and `grace_abrupt` in seconds, `max_info` in bytes; `prefix` keeps services apart."""
+    """See `Backend`. `prefix` keeps services apart. `lease` and `grace_abrupt` in seconds, `max_info` in bytes of
+    JSON."""
 
     blocking = True
     outlives_process = True
@@ -56,27 +55,25 @@ class RedisBackend:
     def __init__(self, address: Address, prefix: str, lease: float, max_info: int, grace_abrupt: float) -> None:
         self._keys = Keys(prefix, address.db)
         self._lease = lease
-        self._max_info = max_info
         self._address = address
         self._client = Client(address)
-        self._nodes = Nodes(self._keys, lease, grace_abrupt)
-        self._census = Census(self._keys, self._nodes)
-        self._operations = Operations(self._keys, "", max_info)
+        self._store = Store(self._keys, lease=lease, max_info=max_info, grace=grace_abrupt)
+        self._operations = self._store.channels()
         self._listener: Listener
         self._loop: Loop | None = None
         self._worker: Worker | None = None
-        self._swept_at = 0.0
+        self._removed_dead_at = 0.0
 
     def bind(self, listener: Listener) -> None:
         self._listener = listener
 
     def start(self, loop: Loop) -> None:
         self._loop = loop
-        own = Client(self._address)  # so that no crowd of questions keeps a change waiting for a connection
-        self._worker = Worker(self._keys, own, self._nodes, loop, self._listener, self._lease, self._max_info)
+        own = Client(self._address)  # so that many questions do not keep changes waiting for a connection
+        self._worker = Worker(self._store, own, loop, self._listener, self._lease)
         loop.run(self._worker.begin)
 
-    def tick(self, now: float) -> None:  # noqa: ARG002 (time is that of Redis, or monotonic)
+    def tick(self, now: float) -> None:  # noqa: ARG002 (the time is Redis's, or monotonic)
         if self._worker is not None:
             self._worker.tick(time.monotonic())
 
@@ -86,7 +83,7 @@ class RedisBackend:
             try:
                 _wait(worker, worker.loop.run(worker.end), CLOSE_TIMEOUT)
             except BackendUnavailable as problem:
-                log.warning("Redis is away, so others will have to notice that this process has ended: %s", problem)
+                log.warning("Redis is down, so other workers have to find out that this one has ended: %s", problem)
             self._worker = None
             worker.disconnect()
             self._client.close()
@@ -101,12 +98,13 @@ class RedisBackend:
             self._worker.check()
         else:
             self._check_subscribing()
-        self._client.run(probe(self._keys))
+        self._client.run(try_writing(self._keys))
 
     def _check_subscribing(self) -> None:
-        """A process without sockets has no subscription that would show whether one can be had."""
+        """Subscribe to something, because a process without connections has no subscription that shows it is
+        possible."""
         try:
-            subscription = self._client.subscription(ANSWER_PATIENCE)
+            subscription = self._client.subscription(ANSWER_TIMEOUT)
             try:
                 subscription.send("SUBSCRIBE", self._keys.probe)
                 subscription.read()
@@ -137,7 +135,7 @@ class RedisBackend:
         self,
         channel: ChannelName,
         client_id: str,
-        now: datetime,  # noqa: ARG002 (time is that of Redis)
+        now: datetime,  # noqa: ARG002 (the time is Redis's)
         reason: Reason,
         *,
         grace: float = 0,
@@ -165,43 +163,57 @@ class RedisBackend:
         return placed.value
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
-        closed = self._order(text, user=user_id, client=client_id)
-        self._notice(self._ask(self._nodes.graces.end_matching(user_id, client_id)))
+        closed = self._control(text, user=user_id, client=client_id)
+        self._notify(self._ask(self._store.graces.end_matching(user_id, client_id)))
         return closed
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
-        removed = self._order(text, kind="remove", user=user_id, channel=channel)
-        self._notice(self._ask(self._nodes.graces.end_matching(user_id, None, channel)))
+        removed = self._control(text, kind="remove", user=user_id, channel=channel)
+        self._notify(self._ask(self._store.graces.end_matching(user_id, None, channel)))
         return removed
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
-        return self._order(kind="recheck", user=user_id, channel=channel)
+        return self._control(kind="recheck", user=user_id, channel=channel)
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
-        return self._ask(self._nodes.send_to_user(user_id, payload))
+        return self._ask(self._store.workers.send_to_user(user_id, payload))
 
     def is_online(self, user_id: str) -> bool:
-        return self._ask(self._nodes.is_online(user_id))
+        return self._ask(self._store.workers.is_online(user_id))
 
     def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
         return self._worker.profile(channel, client_id) if self._worker is not None else None
 
-    def _order(self, text: str = "", **what: Any) -> int:
-        """Have all processes do something with connections; of how many they say so in time."""
+    def _control(self, text: str = "", **what: Any) -> int:
+        """Send a control message to all workers. Returns how many connections it concerned, as far as they reply in
+        time."""
         worker = self._worker
-        order = orders.new_order(worker.node if worker else "", text, **what)
-        others = self._ask(orders.give(self._keys, order))
-        closed = 0
+        message = control.new_message(worker.worker_id if worker else "", text, **what)
+        others = self._ask(control.send(self._keys, message))
+        count = 0
         if worker is not None:
-            others -= worker.listens
-            closed = _wait(worker, worker.loop.run(lambda: worker.obey_here(order)), REPORT_TIMEOUT) or 0
-        return closed + _gather(self._client, self._keys, order, others)
+            others -= worker.hears_control
+            count = _wait(worker, worker.loop.run(lambda: worker.carry_out(message)), REPLY_TIMEOUT) or 0
+        return count + self._collect_replies(message, others)
+
+    def _collect_replies(self, message: control.ControlMessage, workers: int) -> int:
+        """The sum of the replies of so many workers, as far as they come in time."""
+        total, end = 0, time.monotonic() + REPLY_TIMEOUT
+        while workers > 0 and (left := end - time.monotonic()) > 0:
+            try:
+                reply = self._client.ask("BLPOP", self._keys.replies(message.id), f"{min(left, 0.8):.2f}")
+            except BackendUnavailable:
+                break
+            if reply:
+                total += int(reply[1])
+                workers -= 1
+        return total
 
     def get(self, name: str) -> Channel | None:
         return self._ask(self._operations.snapshot(name)).value.channel(name)
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
-        return self._ask(self._census.channels(kind, prefix))
+        return self._ask(self._store.directory.channels(kind, prefix))
 
     def members(self, name: str) -> Sequence[Member]:
         return self._ask(self._operations.snapshot(name)).value.members
@@ -210,7 +222,7 @@ class RedisBackend:
         return count_channels(self.channels())
 
     def connections(self) -> int:
-        return self._ask(self._nodes.connections())
+        return self._ask(self._store.workers.count_connections())
 
     def connections_of(self, name: str) -> Mapping[str, int]:
         return self._ask(self._operations.connections_of(name))
@@ -218,9 +230,9 @@ class RedisBackend:
     def survey(self) -> Survey:
         worker = self._worker
         if worker is not None:
-            # All processes read the same numbers in Redis, so that whichever is asked, none goes back.
-            _wait(worker, worker.loop.run(worker.post), REPORT_TIMEOUT)
-        return self._ask(self._nodes.readings.survey(worker.birth if worker is not None else 0))
+            # Every process reads all numbers in Redis, so that none goes back when another process is asked.
+            _wait(worker, worker.loop.run(worker.record_counts), REPLY_TIMEOUT)
+        return self._ask(self._store.counts.read(worker.data_since if worker is not None else 0))
 
     def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
         return watch(self._client, self._keys, name)
@@ -234,17 +246,17 @@ class RedisBackend:
         return self._worker
 
     def _ask(self, operation: Operation[T]) -> T:
-        """Drive an operation at once; first see to the dead, where this process does not do so all the time."""
-        if self._worker is None and time.monotonic() - self._swept_at >= SWEEP_EVERY:
-            self._swept_at = time.monotonic()
-            self._notice(self._client.run(self._sweep()))
+        """Drive an operation. A process without connections first removes dead workers, because it has no heartbeat."""
+        if self._worker is None and time.monotonic() - self._removed_dead_at >= REMOVE_DEAD_EVERY:
+            self._removed_dead_at = time.monotonic()
+            self._notify(self._client.run(self._remove_dead()))
         return self._client.run(operation)
 
-    def _sweep(self) -> Operation[list[Event]]:
-        now = yield from self._nodes.time()
-        return (yield from sweep(self._nodes, now, after=self._lease))
+    def _remove_dead(self) -> Operation[list[Event]]:
+        now = yield from self._store.workers.time()
+        return (yield from remove_dead(self._store, now, after=self._lease))
 
-    def _notice(self, events: Sequence[Event]) -> None:
+    def _notify(self, events: Sequence[Event]) -> None:
         for event in events:
             if self._worker is None:
                 self._listener.notify(event)
@@ -252,25 +264,11 @@ class RedisBackend:
                 self._worker.loop.run(lambda event=event: self._listener.notify(event))  # type: ignore[misc]
 
 
-def _wait(worker: Worker, pending: Pending[T], patience: float) -> T | None:
-    """What comes of `pending`, beside the loop; `None` where it takes longer than `patience` seconds."""
-    deadline = time.monotonic() + patience
+def _wait(worker: Worker, pending: Pending[T], timeout: float) -> T | None:
+    """Wait off the loop for `pending`, and return its value; `None` if it takes longer than `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while not pending.settled and time.monotonic() < deadline:
         worker.loop.sleep(0.002)
     outcomes: list[Outcome[T]] = []
     worker.loop.run(lambda: pending.when(outcomes.append) if pending.settled else None)
     return outcomes[0]() if outcomes else None
-
-
-def _gather(client: Client, keys: Keys, order: orders.Order, count: int) -> int:
-    """The sum of `count` reports, as far as they come in time. Waits."""
-    total, end = 0, time.monotonic() + REPORT_TIMEOUT
-    while count > 0 and (patience := end - time.monotonic()) > 0:
-        try:
-            reply = client.ask("BLPOP", keys.replies(order.id), f"{min(patience, 0.8):.2f}")
-        except BackendUnavailable:
-            break
-        if reply:
-            total += int(reply[1])
-            count -= 1
-    return total

@@ -15,8 +15,8 @@ from redis.connection import SSLConnection, parse_url
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-ANSWER_PATIENCE: Final = 1.0
-CONNECT_PATIENCE: Final = 0.5
+ANSWER_TIMEOUT: Final = 1.0
+CONNECT_TIMEOUT: Final = 0.5
 MAX_CONNECTIONS: Final = 8
 MAX_IDLE: Final = 30.0
 
@@ -33,12 +33,12 @@ ENCODE_IT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`db` is the number of the database. `patience` is how long somebody waits for one of `max_connections`, and
+    """`db` is the number of the database. `pool_timeout` is how long somebody waits for one of `max_connections`, and
     `max_idle` how long a connection may have been idle before it is used again, both in seconds."""
 
     db: int
     max_connections: int
-    patience: float
+    pool_timeout: float
     max_idle: float
     _connection_class: Any
     _options: dict[str, Any]
@@ -65,12 +65,12 @@ def parse_address(url: str) -> Address:
         only_tls = " (ssl_… goes with rediss://)" if unknown[0].startswith("ssl_") else ""
         raise ValueError(f"it has the option {unknown[0][:40]!r}, which cannot be taken here{only_tls}")
     ours = {"decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict", "protocol": 2}
-    defaults = {"socket_timeout": ANSWER_PATIENCE, "socket_connect_timeout": CONNECT_PATIENCE}
+    defaults = {"socket_timeout": ANSWER_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
     options = {name: value for name, value in given.items() if name not in _FOR_POOLS | _OVERRULED}
     address = Address(
         db=_number(given, "db", 0, 0),
         max_connections=_number(given, "max_connections", MAX_CONNECTIONS, 1),
-        patience=_number(given, "timeout", ANSWER_PATIENCE, 0),
+        pool_timeout=_number(given, "timeout", ANSWER_TIMEOUT, 0),
         max_idle=_number(given, "health_check_interval", 0, 0) or MAX_IDLE,
         _connection_class=connection_class,
         _options=defaults | options | ours | {"retry": Retry(NoBackoff(), 0)},

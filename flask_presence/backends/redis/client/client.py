@@ -116,9 +116,9 @@ class Client:
             for call, reply in zip(calls, replies, strict=True)
         ]
 
-    def subscription(self, patience: float) -> Subscription:
-        """A connection for subscriptions that waits for `patience` seconds at a time. Raises `BackendUnavailable`."""
-        connection = self._address.connection(socket_timeout=patience)
+    def subscription(self, timeout: float) -> Subscription:
+        """A connection for subscriptions that waits for `timeout` seconds at a time. Raises `BackendUnavailable`."""
+        connection = self._address.connection(socket_timeout=timeout)
         try:
             connection.connect()
         except (RedisError, OSError) as problem:

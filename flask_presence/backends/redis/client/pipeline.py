@@ -1,4 +1,4 @@
-"""Operations of a process, put together: what is asked for while Redis is busy with one lot is the next lot.
+"""ChannelOperations of a process, put together: what is asked for while Redis is busy with one lot is the next lot.
 
 Law: operations are begun in the order in which they were asked for, and settled in the loop; one that fails, or is
 lost with the connection, harms no other. While Redis is away they fail at once.

@@ -30,7 +30,7 @@ class Pool:
     def take(self) -> Any:
         """A connection that is connected; `give_back` must follow. Raises `BackendUnavailable` where all are taken for
         too long, and what redis-py raises where Redis cannot be reached."""
-        if not self._places.acquire(timeout=self._address.patience):
+        if not self._places.acquire(timeout=self._address.pool_timeout):
             raise BackendUnavailable(f"all {self._address.max_connections} connections to Redis are busy")
         try:
             connection, since = self._free.pop() if self._free else (self._new(), 0.0)

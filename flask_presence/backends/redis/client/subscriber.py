@@ -23,7 +23,7 @@ from .client import Client, Subscription
 
 QUIET: Final = 5.0
 """Seconds after which the reader looks up, when nothing comes."""
-PATIENCE: Final = 1.0
+CATCH_UP_TIMEOUT: Final = 1.0
 """Seconds that a loop without a reader waits for what must come."""
 TURN: Final = 64
 """Messages that are heard before everybody else gets a turn."""
@@ -61,7 +61,7 @@ class Subscriber:
         self._old: list[str] = []
         self._writing = False
         self._subscription: Subscription | None = None
-        self._deaf_since: float | None = time.monotonic()
+        self._unsubscribed_since: float | None = time.monotonic()
         self._failures = 0
         self._closed = False
         self.heard_at = time.monotonic()
@@ -71,9 +71,9 @@ class Subscriber:
         return self._subscription is not None
 
     @property
-    def deaf_for(self) -> float:
+    def unsubscribed_for(self) -> float:
         """Seconds since when nothing that is subscribed to has been acknowledged; 0 where that is not so."""
-        return 0 if self._deaf_since is None else time.monotonic() - self._deaf_since
+        return 0 if self._unsubscribed_since is None else time.monotonic() - self._unsubscribed_since
 
     def want(self, topic: str) -> Pending[None]:
         """Hear of `topic` from now on; settled when Redis has acknowledged that."""
@@ -138,7 +138,7 @@ class Subscriber:
             return False
         try:
             subscription = self._subscription or self._connect()
-            heard = self._take_one(subscription, PATIENCE if wait and self._is_behind else 0)
+            heard = self._take_one(subscription, CATCH_UP_TIMEOUT if wait and self._is_behind else 0)
             while heard and self._take_one(subscription, 0):
                 continue
         except (RedisError, OSError, BackendUnavailable) as problem:
@@ -176,9 +176,9 @@ class Subscriber:
         self._loop.run(lambda: self._dispatch(subscription, kind, topic.decode(), data))
         return True
 
-    def _take_one(self, subscription: Subscription, patience: float) -> bool:
+    def _take_one(self, subscription: Subscription, timeout: float) -> bool:
         """Hear one message, if one comes in that many seconds."""
-        return subscription.can_read(patience) and self._take(subscription)
+        return subscription.can_read(timeout) and self._take(subscription)
 
     def _dispatch(self, subscription: Subscription, kind: bytes, topic: str, data: Any) -> None:
         if subscription is not self._subscription:
@@ -188,7 +188,7 @@ class Subscriber:
             self._hear(topic, data)
         elif kind == b"subscribe":
             self._failures = 0
-            self._deaf_since = None
+            self._unsubscribed_since = None
             pending = self._topics.get(topic)
             if pending is not None and not pending.settled:
                 pending.settle(_nothing)
@@ -199,8 +199,8 @@ class Subscriber:
         self._subscription = None
         if subscription is not None:
             self._loop.spawn(self._disconnect, subscription)
-        if self._deaf_since is None:
-            self._deaf_since = time.monotonic()
+        if self._unsubscribed_since is None:
+            self._unsubscribed_since = time.monotonic()
         if not self._failures and problem is not None:
             log.warning("the subscriptions to Redis were lost and will be made anew: %s", problem)
         self._failures += 1

@@ -21,7 +21,7 @@ from ..store.events import parse_event
 from ..store.keys import Keys
 from .client import Client, Subscription
 
-PATIENCE: Final = 1.0
+READ_TIMEOUT: Final = 1.0
 ASK_AFTER: Final = 10.0
 """Seconds of silence after which Redis is asked whether it is there; after twice as many it is not."""
 KINDS: Final = {"joined", "updated", "left"}
@@ -29,7 +29,7 @@ KINDS: Final = {"joined", "updated", "left"}
 
 def watch(client: Client, keys: Keys, name: str | None) -> Generator[tuple[ChannelName, Change] | None, None, None]:
     """See `Backend.watch`. `BackendUnavailable` where Redis goes away."""
-    subscription = client.subscription(PATIENCE)
+    subscription = client.subscription(READ_TIMEOUT)
     try:
         if name is None:
             subscription.send("PSUBSCRIBE", keys.all_topics)

@@ -15,7 +15,7 @@ from ....domain.errors import BackendUnavailable
 T = TypeVar("T")
 
 CHUNK: Final = 200
-"""Connections that one script looks at, at the most, so that none takes long."""
+"""Most connections that one script looks at, so that none takes long."""
 
 
 class Position(NamedTuple):
@@ -29,7 +29,7 @@ NOWHERE: Final = Position(0, 0)
 
 
 class Call(NamedTuple):
-    """A script, by its name, or a command in capitals; with its keys and arguments."""
+    """A script, by its name, or a Redis command, in capitals; with its keys and arguments."""
 
     name: str
     keys: tuple[str, ...]
@@ -37,31 +37,32 @@ class Call(NamedTuple):
 
 
 Operation = Generator[Call | list[Call], Any, T]
-"""Is sent the reply to a call, or the replies to calls that belong together and go out together."""
+"""Yields a call and is sent its reply, or yields several that are sent to Redis together and is sent their replies."""
 
 
 class Refused(BackendUnavailable):
-    """Redis is there, and answers one call with an error: out of memory, no permission, a key of another type."""
+    """Redis answers a call with an error: out of memory, no permission, a key of another type."""
 
     sentence = "Redis refuses what joins and messages need; the log says why"
 
 
 class Lost(Exception):
-    """Redis knows nothing of what the caller is sure of: it must be told again."""
+    """Redis does not know something that the caller is certain of, so it has to be restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed(Generic[T]):
-    """What has happened, and after which event of the channel."""
+    """An outcome, and the last event of the channel before it."""
 
     position: Position
     value: T
 
 
 def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """What a reply has in turns: fields and values, or whatever belongs together."""
+    """The elements of a reply, two by two: fields and values, for instance."""
     return zip(flat[::2], flat[1::2], strict=True)
 
 
 def position_of(reply: list[Any]) -> Position:
+    """The position with which a reply begins."""
     return Position(int(reply[0] or 0), int(reply[1]))

@@ -1,4 +1,4 @@
-"""What is done to a channel, as scripts to call and what to make of their answers.
+"""What happens to a channel in Redis: joins, leaves, updates, messages, snapshots and heals.
 
 Rule: sans IO. Outcomes and errors are those of `domain.roster.Roster`.
 """
@@ -16,19 +16,19 @@ from ....domain.events import Reason
 from ....domain.members import NOTHING, Member, User, info_size
 from ....domain.roster import Change
 from .calls import CHUNK, NOWHERE, Call, Lost, Operation, Placed, Position, Refused, pairs, position_of
-from .entries import Entry, Merged, encode, encode_owner, merged_document, new_document, parse_entry
-from .grace import hold_notes, hold_place
+from .entries import Entry, Merged, encode, merged_document, new_document, parse_entry
+from .grace import Graces
 from .keys import Keys, escape, unescape
 
 T = TypeVar("T")
 
 MAX_TRIES: Final = 20
-"""How often somebody else may be faster at changing the same member."""
+"""How often others may change the same member first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """A join: what it changed, and the list after it where that was wanted. `entry` is the joiner's."""
+    """A join: what it changed, the entry of the user who joined, and the list after it, if that was wanted."""
 
     change: Change | None
     entry: Entry | None
@@ -37,7 +37,7 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A channel at one place in its order; `created_at` is `None` where nobody is in it."""
+    """A channel at one place in its order. `created_at` is `None` if nobody is in it."""
 
     created_at: datetime | None
     connections: int
@@ -50,7 +50,7 @@ class Snapshot:
         return tuple(entry.member for entry in sorted(self.entries.values(), key=lambda entry: entry.place))
 
     def channel(self, name: str) -> Channel | None:
-        """What the server's own code is told; `None` where nobody is in it."""
+        """What the application sees; `None` if nobody is in it."""
         if self.created_at is None:
             return None
         channel = ChannelName(name)
@@ -61,39 +61,40 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """The list after a heal, and what became of the users of connections that Redis should not have known of."""
+    """The list after a heal, and the users who left because their connections were gone, by client id."""
 
     entries: Mapping[str, Entry]
     left: Mapping[str, Change]
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """A connection of this node in a channel, and the entry of its user (where users are listed)."""
+class LiveConnection:
+    """A connection of this worker in a channel, and its user's entry, if the channel lists users."""
 
     client_id: str
     user: str = ""
     entry: Entry | None = None
 
 
-class Gone(NamedTuple):
-    """How a connection left a channel: whose it was, where users are listed, for how many seconds they are held, and
-    why ('': not known)."""
+class Departure(NamedTuple):
+    """How a connection leaves a channel: its user, if the channel lists users; the user's grace, in seconds; and why,
+    if that is known."""
 
     user: User | None = None
-    hold: float = 0
+    grace: float = 0
     reason: Reason | Literal[""] = ""
 
 
-class Operations:
-    """The operations of one node under one prefix. `max_info` bounds a member's merged `userInfo`, in bytes.
+class ChannelOperations:
+    """The operations of one worker. `max_info` bounds a member's merged `userInfo`, in bytes of JSON.
 
-    `known` is the newest place in the channel's order that the caller has seen.
+    In all of them, `known` is the newest place in the channel's order that the caller has seen.
     """
 
-    def __init__(self, keys: Keys, node: str, max_info: int) -> None:
+    def __init__(self, keys: Keys, graces: Graces, worker_id: str, max_info: int) -> None:
         self._keys = keys
-        self._node = node
+        self._graces = graces
+        self._worker_id = worker_id
         self._max_info = max_info
 
     def join(
@@ -108,20 +109,27 @@ class Operations:
         owned: Mapping[str, Any] = NOTHING,
         with_list: bool = True,
     ) -> Operation[Placed[Entered]]:
-        """As `Roster.join`."""
+        """Like `Roster.join`."""
         listed = channel.type == "presence"
         if listed and user is None:
             raise JoinFailed("A presence channel needs a user")
         new = new_document(user, client_id, info or {}, owned, now) if listed and user is not None else None
         too_large = new is not None and info_size(new.info) > self._max_info
-        whose = escape(user.id) if listed and user is not None else ""
+        user_key = escape(user.id) if listed and user is not None else ""
         version, merged = "" if info or owned else "-", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
             (*_, reply) = yield self._indexed(
                 channel,
                 "join",
                 (
-                    *(self._keys.topic(channel), str(known.epoch), self._node, client_id, whose, now.isoformat()),
+                    *(
+                        self._keys.topic(channel),
+                        str(known.epoch),
+                        self._worker_id,
+                        client_id,
+                        user_key,
+                        now.isoformat(),
+                    ),
                     *(b"" if too_large else encode(new), version, encode(merged.document), "1" if with_list else ""),
                 ),
             )
@@ -141,23 +149,21 @@ class Operations:
         self,
         channel: ChannelName,
         client_id: str,
-        gone: Gone = Gone(),  # noqa: B008 (immutable)
+        departure: Departure = Departure(),  # noqa: B008 (immutable)
         known: Position = NOWHERE,
     ) -> Operation[Placed[Change | None]]:
-        """As `Roster.leave`; the user is held, unless Redis has no room to write that down."""
-        user, hold, reason = gone
-        until, again = "", list[Call]()
-        if hold and user is not None:
-            place, names = hold_place(channel, escape(user.id), client_id), (self._keys.holds, self._keys.holders)
+        """Like `Roster.leave`. The user gets the departure's grace, unless Redis has no memory left to note it."""
+        user, seconds, reason = departure
+        grace_end, again = "", list[Call]()
+        if seconds and user is not None:
             try:
-                (end,) = yield Call("hold", names, (place, str(int(hold * 1000)), encode_owner(user)))
-                until = end.decode()
-                # Once more behind it: somebody may let the user go before the hold has begun.
-                again = hold_notes(self._keys, place, until, user)
+                grace, grace_end = yield from self._graces.begin(channel, client_id, user, seconds)
+                # Once more after the leave, because somebody may end the grace before the leave begins it.
+                again = self._graces.note(grace, grace_end, user)
             except Refused:
-                until = ""
-        keys = (*self._keys.channel(channel), self._keys.own(channel, self._node))
-        leave = Call("leave", keys, (self._keys.topic(channel), str(known.epoch), client_id, until, reason))
+                grace_end = ""
+        keys = (*self._keys.channel(channel), self._keys.own(channel, self._worker_id))
+        leave = Call("leave", keys, (self._keys.topic(channel), str(known.epoch), client_id, grace_end, reason))
         reply, *_ = yield [leave, *again]
         if reply[0] == b"not_found":
             raise NotFound
@@ -177,11 +183,19 @@ class Operations:
         owned: Mapping[str, Any] | None = None,
         sure: bool = False,
     ) -> Operation[Placed[tuple[Entry, Change | None]]]:
-        """As `Roster.update`; `Lost` where the caller is `sure` that the connection is in the channel."""
+        """Like `Roster.update`. Raises `Lost` if the caller is `sure` that the connection is in the channel, and Redis
+        does not know it."""
         version, merged = "", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
-            but = client_id if owned is None else ""  # who asked for nothing hears of it like the others
-            arguments = (self._keys.topic(channel), str(known.epoch), client_id, version, encode(merged.document), but)
+            exclude = client_id if owned is None else ""  # the client did not ask for a change of owned info
+            arguments = (
+                self._keys.topic(channel),
+                str(known.epoch),
+                client_id,
+                version,
+                encode(merged.document),
+                exclude,
+            )
             reply = yield Call("update", self._keys.channel(channel), arguments)
             outcome = reply[0].decode()
             if sure and outcome.startswith("not_"):
@@ -203,9 +217,9 @@ class Operations:
     def publish(
         self, channel: str, message: bytes, exclude: str | None, known: Position = NOWHERE
     ) -> Operation[Placed[int]]:
-        """Send a message to all connections in the channel but `exclude`; how many they are.
+        """Send a message to all connections in the channel except `exclude`. Returns how many.
 
-        `Lost` where the channel is not the one in whose order `known` is; then nothing is sent.
+        Raises `Lost`, and sends nothing, if Redis has lost the channel in which `known` was a position.
         """
         arguments = (self._keys.topic(channel), str(known.epoch), exclude or "", message)
         reply = yield Call("publish", self._keys.channel(channel), arguments)
@@ -220,50 +234,48 @@ class Operations:
         return Placed(position_of(reply), Snapshot(created_at, int(reply[3]), int(reply[4]), _entries(reply[5])))
 
     def connections_of(self, channel: str) -> Operation[dict[str, int]]:
-        """How many connections each member has, by user id; 0 for one who is held."""
+        """How many connections each member has, by user id; 0 during a grace."""
         _, members, connections, *_ = self._keys.channel(channel)
-        listed, whose = yield [Call("HKEYS", (members,)), Call("HVALS", (connections,))]
-        counts = {user.decode(): 0 for user in listed}
-        for value in whose:
+        users, connected = yield [Call("HKEYS", (members,)), Call("HVALS", (connections,))]
+        counts = {user.decode(): 0 for user in users}
+        for value in connected:
             user = value.partition(b"\0")[0].decode()
             if user in counts:
                 counts[user] += 1
         return {unescape(user): count for user, count in counts.items()}
 
-    def entered(self) -> Operation[list[str]]:
-        """The channels in which the node may have connections."""
-        return [name.decode() for name in (yield Call("SMEMBERS", (self._keys.index(self._node),)))]
-
-    def exit(self, channel: str) -> Operation[None]:
-        """Write down that the node has no connections in `channel`, if it has none."""
-        yield Call("exit", (self._keys.own(channel, self._node), self._keys.index(self._node)), (channel,))
+    def unindex(self, channel: str) -> Operation[None]:
+        """Take the channel off the list of the worker's channels, if the worker has no connections in it."""
+        names = (self._keys.own(channel, self._worker_id), self._keys.worker_channels(self._worker_id))
+        yield Call("unindex", names, (channel,))
 
     def heal(
         self,
         channel: ChannelName,
-        holders: Callable[[], list[Holder]],
-        expected: Callable[[], Container[str]],
-        gone: Mapping[str, Gone],
+        live_connections: Callable[[], list[LiveConnection]],
+        possible: Callable[[], Container[str]],
+        departures: Mapping[str, Departure],
         known: Position,
         now: datetime,
     ) -> Operation[Placed[Healed]]:
-        """Make Redis know of the node's connections in `channel` again, and of no others; the channel after that.
+        """Make Redis know the worker's connections in `channel`, and no others. Returns the channel after that.
 
-        `holders` are in it for sure, `expected` are these and those who are just coming. They are asked for again
-        after each step, as connections come and go meanwhile. `gone` are those of whom it is known how they left.
+        `live_connections` are in the channel for certain; `possible` are these and those that are joining. Both are
+        asked for again after each step, because connections come and go meanwhile. `departures` tells how connections
+        left, as far as that is known.
         """
-        mine = holders()
-        noted: list[bytes] = []
-        for at in range(0, max(1, len(mine)), CHUNK):
-            still = expected()
-            back = [holder for holder in mine[at : at + CHUNK] if holder.client_id in still]
-            (*_, noted) = yield self._restore(channel, back, known, now)
+        live = live_connections()
+        stored: list[bytes] = []
+        for at in range(0, max(1, len(live)), CHUNK):
+            still = possible()
+            back = [connection for connection in live[at : at + CHUNK] if connection.client_id in still]
+            (*_, stored) = yield self._restore(channel, back, known, now)
         left: dict[str, Change] = {}
-        for client in noted:
-            if client.decode() not in expected():
-                how = gone.get(client.decode(), Gone())
+        for client in stored:
+            if client.decode() not in possible():
+                departure = departures.get(client.decode(), Departure())
                 try:
-                    placed = yield from self.leave(channel, client.decode(), how, known)
+                    placed = yield from self.leave(channel, client.decode(), departure, known)
                 except (NotFound, NotMember):
                     continue
                 if placed.value is not None:
@@ -271,26 +283,32 @@ class Operations:
         snapshot = yield from self.snapshot(channel)
         return Placed(snapshot.position, Healed(snapshot.value.entries, left))
 
-    def look(self, channel: str) -> Operation[Placed[int]]:
-        """Where the channel stands, and how many connections the node has in it."""
-        reply = yield Call("look", (*self._keys.channel(channel), self._keys.own(channel, self._node)))
+    def position(self, channel: str) -> Operation[Placed[int]]:
+        """Where the channel stands, and how many connections the worker has in it."""
+        names = (*self._keys.channel(channel), self._keys.own(channel, self._worker_id))
+        reply = yield Call("position", names)
         return Placed(position_of(reply), int(reply[2]))
 
-    def _restore(self, channel: ChannelName, holders: list[Holder], known: Position, now: datetime) -> list[Call]:
+    def _restore(
+        self, channel: ChannelName, connections: list[LiveConnection], known: Position, now: datetime
+    ) -> list[Call]:
         arguments: list[str | bytes] = [self._keys.topic(channel), str(known.epoch), str(known.number)]
-        arguments += [now.isoformat(), self._node]
-        for holder in holders:
-            place, document = ("", b"") if holder.entry is None else (str(holder.entry.place), holder.entry.raw)
-            arguments += [holder.client_id, holder.user, place, document]
+        arguments += [now.isoformat(), self._worker_id]
+        for connection in connections:
+            place, document = (
+                ("", b"") if connection.entry is None else (str(connection.entry.place), connection.entry.raw)
+            )
+            arguments += [connection.client_id, connection.user, place, document]
         return self._indexed(channel, "restore", tuple(arguments))
 
     def _indexed(self, channel: ChannelName, script: str, arguments: tuple[str | bytes, ...]) -> list[Call]:
-        """A script that gives the node connections in `channel`, after what reapers need to find these by. That is
-        written anew each time, as Redis may have lost it a moment ago, and the node be killed in the next."""
+        """A script that gives the worker connections in `channel`, after the entries by which other workers find these
+        if it dies. They are written every time: Redis may have lost them a moment ago, and the worker may be killed in
+        the next."""
         return [
-            Call("SADD", (self._keys.nodes,), (self._node,)),
-            Call("SADD", (self._keys.index(self._node),), (channel,)),
-            Call(script, (*self._keys.channel(channel), self._keys.own(channel, self._node)), arguments),
+            Call("SADD", (self._keys.workers,), (self._worker_id,)),
+            Call("SADD", (self._keys.worker_channels(self._worker_id),), (channel,)),
+            Call(script, (*self._keys.channel(channel), self._keys.own(channel, self._worker_id)), arguments),
         ]
 
     @property

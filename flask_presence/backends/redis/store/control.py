@@ -1,6 +1,6 @@
-"""What all processes of the service are told to do: close connections, take them out of a channel, ask the app again.
+"""Control messages: what every worker of the service is told to do with its connections.
 
-Law: an order reaches every process, those too whose subscription is being made anew; each obeys it once.
+Rule: sans IO. Every worker gets every message, even if its subscription is being renewed, and carries it out once.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import msgspec
 from .calls import Call, Operation
 from .keys import Keys
 
-LASTS: Final = 60.0
-"""Seconds for which an order is kept for those who did not hear it."""
+KEPT_FOR: Final = 60.0
+"""Seconds for which a message is kept for workers that did not hear it."""
 
 
-class Order(msgspec.Struct, omit_defaults=True):
-    """What to do with the connections of `user`, with the id `client`, and in `channel` (`None` stands for any).
+class ControlMessage(msgspec.Struct, omit_defaults=True):
+    """What to do with the connections of `user`, with the client id `client`, and in `channel` (`None` matches any).
 
-    `disconnect` closes them and says `text`; `remove` takes them out of the channel and says `text`; `recheck` has
-    their credentials verified, and their guards asked, again.
+    `disconnect` closes them with `text`; `remove` takes them out of the channel with `text`; `recheck` verifies their
+    logins and asks their guards again. `origin` is the worker that sent it.
     """
 
     id: str
@@ -33,30 +33,26 @@ class Order(msgspec.Struct, omit_defaults=True):
     kind: Literal["disconnect", "remove", "recheck"] = "disconnect"
 
 
-_decode = msgspec.json.Decoder(Order).decode
+decode = msgspec.json.Decoder(ControlMessage).decode
 
 
-def parse_order(data: bytes) -> Order:
-    return _decode(data)
+def new_message(origin: str, text: str = "", **what: Any) -> ControlMessage:
+    return ControlMessage(secrets.token_urlsafe(16), origin, text, **what)
 
 
-def new_order(origin: str, text: str = "", **what: Any) -> Order:
-    return Order(secrets.token_urlsafe(16), origin, text, **what)
-
-
-def give(keys: Keys, order: Order) -> Operation[int]:
-    """Tell every node; how many have heard it."""
-    arguments = (keys.control, msgspec.json.encode(order), str(int(LASTS * 1000)))
-    (heard,) = yield Call("order", (keys.orders,), arguments)
+def send(keys: Keys, message: ControlMessage) -> Operation[int]:
+    """Send a message to every worker. Returns how many heard it at once."""
+    arguments = (keys.control, msgspec.json.encode(message), str(int(KEPT_FOR * 1000)))
+    (heard,) = yield Call("control", (keys.control_log,), arguments)
     return int(heard)
 
 
-def report(keys: Keys, order: Order, closed: int) -> Operation[None]:
-    """Tell whoever gave the order what came of it."""
-    replies = keys.replies(order.id)
-    yield [Call("RPUSH", (replies,), (str(closed),)), Call("EXPIRE", (replies,), ("10",))]
+def reply(keys: Keys, message: ControlMessage, count: int) -> Operation[None]:
+    """Tell the sender of a message how many connections it concerned here."""
+    replies = keys.replies(message.id)
+    yield [Call("RPUSH", (replies,), (str(count),)), Call("EXPIRE", (replies,), ("10",))]
 
 
-def missed(keys: Keys, since: int) -> Operation[list[Order]]:
-    """The orders that were given at `since`, in ms, or later."""
-    return [parse_order(data) for data in (yield Call("ZRANGEBYSCORE", (keys.orders,), (str(since), "+inf")))]
+def sent_since(keys: Keys, since: int) -> Operation[list[ControlMessage]]:
+    """The messages sent at `since`, in ms, or later."""
+    return [decode(data) for data in (yield Call("ZRANGEBYSCORE", (keys.control_log,), (str(since), "+inf")))]

@@ -1,7 +1,7 @@
-"""What the processes have counted, kept where all can ask for it.
+"""What the workers have counted, kept where every process can ask for it.
 
-Law: sans IO. A node's counts are its own while it is known, and the service's from the step in which it is forgotten:
-counted once, always.
+Rule: sans IO. While a worker is known, its counts are its own; in the step in which it is forgotten, they become the
+service's. So everything is counted exactly once.
 """
 
 from __future__ import annotations
@@ -19,52 +19,58 @@ from ....domain.readings import SLOT, SLOTS, Reading, Survey
 from .calls import Call, Operation, pairs
 from .keys import Keys
 
-KEPT: Final = 86400
-"""Seconds for which the counts of a service are kept in which no process lives."""
+KEPT_FOR: Final = 86400
+"""Seconds for which the counts are kept after the last worker has ended."""
 
 _decode: Final = msgspec.json.Decoder(Reading).decode
 
 
-class Readings:
-    """The readings of the nodes under one prefix."""
+class WorkerCounts:
+    """The counts under one prefix."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    def post(self, node: str, reading: Reading) -> Operation[bool]:
-        """Have the others know what `node` has counted; whether they do, as they do not want to of one they bury."""
+    def record(self, worker_id: str, reading: Reading) -> Operation[bool]:
+        """Store a worker's reading in place of its last one. Returns whether it was stored; it is not if the worker is
+        being removed, because its last reading has been absorbed."""
         keys = self._keys
-        names = (keys.readings, keys.counts, keys.slots, keys.nodes, keys.claims)
-        taken: int = yield Call("post", names, (node, msgspec.json.encode(reading), str(KEPT)))
-        return bool(taken)
+        names = (keys.worker_counts, keys.absorbed_counts, keys.absorbed_traffic, keys.workers, keys.claims)
+        stored: int = yield Call("record_counts", names, (worker_id, msgspec.json.encode(reading), str(KEPT_FOR)))
+        return bool(stored)
 
     def add(self, counts: Counts) -> list[Call]:
-        """Count what happened to connections whose own process could not."""
-        key = self._keys.counts
+        """The calls that count what happened to connections whose own worker could not count it."""
+        key = self._keys.absorbed_counts
         calls = [Call("HINCRBY", (key,), (name, str(int(number)))) for name, number in counts.items()]
-        return [*calls, Call("EXPIRE", (key,), (str(KEPT),))] if calls else []
+        return [*calls, Call("EXPIRE", (key,), (str(KEPT_FOR),))] if calls else []
 
-    def fold(self) -> Call:
-        """Keep what those have counted that are no nodes any more."""
+    def absorb(self) -> Call:
+        """The call that adds the counts of forgotten workers to the service's own."""
         keys = self._keys
         oldest = math.floor(time.time() / SLOT) - SLOTS - 2
-        return Call("fold", (keys.readings, keys.nodes, keys.counts, keys.slots), (str(oldest), str(KEPT)))
+        names = (keys.worker_counts, keys.workers, keys.absorbed_counts, keys.absorbed_traffic)
+        return Call("absorb_counts", names, (str(oldest), str(KEPT_FOR)))
 
-    def survey(self, known_birth: int = 0) -> Operation[Survey]:
-        """All of it, at one moment. `BackendUnavailable` where the data are not those of the caller's last heartbeat:
-        what the others had counted is not there yet."""
+    def read(self, known_since: int = 0) -> Operation[Survey]:
+        """All counts at one moment.
+
+        Raises `BackendUnavailable` if the data did not begin at `known_since`, in ms (0: not known): then Redis has
+        lost its data, and the other workers have not recorded their counts again yet.
+        """
         keys = self._keys
-        names = (keys.readings, keys.leases, keys.counts, keys.slots, keys.birth)
-        alive, posted, counts, slots, birth = yield Call("survey", names, ())
-        if known_birth and int(birth or 0) != known_birth:
-            raise BackendUnavailable("Redis has lost its data, and is being told again")
-        readings = {name: _decode(text) for name, text in pairs(posted)}
+        names = (keys.worker_counts, keys.leases, keys.absorbed_counts, keys.absorbed_traffic, keys.data_since)
+        alive, recorded, counts, traffic, data_since = yield Call("read_counts", names, ())
+        if known_since and int(data_since or 0) != known_since:
+            raise BackendUnavailable("Redis has lost its data, and the workers are restoring it")
+        readings = {name: _decode(text) for name, text in pairs(recorded)}
         living = tuple(reading for name, reading in readings.items() if name in alive)
         dead = tuple(reading for name, reading in readings.items() if name not in alive)
-        departed = {name.decode(): float(number) for name, number in pairs(counts)}
-        return Survey(living, departed, _by_slot({name.decode(): int(number) for name, number in pairs(slots)}), dead)
+        absorbed = {name.decode(): float(number) for name, number in pairs(counts)}
+        return Survey(living, absorbed, _by_slot({name.decode(): int(number) for name, number in pairs(traffic)}), dead)
 
 
 def _by_slot(numbers: Mapping[str, int]) -> dict[int, tuple[int, int]]:
+    """Messages received and sent, by time slot."""
     slots = {name.partition(" ")[0] for name in numbers}
     return {int(slot): (numbers.get(f"{slot} in", 0), numbers.get(f"{slot} out", 0)) for slot in slots}

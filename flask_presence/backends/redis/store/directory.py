@@ -1,6 +1,6 @@
-"""Questions over the whole service, for processes with sockets and without.
+"""Questions about all channels of the service, for processes with connections and without.
 
-Law: sans IO; asks Redis alone, never another process.
+Rule: sans IO; asks Redis only, never another process.
 """
 
 from __future__ import annotations
@@ -10,33 +10,35 @@ from typing import Final
 
 from ....domain.channels import Channel, ChannelName, ChannelType, matches
 from .calls import Call, Operation, pairs
+from .grace import Graces
 from .keys import Keys, unescape
-from .workers import Nodes
+from .workers import Workers
 
 BATCH: Final = 500
-"""Channels that one script counts, so that none takes long."""
+"""Most channels that one script counts, so that none takes long."""
 
 
-class Census:
-    """The channels under one prefix, as they are counted."""
+class ChannelDirectory:
+    """The channels under one prefix."""
 
-    def __init__(self, keys: Keys, nodes: Nodes) -> None:
+    def __init__(self, keys: Keys, workers: Workers, graces: Graces) -> None:
         self._keys = keys
-        self._nodes = nodes
+        self._workers = workers
+        self._graces = graces
 
     def channels(self, kind: ChannelType | None, prefix: str | None) -> Operation[list[Channel]]:
-        """Those that somebody is in, oldest first, without their members."""
-        names: set[str] = {unescape(name) for name in (yield from self._nodes.graces.channels())}
-        nodes = yield from self._nodes.all()
-        for noted in (yield [Call("SMEMBERS", (self._keys.index(node),)) for node in nodes]):
-            names |= {name.decode() for name in noted}
+        """The channels that somebody is in and that match (`None` matches any), oldest first, without members."""
+        names: set[str] = {unescape(name) for name in (yield from self._graces.channels())}
+        workers = yield from self._workers.all()
+        for found in (yield [Call("SMEMBERS", (self._keys.worker_channels(worker_id),)) for worker_id in workers]):
+            names |= {name.decode() for name in found}
         wanted = [name for name in map(ChannelName, names) if matches(name, kind, prefix)]
-        found: list[Channel] = []
+        channels: list[Channel] = []
         for at in range(0, len(wanted), BATCH):
             batch = wanted[at : at + BATCH]
-            keys = [key for name in batch for key in self._keys.tally(name, listed=name.type == "presence")]
-            tally = yield Call("tally", tuple(keys))
-            for name, (since, number) in zip(batch, pairs(tally), strict=True):
+            keys = [key for name in batch for key in self._keys.counting(name, listed=name.type == "presence")]
+            counted = yield Call("count_channels", tuple(keys))
+            for name, (since, number) in zip(batch, pairs(counted), strict=True):
                 if since:
-                    found.append(Channel(name, name.type, number, datetime.fromisoformat(since.decode())))
-        return sorted(found, key=lambda channel: (channel.created_at, channel.name))
+                    channels.append(Channel(name, name.type, number, datetime.fromisoformat(since.decode())))
+        return sorted(channels, key=lambda channel: (channel.created_at, channel.name))

@@ -1,6 +1,6 @@
-"""What Redis publishes of a channel.
+"""The events that Redis publishes of a channel.
 
-Rule: every event has its place in the channel's order.
+Rule: every event has its own place in the channel's order.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from .calls import Position
 
 
 class Event(NamedTuple):
-    """What was published of a channel; `client` must not hear of it. `reason` is how the last connection of a user who
-    has left went; `body` is an entry, or a message's frame."""
+    """A change of the member list, or a message. `client` does not hear of it.
+
+    `kind` is `joined`, `updated`, `left` or `message`. `body` is the member's entry, or the message's frame. `reason`
+    is why the last connection of a user who has left did so.
+    """
 
     kind: str
     position: Position

@@ -1,7 +1,7 @@
 """Graces: users who stay listed for a while after their last connection is lost.
 
-Rule: sans IO; time is that of Redis. A grace is written down before the connection is taken out of its channel, so that
-some worker ends it, whoever is killed in between.
+Rule: sans IO; the time is Redis's. A grace is noted before the connection is taken out of its channel, so that some
+worker ends it, whichever worker is killed in between.
 """
 
 from __future__ import annotations
@@ -20,18 +20,9 @@ BATCH: Final = 200
 """Most graces that are ended in one round trip."""
 
 
-def hold_place(channel: str, whose: str, client_id: str) -> str:
-    """What stands for a user's hold after the loss of a connection; `whose` as entries know the user."""
-    return "\0".join((escape(channel), whose, client_id))
-
-
-def hold_notes(keys: Keys, place: str, until: str, owner: User | None) -> list[Call]:
-    """Write down that a user is held until then, or later where that is noted already; and whose the connection was,
-    where that is known."""
-    return [
-        Call("ZADD", (keys.holds,), ("GT", until, place)),
-        Call("HSETNX" if owner is None else "HSET", (keys.holders,), (place, encode_owner(owner))),
-    ]
+def grace_id(channel: str, user: str, client_id: str) -> str:
+    """Identifies the grace that began when a user's connection was lost; `user` is escaped, as in entries."""
+    return "\0".join((escape(channel), user, client_id))
 
 
 class Graces:
@@ -40,69 +31,81 @@ class Graces:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
+    def begin(self, channel: ChannelName, client_id: str, user: User, seconds: float) -> Operation[tuple[str, str]]:
+        """Note that a grace begins. Returns its id and its end, in ms."""
+        grace = grace_id(channel, escape(user.id), client_id)
+        names = (self._keys.graces, self._keys.grace_owners)
+        (end,) = yield Call("begin_grace", names, (grace, str(int(seconds * 1000)), encode_owner(user)))
+        return grace, end.decode()
+
+    def note(self, grace: str, end: str, owner: User | None) -> list[Call]:
+        """The calls that note a grace and, if it is known, the user of its connection. If a later end is noted already,
+        that stays."""
+        return [
+            Call("ZADD", (self._keys.graces,), ("GT", end, grace)),
+            Call("HSETNX" if owner is None else "HSET", (self._keys.grace_owners,), (grace, encode_owner(owner))),
+        ]
+
+    def note_all(
+        self,
+        channel: ChannelName,
+        clients: Iterable[tuple[bytes, bytes]],
+        end: str,
+        owners: Mapping[str, User | None],
+    ) -> list[Call]:
+        """The same for several clients of a channel, each with its user as in entries."""
+        return [
+            call
+            for client, user in clients
+            for call in self.note(grace_id(channel, user.decode(), client.decode()), end, owners.get(client.decode()))
+        ]
+
     def end_due(self, now: int) -> Operation[list[MemberLeft]]:
-        """End the holds whose time is over at `now`, in ms; what the application should hear of it."""
+        """End the graces that are over at `now`, in ms. Returns the events that the application must hear."""
         events: list[MemberLeft] = []
         due = [b""] * BATCH
         while len(due) == BATCH:
-            due = yield Call("ZRANGEBYSCORE", (self._keys.holds,), ("-inf", str(now), "LIMIT", "0", str(BATCH)))
-            events += yield from self._release(due, str(now))
+            due = yield Call("ZRANGEBYSCORE", (self._keys.graces,), ("-inf", str(now), "LIMIT", "0", str(BATCH)))
+            events += yield from self._end(due, str(now))
         return events
 
     def end_matching(
-        self, user_id: str | None, client_id: str | None, name: str | None = None
+        self, user_id: str | None, client_id: str | None, channel: str | None = None
     ) -> Operation[list[MemberLeft]]:
-        """End the holds of a user, after a lost connection, and in a channel (`None` stands for any), at once."""
-        wanted = [value if value is None else escape(value) for value in (name, user_id, client_id)]
-        held = yield Call("ZRANGE", (self._keys.holds,), ("0", "-1"))
-        mine = [
-            place
-            for place in held
-            if all(want in (None, part) for want, part in zip(wanted, place.decode().split("\0"), strict=True))
+        """End the graces of a user, of a lost connection, and in a channel (`None` matches any) now. Returns the events
+        that the application must hear."""
+        wanted = [value if value is None else escape(value) for value in (channel, user_id, client_id)]
+        found = yield Call("ZRANGE", (self._keys.graces,), ("0", "-1"))
+        matching = [
+            grace
+            for grace in found
+            if all(want in (None, part) for want, part in zip(wanted, grace.decode().split("\0"), strict=True))
         ]
-        return (yield from self._release(mine, ""))
+        return (yield from self._end(matching, ""))
 
     def channels(self) -> Operation[set[str]]:
-        """The channels, as they are escaped, in which somebody is held."""
-        return {place.decode().partition("\0")[0] for place in (yield Call("ZRANGE", (self._keys.holds,), ("0", "-1")))}
+        """The channels, escaped, in which there are graces."""
+        found = yield Call("ZRANGE", (self._keys.graces,), ("0", "-1"))
+        return {grace.decode().partition("\0")[0] for grace in found}
 
-    def notes(
-        self,
-        channel: ChannelName,
-        users: Iterable[tuple[bytes, bytes]],
-        until: str,
-        owners: Mapping[str, User | None],
-    ) -> list[Call]:
-        """`hold_notes` of clients and their users, as entries know these."""
-        return [
-            call
-            for client, user in users
-            for call in hold_notes(
-                self._keys,
-                hold_place(channel, user.decode(), client.decode()),
-                until,
-                owners.get(client.decode()),
-            )
-        ]
-
-    def _release(self, places: list[bytes], until: str) -> Operation[list[MemberLeft]]:
-        """End these holds, if they end at `until`, in ms (empty: in any case)."""
+    def _end(self, graces: list[bytes], by: str) -> Operation[list[MemberLeft]]:
+        """End these graces, if their time is over by `by`, in ms ('': in any case)."""
         keys, events = self._keys, list[MemberLeft]()
-        if not places:
+        if not graces:
             return events
-        parts = [place.decode().split("\0") for place in places]
+        parts = [grace.decode().split("\0") for grace in graces]
         channels = [ChannelName(unescape(name)) for name, _, _ in parts]
-        owners = yield Call("HMGET", (keys.holders,), tuple(places))
-        released = yield [
-            Call("release", keys.channel(channel), (keys.topic(channel), "0", user, until))
+        owners = yield Call("HMGET", (keys.grace_owners,), tuple(graces))
+        replies = yield [
+            Call("end_grace", keys.channel(channel), (keys.topic(channel), "0", user, by))
             for channel, (_, user, _) in zip(channels, parts, strict=True)
         ]
-        ends = {place: end for place, (_, end, _) in zip(places, released, strict=True)}
-        over = tuple(place for place, end in ends.items() if not end)
+        ends = {grace: end for grace, (_, end, _) in zip(graces, replies, strict=True)}
+        over = tuple(grace for grace, end in ends.items() if not end)
         if over:
-            yield [Call("ZREM", (keys.holds,), over), Call("HDEL", (keys.holders,), over)]
-        yield [Call("ZADD", (keys.holds,), (end, place)) for place, end in ends.items() if end]
-        for channel, (_, _, client), (entry, _, reason), owner in zip(channels, parts, released, owners, strict=True):
+            yield [Call("ZREM", (keys.graces,), over), Call("HDEL", (keys.grace_owners,), over)]
+        yield [Call("ZADD", (keys.graces,), (end, grace)) for grace, end in ends.items() if end]
+        for channel, (_, _, client), (entry, _, reason), owner in zip(channels, parts, replies, owners, strict=True):
             if entry:
                 document = parse_entry(entry).document
                 user, why = decode_owner(owner or b"") or document.user, reason.decode() or None

@@ -1,8 +1,8 @@
 """The names of everything in Redis.
 
-Law: all begin with the prefix, and two channels, two nodes or two prefixes never share one. A channel's keys have
-its name as their hash tag, so that they stay together in a cluster. What is published goes to all databases of a
-Redis, so the number of the database is in the name of every topic.
+Rule: every name begins with the prefix; two channels, workers, users or prefixes never share one. The keys of a channel
+have its name as their hash tag, so that they stay together in a cluster. Redis publishes to all of its databases, so
+the names of topics contain the number of the database.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _ESCAPES: Final = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", "\0": "%00"
 
 
 def escape(name: str) -> str:
-    """`name` without what has a meaning in keys and entries; no two names become the same."""
+    """`name` without the characters that mean something in keys and entries. Two names never become the same."""
     return name.translate(_ESCAPES)
 
 
 def unescape(name: str) -> str:
-    """What `escape` was given."""
+    """What was given to `escape`."""
     for mark, code in (("{", "%7B"), ("}", "%7D"), ("\0", "%00"), ("\1", "%01"), ("%", "%25")):
         name = name.replace(code, mark)
     return name
@@ -29,7 +29,7 @@ def unescape(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names under one prefix; `ValueError` for one that could be mistaken for something else."""
+    """The names under one prefix. Raises `ValueError` for a prefix that could be mistaken for another."""
 
     prefix: str
     db: int = 0
@@ -38,117 +38,123 @@ class Keys:
         if not PREFIX.fullmatch(self.prefix):
             raise ValueError(f"a prefix is 1 to 32 letters, digits, '_', '.' or '-', not {self.prefix!r}")
 
-    def channel(self, name: str) -> tuple[str, ...]:
-        """State, members, connections, sessions and held users, in the order in which scripts take them."""
-        tag = self._tag(name)
-        return tuple(f"{tag}:{kind}" for kind in ("state", "members", "connections", "sessions", "held"))
+    # Of one channel
 
-    def tally(self, name: str, *, listed: bool) -> tuple[str, str]:
-        """State, and what has as many entries as the channel has members."""
+    def channel(self, name: str) -> tuple[str, ...]:
+        """State, members, connections, sessions and graces, in the order in which scripts take them."""
+        tag = self._tag(name)
+        return tuple(f"{tag}:{kind}" for kind in ("state", "members", "connections", "sessions", "graces"))
+
+    def counting(self, name: str, *, listed: bool) -> tuple[str, str]:
+        """State, and the key with as many entries as the channel has members."""
         tag = self._tag(name)
         return f"{tag}:state", f"{tag}:{'members' if listed else 'connections'}"
 
-    def own(self, name: str, node: str) -> str:
-        """The connections of one node in a channel."""
-        return f"{self._tag(name)}:own:{node}"
+    def own(self, name: str, worker_id: str) -> str:
+        """Set: the connections of one worker in the channel."""
+        return f"{self._tag(name)}:own:{worker_id}"
 
     def topic(self, name: str) -> str:
-        """Where the channel's events are published."""
-        return f"{self._heard}:channel:{{{escape(name)}}}:events"
+        """Topic: the channel's events."""
+        return f"{self._topics}:channel:{{{escape(name)}}}:events"
 
     @property
     def all_topics(self) -> str:
-        """A pattern for those of all channels, and others: the one that an app's user of Redis may subscribe to, as a
-        narrower one would have to be allowed by itself."""
+        """A pattern that matches the topics of all channels, and others. It is the pattern that the app's Redis user
+        has to be allowed, so a narrower one would need another permission."""
         return f"{self.prefix}:*"
 
     def channel_of(self, topic: str) -> str | None:
-        """The name of the channel whose events are published there, if it is such a topic."""
-        start = f"{self._heard}:channel:{{"
+        """The channel whose events are published there; `None` if it is another topic."""
+        start = f"{self._topics}:channel:{{"
         return unescape(topic[len(start) :].rpartition("}")[0]) if topic.startswith(start) else None
 
+    # Of one worker
+
+    def worker_channels(self, worker_id: str) -> str:
+        """Set: the channels in which the worker may have connections; never too few."""
+        return f"{self.prefix}:worker:{worker_id}:channels"
+
+    def worker_clients(self, worker_id: str) -> str:
+        """Hash: the worker's open connections and their users."""
+        return f"{self.prefix}:worker:{worker_id}:clients"
+
+    def inbox(self, worker_id: str) -> str:
+        """Topic: what one worker alone has to hear."""
+        return f"{self._topics}:worker:{worker_id}:inbox"
+
+    # Of the whole service
+
     @property
-    def nodes(self) -> str:
-        """All nodes that may have connections."""
-        return f"{self.prefix}:nodes"
+    def workers(self) -> str:
+        """Set: all workers that may have connections."""
+        return f"{self.prefix}:workers"
 
     @property
     def leases(self) -> str:
-        """Until when each node counts as alive."""
+        """Sorted set: until when each worker counts as alive."""
         return f"{self.prefix}:leases"
 
     @property
     def claims(self) -> str:
-        """Which dead nodes are being reaped, and until when."""
+        """Sorted set: the dead workers that are being removed, and until when nobody else may begin that."""
         return f"{self.prefix}:claims"
 
     @property
-    def birth(self) -> str:
-        """When these data began; gone with them."""
-        return f"{self.prefix}:birth"
+    def data_since(self) -> str:
+        """String: when the data in this Redis began. It is lost together with them."""
+        return f"{self.prefix}:data_since"
 
     @property
-    def holds(self) -> str:
-        """Until when each user is held, over all channels."""
-        return f"{self.prefix}:holds"
+    def graces(self) -> str:
+        """Sorted set: until when each user stays listed without a connection, over all channels."""
+        return f"{self.prefix}:graces"
 
     @property
-    def holders(self) -> str:
-        """Whose the lost connections were because of which users are held."""
-        return f"{self.prefix}:holders"
+    def grace_owners(self) -> str:
+        """Hash: the users of the lost connections that graces began with."""
+        return f"{self.prefix}:grace_owners"
 
     @property
-    def readings(self) -> str:
-        """What each node has counted, and how it is."""
-        return f"{self.prefix}:readings"
+    def worker_counts(self) -> str:
+        """Hash: the reading of each worker."""
+        return f"{self.prefix}:worker_counts"
 
     @property
-    def counts(self) -> str:
-        """What nodes had counted that are no more."""
-        return f"{self.prefix}:counts"
+    def absorbed_counts(self) -> str:
+        """Hash: the sums of what removed workers had counted."""
+        return f"{self.prefix}:absorbed_counts"
 
     @property
-    def slots(self) -> str:
-        """When they had."""
-        return f"{self.prefix}:slots"
+    def absorbed_traffic(self) -> str:
+        """Hash: the messages that removed workers had received and sent, by time slot."""
+        return f"{self.prefix}:absorbed_traffic"
 
     @property
-    def orders(self) -> str:
-        """What all nodes were lately told to do."""
-        return f"{self.prefix}:orders"
+    def control_log(self) -> str:
+        """Sorted set: recent control messages, by time."""
+        return f"{self.prefix}:control_log"
 
     @property
     def control(self) -> str:
-        """Where all nodes hear what to do."""
-        return f"{self._heard}:control"
+        """Topic: control messages, for all workers."""
+        return f"{self._topics}:control"
 
-    def replies(self, order: str) -> str:
-        """What came of an order."""
-        return f"{self.prefix}:replies:{order}"
+    def replies(self, message_id: str) -> str:
+        """List: the workers' replies to a control message."""
+        return f"{self.prefix}:replies:{message_id}"
 
     def user(self, user_id: str) -> str:
-        """The open connections of a user, and which nodes have them."""
+        """Hash: the open connections of a user, and the worker of each."""
         return f"{self.prefix}:user:{escape(user_id)}"
-
-    def index(self, node: str) -> str:
-        """The channels in which a node may have connections: never too few."""
-        return f"{self.prefix}:node:{node}:channels"
-
-    def clients(self, node: str) -> str:
-        """A node's open connections, in whatever channels, and whose they are."""
-        return f"{self.prefix}:node:{node}:clients"
-
-    def inbox(self, node: str) -> str:
-        """Where one node hears itself."""
-        return f"{self._heard}:node:{node}:inbox"
 
     @property
     def probe(self) -> str:
-        """What is written to see whether it can be, and where the same is published."""
-        return f"{self._heard}:probe"
+        """String and topic: written and published to find out whether Redis allows that."""
+        return f"{self._topics}:probe"
 
     @property
-    def _heard(self) -> str:
+    def _topics(self) -> str:
         return f"{self.prefix}:{self.db}"
 
     def _tag(self, name: str) -> str:

@@ -1,6 +1,6 @@
 """The Lua scripts, as Redis takes them.
 
-Law: each is one change, of one channel or of the nodes, whole or not at all; the files say what they take and give.
+Law: each is one change, of one channel or of the workers, whole or not at all; the files say what they take and give.
 """
 
 from __future__ import annotations

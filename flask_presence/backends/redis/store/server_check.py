@@ -1,4 +1,4 @@
-"""Whether the Redis that was named is fit for this: said once, in the log."""
+"""Checks of the Redis server: whether it is fit for this, and whether it allows what joins need."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .calls import Call, Operation
 from .keys import Keys
 
 OLDEST: Final = (6, 2)
-PROBE_KEPT: Final = 10_000
+PROBE_KEPT_FOR: Final = 10_000
 """Milliseconds."""
 
 log = logging.getLogger("flask_presence")
 
 
-def probe(keys: Keys) -> Operation[None]:
-    """Do what a join does, to see whether Redis lets us: write and publish, in a script."""
-    yield Call("probe", (keys.probe,), (keys.probe, str(PROBE_KEPT)))
+def try_writing(keys: Keys) -> Operation[None]:
+    """Do what a join does: write and publish, in a script. Raises `BackendUnavailable` if Redis does not allow it."""
+    yield Call("try_writing", (keys.probe,), (keys.probe, str(PROBE_KEPT_FOR)))
 
 
-def inspect() -> Operation[None]:
-    """Warn of a Redis that is too old, or that may throw away what it is given."""
+def check_server() -> Operation[None]:
+    """Log a warning if Redis is too old, or may evict data."""
     try:
         server = yield Call("INFO", (), ("server",))
         policy = yield Call("CONFIG", (), ("GET", "maxmemory-policy"))
@@ -32,11 +32,11 @@ def inspect() -> Operation[None]:
         return
     found = re.search(rb"redis_version:(\d+)\.(\d+)", server)
     if found and tuple(map(int, found.groups())) < OLDEST and b"valkey_version" not in server:
-        log.error("Redis %s is too old; 6.2 or newer, or Valkey, is needed", found[0].decode())
+        log.error("Redis %s is too old; use 6.2 or newer, or Valkey", found[0].decode())
     name = policy[1].decode() if len(policy) > 1 else "noeviction"
     if name != "noeviction":
         log.warning(
-            "Redis has maxmemory-policy %s, so it may throw members away when it is full: set noeviction, or use an "
+            "Redis has maxmemory-policy %s, so it may evict members when it is full: set noeviction, or use an "
             "instance for presence alone",
             name,
         )

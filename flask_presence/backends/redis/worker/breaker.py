@@ -1,7 +1,7 @@
-"""Whether this process may believe what it knows of Redis.
+"""The circuit breaker: it refuses work while Redis is down, or while this worker's lease may have ended.
 
-Law: fails closed. Who has not been heard for so long that others may think it dead does not act before it has been
-heard again; while Redis is away every attempt is refused at once, but for the heartbeat.
+Rule: fails closed. A worker whose heartbeat has been late for so long that others may consider it dead does nothing
+until Redis has answered a heartbeat again. While Redis is down, everything but the heartbeat fails at once.
 """
 
 from __future__ import annotations
@@ -15,52 +15,56 @@ from ....domain.errors import BackendUnavailable
 from ..client.client import ConnectionRefused
 
 BACKOFF: Final = (0.1, 1.0)
-"""Seconds before the next heartbeat while Redis is away, at first and at the most; each a little different."""
+"""Seconds before the next heartbeat while Redis is down: the first time, and at most. Each is shortened at random."""
 
 log = logging.getLogger("flask_presence")
 
 
-class Link:
-    """Redis, as far as this process knows. `fence`: seconds after the last heartbeat after which it does not act."""
+class CircuitBreaker:
+    """What this worker knows about Redis. It refuses work `fence` seconds after the last answered heartbeat."""
 
     def __init__(self, fence: float) -> None:
         self._fence = fence
-        self._beat_at = time.monotonic()
+        self._heartbeat_at = time.monotonic()
         self._problem: BackendUnavailable | None = None
         self._failures = 0
         self._retry_at = 0.0
 
     @property
-    def up(self) -> bool:
+    def is_up(self) -> bool:
+        """Whether Redis answers, as far as is known."""
         return self._problem is None
 
     def check(self) -> None:
-        """`BackendUnavailable` where nothing should be attempted."""
+        """Raise `BackendUnavailable` if nothing should be attempted."""
         if isinstance(self._problem, ConnectionRefused):
             raise type(self._problem)(str(self._problem))
         if self._problem is not None:
             raise BackendUnavailable(str(self._problem))
-        if time.monotonic() - self._beat_at > self._fence:
-            raise BackendUnavailable("this process has not been heard for so long that others may think it dead")
+        if time.monotonic() - self._heartbeat_at > self._fence:
+            raise BackendUnavailable("this worker's heartbeat is so late that others may consider it dead")
 
     def may_retry(self, now: float) -> bool:
-        """Whether it is time for another heartbeat, while Redis is away."""
+        """Whether the next heartbeat is due, while Redis is down."""
         return now >= self._retry_at
 
-    def beaten(self, sent: float) -> bool:
-        """A heartbeat that was sent at `sent` has been answered well; whether Redis had been away."""
-        self._beat_at = sent
-        was_away, self._problem, self._failures = self._problem is not None, None, 0
-        if was_away:
+    def succeeded(self, sent_at: float) -> bool:
+        """Note that Redis has answered the heartbeat sent at `sent_at`. Returns whether it had been down."""
+        self._heartbeat_at = sent_at
+        was_down, self._problem, self._failures = self._problem is not None, None, 0
+        if was_down:
             log.warning("Redis is back")
-        return was_away
+        return was_down
 
     def failed(self, problem: BackendUnavailable) -> None:
+        """Note that Redis did not answer, or refused the connection."""
         if type(problem) is not type(self._problem):
             if isinstance(problem, ConnectionRefused):
-                log.error("%s. Sockets stay open, joins and messages fail until that is corrected", problem)
+                log.error("%s. WebSockets stay open, joins and messages fail until that is corrected", problem)
             else:
-                log.warning("Redis is away; sockets stay open, joins and messages fail until it is back: %s", problem)
+                log.warning(
+                    "Redis is down; WebSockets stay open, joins and messages fail until it is back: %s", problem
+                )
         self._problem = problem
         self._retry_at = time.monotonic() + min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311
         self._failures = min(self._failures + 1, 10)

@@ -1,6 +1,6 @@
-"""The life of this process as a node: heartbeats, what it has open, and the burial of others.
+"""The heartbeat: it renews this worker's lease, removes dead workers, and ends graces that are over.
 
-Law: every node looks after all that are dead, and after every hold that ends; none of them leads.
+Rule: every worker does this for all others; none of them leads.
 """
 
 from __future__ import annotations
@@ -18,221 +18,225 @@ from ....loops.pending import Outcome, Pending
 from ...base import Listener
 from ..client.pipeline import Pipeline
 from ..store.calls import Operation
-from ..store.workers import Beat, Nodes
-from .breaker import Link
-from .worker_id import is_gone, new_node
+from ..store.store import Store
+from ..store.workers import HeartbeatReply
+from .breaker import CircuitBreaker
+from .worker_id import is_gone, new_worker_id
 
-HEARTBEAT: Final = 1.0
-"""Seconds between two heartbeats, at the most; a fifth of the lease, if that is less."""
+MAX_INTERVAL: Final = 1.0
+"""Most seconds between two heartbeats; a fifth of the lease, if that is less."""
 COMPARE_EVERY: Final = 30.0
-"""Seconds between two comparisons of the open connections with Redis."""
+"""Seconds between two comparisons of the number of open connections with Redis."""
 
 
-class Keeper:
-    """This process's node. `reborn` is called in the loop when Redis has lost it: all must be told again, and the
-    channels are given in which it may have had connections. `returned` is called when Redis had been away,
-    `failed` when it is.
+class Heartbeat:
+    """Keeps this worker alive in Redis, and Redis informed of its open connections and counts.
 
-    `node` changes when others have taken it for dead, as they may still be at it.
+    In the loop, it calls `restart` when Redis does not know the worker any longer, so that everything has to be stored
+    again; `restart` returns the channels in which the worker may have had connections. It calls `returned` when Redis
+    was down and is back, and `failed` when it is down.
+
+    `worker_id` changes if others have considered the worker dead, because they may still be removing it.
     """
 
     def __init__(
         self,
-        nodes: Nodes,
+        store: Store,
         pipeline: Pipeline,
-        link: Link,
+        breaker: CircuitBreaker,
         listener: Listener,
         lease: float,
-        reborn: Callable[[], list[str]],
+        restart: Callable[[], list[str]],
         returned: Callable[[], object],
         failed: Callable[[BackendUnavailable], object],
     ) -> None:
-        self.node = new_node()
-        self._nodes = nodes
+        self.worker_id = new_worker_id()
+        self._store = store
         self._pipeline = pipeline
-        self._link = link
+        self._breaker = breaker
         self._listener = listener
         self._lease = lease
-        self._reborn = reborn
+        self._restart = restart
         self._returned = returned
         self._failed = failed
-        self._every = heartbeat(lease)
+        self._interval = heartbeat_interval(lease)
         self._clients: dict[str, User | None] = {}
-        self._clients_dirty = False
+        self._clients_in_doubt = False
         self._compare_at = time.monotonic() + COMPARE_EVERY
-        self._birth = 0
-        self._begins = True
-        self._beating = False
-        self._sweeping = False
-        self._beat_due = 0.0
+        self._data_since = 0
+        self._is_first = True
+        self._under_way = False
+        self._removing = False
+        self._due_at = 0.0
         self._trusted_at = time.monotonic() + lease
-        self._now = 0
-        self._now_at = 0.0
-        self._posted = self._counted_before = Reading()
+        self._redis_time = 0
+        self._redis_time_at = 0.0
+        self._recorded = self._counted_before = Reading()
+
+    @property
+    def data_since(self) -> int:
+        """When the data in Redis began, in ms, at the last heartbeat; 0 before the first."""
+        return self._data_since
 
     def user_of(self, client_id: str) -> User | None:
         return self._clients.get(client_id)
 
-    @property
-    def is_deserted(self) -> bool:
-        return not self._clients
-
-    def time_at(self, moment: float) -> int:
-        """What the time was in Redis, in ms, at a moment of the monotonic clock; 0 before the first heartbeat."""
-        return int(self._now - (self._now_at - moment) * 1000) if self._now else 0
+    def redis_time_at(self, moment: float) -> int:
+        """What time it was in Redis, in ms, at a moment of the monotonic clock; 0 before the first heartbeat."""
+        return int(self._redis_time - (self._redis_time_at - moment) * 1000) if self._redis_time else 0
 
     def opened(self, client_id: str, user: User | None) -> None:
         self._clients[client_id] = user
-        self._note(self._nodes.opened(self.node, {client_id: user}))
+        self._tell(self._store.workers.add_connections(self.worker_id, {client_id: user}))
 
     def closed(self, client_id: str) -> None:
         user = self._clients.pop(client_id, None)
-        self._note(self._nodes.closed(self.node, client_id, user))
+        self._tell(self._store.workers.remove_connection(self.worker_id, client_id, user))
 
     def beat(self) -> None:
-        """Say that this process lives; then see who does not."""
-        self._beating = True
-        operation = self._nodes.beat(self.node, begins=self._begins)
-        self._pipeline.run(operation).when(partial(self._beaten, time.monotonic()))
+        """Renew the lease; then see which workers are dead."""
+        self._under_way = True
+        operation = self._store.workers.heartbeat(self.worker_id, first=self._is_first)
+        self._pipeline.run(operation).when(partial(self._answered, time.monotonic()))
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
-        due = now >= self._beat_due if self._link.up else self._link.may_retry(now)
-        if due and not self._beating:
+        due = now >= self._due_at if self._breaker.is_up else self._breaker.may_retry(now)
+        if due and not self._under_way:
             self.beat()
 
     def compare_soon(self) -> None:
-        """Redis may not know all that is open here, but probably does."""
+        """Compare at the next heartbeat: Redis may have lost some of the open connections, but probably has not."""
         self._compare_at = 0.0
 
-    def tell_again(self) -> None:
-        """Redis may not know all that is open here."""
-        self._clients_dirty = False
-        self._note(self._nodes.reopened(self.node, self._clients))
+    def store_connections(self) -> None:
+        """Store all open connections again: Redis may not know them."""
+        self._clients_in_doubt = False
+        self._tell(self._store.workers.set_connections(self.worker_id, self._clients))
 
     def end(self) -> Pending[None]:
-        """This node is no more. What Redis does for it later than it should have is left to the others."""
-        self.post()
-        return self._pipeline.run(self._nodes.reap(self.node)).map(lambda _: None)
+        """Remove this worker from Redis. Commands that Redis carries out later are left to the other workers."""
+        self.record()
+        return self._pipeline.run(self._store.dead_workers.remove(self.worker_id)).map(lambda _: None)
 
-    def post(self) -> Pending[None]:
-        """Have the others know what has been counted here; settled when they do, or cannot be told."""
-        if not self._link.up:
-            told: Pending[None] = Pending()
-            told.settle(lambda: None)
-            return told
-        reading, node = self._reading(), self.node
+    def record(self) -> Pending[None]:
+        """Record what has been counted here. Settled when others can read it, or if Redis is down."""
+        if not self._breaker.is_up:
+            done: Pending[None] = Pending()
+            done.settle(lambda: None)
+            return done
+        reading, worker_id = self._reading(), self.worker_id
 
-        def posted(outcome: Outcome[bool]) -> None:
+        def recorded(outcome: Outcome[bool]) -> None:
             try:
-                taken = outcome()
+                was_stored = outcome()
             except BackendUnavailable:
-                return  # with the next heartbeat, then
-            if taken and node == self.node:
-                self._posted = reading
+                return  # the next heartbeat records it
+            if was_stored and worker_id == self.worker_id:
+                self._recorded = reading
 
-        return self._pipeline.run(self._nodes.readings.post(node, reading)).then(posted)
-
-    @property
-    def birth(self) -> int:
-        """When the data in Redis began, in ms, at the last heartbeat; 0 before the first."""
-        return self._birth
+        return self._pipeline.run(self._store.counts.record(worker_id, reading)).then(recorded)
 
     def _reading(self) -> Reading:
-        """What has been counted here since the node was given its name."""
+        """What has been counted here under the present worker id."""
         return self._listener.reading().since(self._counted_before)
 
-    def _note(self, operation: Operation[None]) -> None:
+    def _tell(self, operation: Operation[None]) -> None:
+        """Change what Redis knows of the open connections. If that fails, all are stored again later."""
+
         def check(outcome: Outcome[None]) -> None:
             try:
                 outcome()
             except BackendUnavailable:
-                self._clients_dirty = True
+                self._clients_in_doubt = True
 
-        if self._link.up:
+        if self._breaker.is_up:
             self._pipeline.run(operation).when(check)
         else:
-            self._clients_dirty = True
+            self._clients_in_doubt = True
 
-    def _beaten(self, sent: float, outcome: Outcome[Beat]) -> None:
-        self._beating = False
+    def _answered(self, sent_at: float, outcome: Outcome[HeartbeatReply]) -> None:
+        self._under_way = False
         try:
-            beat = outcome()
+            reply = outcome()
         except BackendUnavailable as problem:
-            if self._link.up:
+            if self._breaker.is_up:
                 self._failed(problem)
             return
-        begun, self._begins = self._begins, False
-        data_lost = self._birth not in (0, beat.birth)
-        self._birth, self._now, self._now_at = beat.birth, beat.now, sent
-        if beat.verdict == "lost":
-            self._begin_again(another=not data_lost)
+        was_first, self._is_first = self._is_first, False
+        data_lost = self._data_since not in (0, reply.data_since)
+        self._data_since, self._redis_time, self._redis_time_at = reply.data_since, reply.now, sent_at
+        if reply.lease == "lost":
+            self._start_again(new_id=not data_lost)
             return
-        if self._link.beaten(sent):
+        if self._breaker.succeeded(sent_at):
             self._returned()
-        self._beat_due = sent + self._every
-        if beat.verdict == "late" or begun:
+        self._due_at = sent_at + self._interval
+        if reply.lease == "late" or was_first:
             self._trusted_at = time.monotonic() + self._lease
-        if self._clients_dirty:
-            self.tell_again()
+        if self._clients_in_doubt:
+            self.store_connections()
         elif time.monotonic() >= self._compare_at:
             self._compare_at = time.monotonic() + COMPARE_EVERY
-            self._pipeline.run(self._nodes.open_connections(self.node)).when(partial(self._compare, len(self._clients)))
-        self.post()
-        if not self._sweeping:
-            self._sweeping = True
-            self._pipeline.run(self._sweep(beat.now)).when(self._swept)
+            counting = self._store.workers.count_connections_of(self.worker_id)
+            self._pipeline.run(counting).when(partial(self._compare, len(self._clients)))
+        self.record()
+        if not self._removing:
+            self._removing = True
+            self._pipeline.run(self._remove_dead(reply.now)).when(self._removed)
 
-    def _compare(self, asked_at: int, outcome: Outcome[int]) -> None:
-        """Redis has another number of open connections than there were when it was asked, where late commands or old
-        copies of its data came between."""
+    def _compare(self, expected: int, outcome: Outcome[int]) -> None:
+        """Late commands, and old copies of Redis's data, make its number of open connections differ."""
         try:
-            self._clients_dirty |= outcome() != asked_at
+            self._clients_in_doubt |= outcome() != expected
         except BackendUnavailable:
             return  # there will be another comparison
 
-    def _begin_again(self, *, another: bool) -> None:
-        before = self.node
-        if another:
-            self.node = new_node()
-            not_posted = self._reading().since(self._posted)
-            self._counted_before = self._listener.reading().since(not_posted)
-        self._posted = Reading()
-        self._begins = True
+    def _start_again(self, *, new_id: bool) -> None:
+        old_id = self.worker_id
+        if new_id:
+            self.worker_id = new_worker_id()
+            not_recorded = self._reading().since(self._recorded)
+            self._counted_before = self._listener.reading().since(not_recorded)
+        self._recorded = Reading()
+        self._is_first = True
         self.beat()
-        self.tell_again()
-        channels = self._reborn()
-        if another:
-            self._pipeline.run(self._nodes.abandon(before, channels))
+        self.store_connections()
+        channels = self._restart()
+        if new_id:
+            self._pipeline.run(self._store.dead_workers.leave_to_others(old_id, channels))
 
-    def _sweep(self, now: int) -> Operation[list[Event]]:
-        """Bury the dead. Who has just come (back) itself leaves those alone whom only their lease condemns: they may
-        be as late as itself, for the same reason."""
+    def _remove_dead(self, now: int) -> Operation[list[Event]]:
+        """Remove dead workers. A worker that has just come, or come back, spares those whose only fault is an expired
+        lease: they may be late for the same reason as itself."""
         after = 0 if time.monotonic() >= self._trusted_at else None
-        return sweep(self._nodes, now, but=self.node, after=after)
+        return remove_dead(self._store, now, spare=self.worker_id, after=after)
 
-    def _swept(self, outcome: Outcome[list[Event]]) -> None:
-        self._sweeping = False
+    def _removed(self, outcome: Outcome[list[Event]]) -> None:
+        self._removing = False
         try:
             events = outcome()
         except BackendUnavailable:
-            return  # the next heartbeat sweeps again
+            return  # the next heartbeat goes on
         for event in events:
             self._listener.notify(event)
 
 
-def sweep(nodes: Nodes, now: int, *, but: str = "", after: float | None) -> Operation[list[Event]]:
-    """Reap the nodes that are dead, and end the holds that are over; what the application should hear of it."""
-    known = yield from nodes.all()
+def remove_dead(store: Store, now: int, *, spare: str = "", after: float | None) -> Operation[list[Event]]:
+    """Remove the dead workers except `spare`, and end the graces that are over at `now`, in ms. `after`: see
+    `DeadWorkers.claim`. Returns the events that the application must hear."""
+    known = yield from store.workers.all()
     events: list[Event] = []
-    dead = yield from nodes.claim([node for node in known if node != but and is_gone(node)], after=after)
-    while dead is not None:
-        events += yield from nodes.reap(dead)
-        dead = yield from nodes.claim([node for node in known if node != but and is_gone(node)], after=after)
-    events += yield from nodes.graces.end_due(now)
+    while True:
+        gone = [worker_id for worker_id in known if worker_id != spare and is_gone(worker_id)]
+        dead = yield from store.dead_workers.claim(gone, after=after)
+        if dead is None:
+            break
+        events += yield from store.dead_workers.remove(dead)
+    events += yield from store.graces.end_due(now)
     return events
 
 
-def heartbeat(lease: float) -> float:
+def heartbeat_interval(lease: float) -> float:
     """Seconds between two heartbeats."""
-    return min(HEARTBEAT, lease / 5)
+    return min(MAX_INTERVAL, lease / 5)

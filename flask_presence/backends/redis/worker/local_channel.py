@@ -1,101 +1,106 @@
-"""A channel, as this process has it: its own connections in it, and its copy of the list.
+"""A channel as this worker sees it: its own connections in it, and its copy of the member list.
 
-Law: who is `here` is in the channel, whatever Redis says: the sockets are the truth.
+Rule: the sockets are the truth. A connection that is here is in the channel, whatever Redis says.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container
 from datetime import datetime, timezone
 
 from ....domain.channels import ChannelName
 from ....domain.roster import Change
 from ....loops.pending import Pending
 from ...base import Listener
-from ..store.channels import Gone, Holder
+from ..store.channels import Departure, LiveConnection
 from ..store.entries import Entry
 from .replica import News, Replica
 
 
-class Room:
-    """The connections that are in the channel for sure, those that are coming and those that are leaving."""
+class LocalChannel:
+    """The connections that are here for certain, those that are joining, and those that are leaving."""
 
     def __init__(self, name: ChannelName, listener: Listener) -> None:
         self.name = name
-        self.replica = Replica(self._tell, self._is_here)
+        self.replica = Replica(self._tell, self._has_user)
+        self.health = self.replica.health
         self.leaving: dict[str, Pending[Change | None]] = {}
-        self.left_unheard: dict[str, Gone] = {}  # connections that left without Redis having said so
-        self.healing: Pending[None] | None = None
-        self.heal_again = False
-        self.dirty = False  # Redis may know of connections that are not here, or not know of some that are
+        self.unconfirmed: dict[str, Departure] = {}  # connections that left, without Redis having confirmed it
         self.waiting_since: float | None = None
         self.waiting_at = self.replica.position
         self.empty_since: float | None = None
         self._listener = listener
-        self._here: dict[str, str] = {}  # client id -> user, as entries know them
+        self._here: dict[str, str] = {}  # client id -> user, escaped as in entries
         self._users: Counter[str] = Counter()
-        self._coming: Counter[str] = Counter()
+        self._joining: Counter[str] = Counter()
 
-    def comes(self, client_id: str) -> None:
-        """A connection is about to be in the channel; `arrives` or `stays_out` follows."""
-        self._coming[client_id] += 1
+    def begin_join(self, client_id: str) -> None:
+        """Note that a connection is joining. `end_join` or `joined` follows."""
+        self._joining[client_id] += 1
         self.empty_since = None
 
-    def stays_out(self, client_id: str) -> None:
-        self._coming[client_id] -= 1
-        if not self._coming[client_id]:
-            del self._coming[client_id]
+    def end_join(self, client_id: str) -> None:
+        """Note that the connection has not joined, or has been noted as here."""
+        self._joining[client_id] -= 1
+        if not self._joining[client_id]:
+            del self._joining[client_id]
 
-    def arrives(self, client_id: str, user: str) -> None:
-        self.stays_out(client_id)
+    def joined(self, client_id: str, user: str) -> None:
+        self.end_join(client_id)
         if client_id in self.leaving:
-            self.dirty = True  # it has turned round at the door; Redis may have seen that the other way round
+            self.health.doubt()  # it left and joined at once; Redis may have seen that in the other order
         elif client_id not in self._here:
             self._here[client_id] = user
             self._users[user] += 1
 
-    def goes(self, client_id: str) -> None:
+    def left(self, client_id: str) -> None:
         user = self._here.pop(client_id)
         self._users[user] -= 1
         if not self._users[user]:
             del self._users[user]
 
-    def leaves_unheard(self, client_id: str, gone: Gone) -> None:
-        """It has gone, and Redis has not said that it knows."""
-        self.dirty = True
-        self.left_unheard[client_id] = gone
+    def left_unconfirmed(self, client_id: str, departure: Departure) -> None:
+        """Note that a connection has left, and that Redis has not confirmed it."""
+        self.health.doubt()
+        self.unconfirmed[client_id] = departure
 
     def has(self, client_id: str) -> bool:
         return client_id in self._here
 
     def entry_of(self, client_id: str) -> Entry | None:
-        """What is listed of the user of a connection that is here."""
+        """The entry of the user of a connection that is here."""
         return self.replica.entries.get(self._here.get(client_id, ""))
 
     @property
     def is_empty(self) -> bool:
-        return not self._here and not self._coming and not self.leaving
+        return not self._here and not self._joining and not self.leaving
 
     @property
-    def has_comers(self) -> bool:
-        return bool(self._coming)
+    def has_joining(self) -> bool:
+        return bool(self._joining)
 
     @property
     def count(self) -> int:
+        """How many connections are here."""
         return len(self._here)
 
-    def expected(self) -> Container[str]:
-        """The connections that Redis may know of."""
-        return {*self._here, *self._coming}
+    def possible(self) -> set[str]:
+        """The connections that Redis may know: here, or joining."""
+        return {*self._here, *self._joining}
 
-    def holders(self) -> list[Holder]:
-        """The connections that Redis must know of."""
+    def live_connections(self) -> list[LiveConnection]:
+        """The connections that Redis must know."""
         entries = self.replica.entries
-        holders = [Holder(client_id, user, entries.get(user)) for client_id, user in self._here.items()]
-        return [holder for holder in holders if not holder.user or holder.entry is not None]
+        found = [LiveConnection(client_id, user, entries.get(user)) for client_id, user in self._here.items()]
+        return [connection for connection in found if not connection.user or connection.entry is not None]
 
-    def _is_here(self, user: str) -> bool:
+    @property
+    def is_settled(self) -> bool:
+        """Whether Redis and this worker should count the same connections."""
+        known = {connection.client_id for connection in self.live_connections()}
+        return self.is_empty or (not self.leaving and self.possible() == known)
+
+    def _has_user(self, user: str) -> bool:
         return user in self._users
 
     def _tell(self, news: News) -> None:

@@ -1,8 +1,8 @@
-"""One process's copy of one channel, kept by what Redis publishes.
+"""One worker's copy of one channel, kept up to date by the events that Redis publishes.
 
-Law: sans IO. Every event is taken in once and in order, or the copy is stale until a snapshot comes; what waits for
-a place in the order happens in the very step in which the copy has reached it. Who is in the channel by a
-connection of this very process has not left it, whatever is published.
+Rule: sans IO. Every event is applied once and in order, or the copy is behind until a snapshot is loaded. Whatever
+waits for a place in the order happens in the very step in which the copy reaches it. A user with a connection here has
+not left, whatever is published.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from ....loops.pending import Pending, raising
 from ..store.calls import NOWHERE, Position
 from ..store.entries import Entry, parse_entry
 from ..store.events import Event
+from .health import Health
 
 
 class News(NamedTuple):
-    """What those who hear the channel must be told: a change of the list (`entry`), or a message."""
+    """What the connections in the channel must be told: a change to the list (`entry`), or a message."""
 
     kind: Literal["joined", "updated", "left", "message"]
     client: str
@@ -29,20 +30,15 @@ class News(NamedTuple):
 
 
 class Replica:
-    """The list of one channel at one place in its order.
+    """The member list of one channel at one place in its order.
 
-    `stale`: something was missed, or nothing is known yet. `losses` counts how often: a snapshot that was asked for
-    before the last of them is of no use. `doubtful`: somebody was said to have left of whom `is_here` knows that they
-    have not. `keeps`: somebody is listed whom the last snapshot did not have. `tell` is called for every piece of
-    news, in order.
+    `tell` is called for every piece of news, in order. `is_here` says whether a user has a connection to this worker in
+    the channel.
     """
 
     def __init__(self, tell: Callable[[News], object], is_here: Callable[[str], bool]) -> None:
         self.position = NOWHERE
-        self.stale = True
-        self.losses = 0
-        self.doubtful = False
-        self.keeps = False
+        self.health = Health()
         self._tell = tell
         self._is_here = is_here
         self._paused = 0
@@ -50,7 +46,7 @@ class Replica:
         self._entries: dict[str, Entry] = {}
         self._in_order = True
         self._early: list[Event] = []
-        self._waiters: list[tuple[Position, Pending[None]]] = []
+        self._waiting: list[tuple[Position, Pending[None]]] = []
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -61,29 +57,29 @@ class Replica:
         return self._entries
 
     def hear(self, event: Event) -> None:
-        """Take an event in, or keep it for the snapshot, or the answer, that must come first."""
-        if not self.stale and not self._paused:
+        """Apply an event, or keep it until after the snapshot, or the reply, that comes first."""
+        if self.health.is_current and not self._paused:
             self._advance(event)
         elif event.position > (self._early[-1].position if self._early else self.position):
             self._early.append(event)
 
     def pause(self) -> None:
-        """An answer is on its way that stands at a place of its own: take nothing in before it."""
+        """Apply no events: a reply is on its way that has its own place in the order."""
         self._paused += 1
 
     def resume(self) -> None:
-        """It is here; the last `resume` for as many `pause` counts."""
+        """Apply events again, after as many calls as of `pause`: the reply has been dealt with."""
         self._paused -= 1
-        if not self._paused and not self.stale:
+        if not self._paused and self.health.is_current:
             self._take_early()
 
     def load(self, position: Position, entries: Mapping[str, Entry], *, keep: bool = False) -> None:
-        """Stand where a snapshot stands: the difference is news, and so is every message that was heard meanwhile.
+        """Move to the position of a snapshot. What differs is news, and so are the messages that were heard meanwhile.
 
-        With `keep`, members who are missing stay listed: others may still be bringing them back.
+        With `keep`, members who are missing in the snapshot stay listed, because other workers may still be restoring
+        them.
         """
         missing = [user for user in self._entries if user not in entries]
-        self.keeps = keep and bool(missing)
         for user in missing:
             if not keep:
                 self._remove(user, "")
@@ -95,40 +91,37 @@ class Replica:
                 self._early.append(event)
             elif event.kind == "message":
                 self._tell(News("message", event.client, message=event.body))
-        self.position, self.stale, self._in_order = position, False, False
+        self.position, self._in_order = position, False
+        self.health.loaded(keeps_missing=keep and bool(missing))
         self._wake()
         if not self._paused:
             self._take_early()
 
-    def lose(self) -> None:
-        """Events may have been missed: nothing counts until the next snapshot."""
-        self.stale = True
-        self.losses += 1
-
     def reach(self, position: Position) -> Pending[None]:
-        """Settled as soon as the copy stands at `position` or after it; `BackendUnavailable` if it never does."""
+        """Settled as soon as the copy is at `position` or beyond. Its outcome is `BackendUnavailable` if that never
+        happens."""
         pending: Pending[None] = Pending()
         if self._reached(position):
             pending.settle(_nothing)
         else:
-            self._waiters.append((position, pending))
+            self._waiting.append((position, pending))
         return pending
 
     def expect(self, position: Position) -> None:
-        """It is known that there is an event at `position`."""
+        """Note that there is an event at `position`."""
         self._expected = max(self._expected, position)
 
     def give_up(self, problem: BackendUnavailable) -> None:
-        """Nobody need wait any longer."""
+        """Fail whatever waits for a place in the order."""
         self._expected = NOWHERE
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiting = self._waiting, []
         for _, pending in waiters:
             pending.settle(raising(problem))
 
     @property
     def awaited(self) -> bool:
-        """Whether there is a place that is known of, and has not been reached."""
-        return bool(self._waiters) or self.position < self._expected
+        """Whether there is a place that is known and has not been reached."""
+        return bool(self._waiting) or self.position < self._expected
 
     def _take_early(self) -> None:
         early, self._early = self._early, []
@@ -138,14 +131,14 @@ class Replica:
     def _advance(self, event: Event) -> None:
         epoch, number = event.position
         if event.position <= self.position:
-            return  # a snapshot had it already
+            return  # it was part of a snapshot
         if epoch > self.position.epoch or number > self.position.number + 1:
-            self.stale = True
+            self.health.fall_behind()
             self._early = [event]
             return
         self.position = event.position
         self._take(event)
-        if self._waiters:
+        if self._waiting:
             self._wake()
 
     def _take(self, event: Event) -> None:
@@ -169,17 +162,17 @@ class Replica:
         if user not in self._entries:
             return
         if self._is_here(user):
-            self.doubtful = True
+            self.health.contradict()
             return
         known = self._entries.pop(user)
         self._tell(News("left", client, known if last is None else parse_entry(last), reason=reason))
 
     def _reached(self, position: Position) -> bool:
-        return not self.stale and self.position >= position
+        return self.health.is_current and self.position >= position
 
     def _wake(self) -> None:
-        ready = [pending for position, pending in self._waiters if self._reached(position)]
-        self._waiters = [(position, pending) for position, pending in self._waiters if not self._reached(position)]
+        ready = [pending for position, pending in self._waiting if self._reached(position)]
+        self._waiting = [(position, pending) for position, pending in self._waiting if not self._reached(position)]
         for pending in ready:
             pending.settle(_nothing)
 

@@ -1,15 +1,15 @@
-"""What a process with sockets does beside asking: it changes, hears, heals, and stays alive in Redis.
+"""This worker's part in the service: what its connections change, what it hears, and how it stays consistent.
 
-Law: everything here runs in the loop, and nothing here waits. A change settles at its own place among the channel's
-events; one that Redis may not have got is told again when Redis is back.
+Rule: everything here runs in the event loop, and nothing blocks. An outcome is settled at its own place among the
+channel's events. A change that Redis may not have received is repeated when Redis is back.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable, NotFound, NotMember
@@ -22,56 +22,73 @@ from ...base import Listener
 from ..client.client import Client
 from ..client.pipeline import Pipeline
 from ..client.subscriber import Subscriber
-from ..store import control as orders
+from ..store import control
 from ..store.calls import NOWHERE, Call, Lost, Operation, Placed, Position, Refused
-from ..store.channels import Gone, Operations
+from ..store.channels import Departure
 from ..store.entries import Entry
-from ..store.keys import Keys, unescape
-from ..store.server_check import inspect
-from ..store.workers import Nodes
-from .breaker import Link
-from .heartbeat import Keeper, heartbeat
-from .join import Joining
-from .local_channel import Room
-from .local_channels import Rooms
+from ..store.server_check import check_server
+from ..store.store import Store
+from ..store.workers import decode_letter
+from .breaker import CircuitBreaker
+from .heartbeat import Heartbeat, heartbeat_interval
+from .join import Join
+from .local_channel import LocalChannel
+from .local_channels import LocalChannels
 
-DEAF: Final = 2.0
-"""Seconds that making a subscription may take."""
-ORDER_MARGIN: Final = 2.0
-"""Seconds before the last sign of life of a lost subscription from when on orders may have been missed."""
+T = TypeVar("T")
+
+SUBSCRIBE_TIMEOUT: Final = 2.0
+"""Seconds that a subscription may take before joins count as impossible."""
+CONTROL_MARGIN: Final = 2.0
+"""Seconds before a lost subscription's last sign of life from when on control messages may have been missed."""
 
 
 class Worker:
     """One process's part in the service."""
 
-    def __init__(
-        self, keys: Keys, client: Client, nodes: Nodes, loop: Loop, listener: Listener, lease: float, max_info: int
-    ) -> None:
+    def __init__(self, store: Store, client: Client, loop: Loop, listener: Listener, lease: float) -> None:
         self.loop = loop
         self._client = client
-        self._keys = keys
+        self._store = store
+        self._keys = store.keys
         self._listener = listener
-        self._max_info = max_info
-        self.link = Link(fence=lease - 2 * heartbeat(lease))
+        self.breaker = CircuitBreaker(fence=lease - 2 * heartbeat_interval(lease))
         self._pipeline = Pipeline(client, loop, self._failed)
-        self._keeper = Keeper(
-            nodes, self._pipeline, self.link, listener, lease, self._reborn, self._returned, self._failed
+        self._heartbeat = Heartbeat(
+            store, self._pipeline, self.breaker, listener, lease, self._restart, self._returned, self._failed
         )
-        self._operations = Operations(keys, self._keeper.node, max_info)
+        self._operations = store.channels(self.worker_id)
         self._subscriber = Subscriber(client, loop, self._hear, self._lost, self._is_behind)
-        self._rooms = Rooms(keys, lambda: self._operations, self._pipeline, self._subscriber, listener, keep=lease / 2)
-        self._inbox = keys.inbox(self._keeper.node)
+        self._channels = LocalChannels(
+            *(store, lambda: self.worker_id, lambda: self._operations, self._pipeline, self._subscriber, listener),
+            keep=lease / 2,
+        )
+        self._inbox = self._keys.inbox(self.worker_id)
         self._probe_after = lease / 2
         self._probed_at = 0.0
-        self._obeyed: dict[str, float] = {}
-        self._deaf_since = 0
+        self._carried_out: dict[str, float] = {}
+        self._control_missed_since = 0
         self._awaits_control = False
         self.ended = False
 
+    @property
+    def worker_id(self) -> str:
+        return self._heartbeat.worker_id
+
+    @property
+    def data_since(self) -> int:
+        """When the data in Redis began, in ms, as far as is known here."""
+        return self._heartbeat.data_since
+
+    @property
+    def hears_control(self) -> bool:
+        """Whether control messages are heard here now."""
+        return self._subscriber.connected and self._subscriber.want(self._keys.control).settled
+
     def begin(self) -> None:
-        """Come to life. Heartbeats before anything else, as the pipeline keeps the order."""
-        self._keeper.beat()
-        self._pipeline.run(inspect())
+        """Start. The heartbeat comes first, because the pipeline keeps the order."""
+        self._heartbeat.beat()
+        self._pipeline.run(check_server())
         self._subscriber.want(self._keys.control)
         self._subscriber.want(self._inbox)
         self.loop.attend(self)
@@ -87,46 +104,36 @@ class Worker:
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
-        self._keeper.tick(now)
-        if self.link.up:
-            self._rooms.tick(now)
+        self._heartbeat.tick(now)
+        if self.breaker.is_up:
+            self._channels.tick(now)
             self._probe(now)
 
     def end(self) -> Pending[None]:
-        """This process has no sockets any more; settled when Redis knows that, or others will have to find out."""
+        """Leave the service: this process has no connections any longer. Settled when Redis knows, or cannot be
+        told."""
         ended: Pending[None] = Pending()
-        leaving = [pending for room in self._rooms for pending in room.leaving.values()]
-        when_all(leaving, lambda: self._take_leave().when(ended.settle))
+        leaving = [pending for local in self._channels for pending in local.leaving.values()]
+        when_all(leaving, lambda: self._end().when(ended.settle))
         return ended
 
     def disconnect(self) -> None:
-        """Let go of what this process is connected by."""
+        """Close the connections to Redis."""
         self.ended = True
         self._subscriber.close()
         self._client.close()
 
     def forked(self) -> None:
-        """This process is a child of the worker's: the greenlets that it inherits must not read for the parent."""
+        """Let go of the connections to Redis without using them: they belong to the process that this one was forked
+        from, and inherited greenlets must not read from them."""
         self.ended = True
         self.loop.soon(self._let_go)
 
-    def _let_go(self) -> None:
-        self._subscriber.forked()
-        self._client.forked()
-
-    def _take_leave(self) -> Pending[None]:
-        if self.link.up and all(room.is_empty and not room.dirty for room in self._rooms):
-            self._rooms.leave_all()
-            return self._keeper.end()
-        ended: Pending[None] = Pending()
-        ended.settle(lambda: None)
-        return ended
-
     def opened(self, client_id: str, user: User | None) -> None:
-        self._keeper.opened(client_id, user)
+        self._heartbeat.opened(client_id, user)
 
     def closed(self, client_id: str) -> None:
-        self._keeper.closed(client_id)
+        self._heartbeat.closed(client_id)
 
     def join(
         self,
@@ -137,37 +144,40 @@ class Worker:
         now: datetime,
         owned: Mapping[str, Any],
     ) -> Pending[Joined]:
-        self.link.check()
-        room = self._rooms.enter(channel)
+        self.breaker.check()
+        local = self._channels.open(channel)
         operations = lambda: self._operations  # noqa: E731
-        return Joining(self._rooms, self._pipeline, operations, room, client_id, user, info, now, owned).begin()
+        return Join(self._channels, self._pipeline, operations, local, client_id, user, info, now, owned).begin()
 
-    def leave(self, channel: ChannelName, client_id: str, reason: Reason, hold: float) -> Pending[Change | None] | None:
-        room = self._rooms.get(channel)
-        if room is None:
+    def leave(
+        self, channel: ChannelName, client_id: str, reason: Reason, grace: float
+    ) -> Pending[Change | None] | None:
+        local = self._channels.get(channel)
+        if local is None:
             return None
-        if not room.has(client_id):
-            return room.leaving.get(client_id)
-        room.goes(client_id)
-        gone = Gone(self._keeper.user_of(client_id) if channel.type == "presence" else None, hold, reason)
-        if not self.link.up:
-            room.leaves_unheard(client_id, gone)
+        if not local.has(client_id):
+            return local.leaving.get(client_id)
+        local.left(client_id)
+        user = self._heartbeat.user_of(client_id) if channel.type == "presence" else None
+        departure = Departure(user, grace, reason)
+        if not self.breaker.is_up:
+            local.left_unconfirmed(client_id, departure)
             return None
 
         def left(outcome: Outcome[Change | None]) -> Change | None:
-            del room.leaving[client_id]
+            del local.leaving[client_id]
             try:
                 return outcome()
             except (NotFound, NotMember):
-                return None  # Redis has lost the connection, as was meant
+                return None  # Redis has lost the connection, which is the aim
             except BackendUnavailable:
-                room.leaves_unheard(client_id, gone)
+                local.left_unconfirmed(client_id, departure)
                 raise
 
-        operation = self._operations.leave(channel, client_id, gone, room.replica.position)
+        operation = self._operations.leave(channel, client_id, departure, local.replica.position)
         leaving: Pending[Change | None] = Pending()
-        room.leaving[client_id] = leaving
-        self._rooms.place(room, self._pipeline.run(operation, room.replica)).then(left).when(leaving.settle)
+        local.leaving[client_id] = leaving
+        self._channels.place(local, self._pipeline.run(operation, local.replica)).then(left).when(leaving.settle)
         return leaving
 
     def update(
@@ -178,27 +188,27 @@ class Worker:
         now: datetime,
         owned: Mapping[str, Any] | None,
     ) -> Pending[Updated]:
-        self.link.check()
-        room = self._rooms.get(channel)
-        sure = room is not None and room.has(client_id) and channel.type == "presence"
+        self.breaker.check()
+        local = self._channels.get(channel)
+        sure = local is not None and local.has(client_id) and channel.type == "presence"
 
         def make() -> Operation[Placed[tuple[Entry, Change | None]]]:
-            known = room.replica.position if room is not None else NOWHERE
+            known = local.replica.position if local is not None else NOWHERE
             return self._operations.update(channel, client_id, info, now, known, owned=owned, sure=sure)
 
         def shape(done: tuple[Entry, Change | None]) -> Updated:
             return Updated(done[0].member, done[1])
 
-        if room is None or not sure:
+        if local is None or not sure:
             return self._pipeline.run(make()).map(lambda placed: shape(placed.value))
-        return self._rooms.place(room, self._surely(room, make)).map(shape)
+        return self._channels.place(local, self._retry_lost(local, make)).map(shape)
 
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> Pending[int]:
-        self.link.check()
-        room = self._rooms.get(channel)
-        if room is None:
+        self.breaker.check()
+        local = self._channels.get(channel)
+        if local is None:
             raise BackendUnavailable("the channel has just been closed")
-        replica = room.replica
+        replica = local.replica
 
         def sent(placed: Placed[int]) -> int:
             replica.expect(placed.position)
@@ -207,158 +217,164 @@ class Worker:
         def make() -> Operation[Placed[int]]:
             return self._operations.publish(channel, payload, exclude, replica.position)
 
-        return self._surely(room, make, halt=False).map(sent)
+        return self._retry_lost(local, make, halt=False).map(sent)
 
     def expect(self, channel: str, position: Position) -> None:
-        """Something was published of a channel, and must be heard if it is heard here."""
-        room = self._rooms.get(channel)
-        if room is not None:
-            room.replica.expect(position)
+        """Note that something was published at `position` of a channel, which must be heard if the channel is here."""
+        local = self._channels.get(channel)
+        if local is not None:
+            local.replica.expect(position)
 
     def check(self) -> None:
-        """`BackendUnavailable` where a join would fail, as far as this process knows."""
-        self.link.check()
-        if self._subscriber.deaf_for > DEAF:
+        """Raise `BackendUnavailable` if a join would fail, as far as is known here."""
+        self.breaker.check()
+        if self._subscriber.unsubscribed_for > SUBSCRIBE_TIMEOUT:
             raise Refused("Redis does not let us hear what is published")
 
-    def obey_here(self, order: orders.Order) -> Pending[int]:
-        """Do what this process itself has ordered everybody to do; how many connections it was about."""
-        self._obeyed[order.id] = time.monotonic()
-        done: Pending[int] = Pending()
-        then(self._obey_kind(order), done.settle)
-        return done
-
-    def _obey_kind(self, order: orders.Order) -> int | Pending[int]:
-        if order.kind == "recheck":
-            return self._listener.recheck(order.user, order.channel)
-        if order.kind == "remove":
-            return self._listener.remove_from(order.channel or "", order.user or "", order.text)
-        return self._listener.close_matching(order.user, order.client, order.text)
-
     def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
-        """What is said of the user of a connection in a channel, as far as this process knows."""
-        room = self._rooms.get(channel)
-        entry = room.entry_of(client_id) if room is not None else None
+        """What is known of the user of a connection in a channel."""
+        local = self._channels.get(channel)
+        entry = local.entry_of(client_id) if local is not None else None
         return None if entry is None else entry.document.profile
 
-    def post(self) -> Pending[None]:
-        """Have the others know what has been counted here; settled when they can."""
-        return self._keeper.post()
+    def record_counts(self) -> Pending[None]:
+        """Record what has been counted here. Settled when others can read it."""
+        return self._heartbeat.record()
 
-    @property
-    def birth(self) -> int:
-        """When the data in Redis began, in ms, as far as this process knows."""
-        return self._keeper.birth
+    def carry_out(self, message: control.ControlMessage) -> Pending[int]:
+        """Carry out a control message that this worker itself sends. Gives how many connections it concerned."""
+        self._carried_out[message.id] = time.monotonic()
+        done: Pending[int] = Pending()
+        then(self._apply(message), done.settle)
+        return done
 
-    @property
-    def node(self) -> str:
-        return self._keeper.node
+    def _apply(self, message: control.ControlMessage) -> int | Pending[int]:
+        if message.kind == "recheck":
+            return self._listener.recheck(message.user, message.channel)
+        if message.kind == "remove":
+            return self._listener.remove_from(message.channel or "", message.user or "", message.text)
+        return self._listener.close_matching(message.user, message.client, message.text)
 
-    @property
-    def listens(self) -> bool:
-        """Whether it hears orders."""
-        return self._subscriber.connected and self._subscriber.want(self._keys.control).settled
+    def _retry_lost(
+        self, local: LocalChannel, make: Callable[[], Operation[Placed[T]]], *, halt: bool = True
+    ) -> Pending[Placed[T]]:
+        """Run an operation. If Redis has lost what it rests on, heal the channel and run it once more."""
+        halted = local.replica if halt else None
 
-    def _surely(self, room: Room, make: Any, *, halt: bool = True) -> Pending[Any]:
-        """What an operation gives; where Redis knows nothing of what it rests on, heal and try once more."""
-        standing = room.replica if halt else None
-
-        def again(outcome: Outcome[Any]) -> Any:
+        def retry(outcome: Outcome[Placed[T]]) -> Placed[T] | Pending[Placed[T]]:
             try:
                 return outcome()
             except Lost:
-                return self._rooms.heal(room).map(lambda _: self._pipeline.run(make(), standing))
+                return self._channels.heal(local).map(lambda _: self._pipeline.run(make(), halted))
 
-        def still_lost(outcome: Outcome[Any]) -> Any:
+        def fail(outcome: Outcome[Placed[T]]) -> Placed[T]:
             try:
                 return outcome()
             except Lost:
                 raise BackendUnavailable("Redis loses what it is told") from None
 
-        return self._pipeline.run(make(), standing).then(again).then(still_lost)
+        return self._pipeline.run(make(), halted).then(retry).then(fail)
 
     def _hear(self, topic: str, data: bytes) -> None:
         if topic == self._keys.control:
-            self._obey(orders.parse_order(data))
+            self._hear_control(control.decode(data))
         elif topic != self._inbox:
-            self._rooms.hear(topic, data)
+            self._channels.hear(topic, data)
         elif data:
-            user, payload = data.split(b"\0", 1)
-            self._listener.deliver_to_user(unescape(user.decode()), payload)
+            user_id, payload = decode_letter(data)
+            self._listener.deliver_to_user(user_id, payload)
 
-    def _obey(self, order: orders.Order) -> None:
+    def _hear_control(self, message: control.ControlMessage) -> None:
+        """Carry out a control message, unless that has been done, and reply."""
         now = time.monotonic()
-        if order.id in self._obeyed:
+        if message.id in self._carried_out:
             return
-        self._obeyed = {known: at for known, at in self._obeyed.items() if now - at < 2 * orders.LASTS}
-        if order.origin != self.node:
-            self.obey_here(order).when(lambda closed: self._pipeline.run(orders.report(self._keys, order, closed())))
+        self._carried_out = {known: at for known, at in self._carried_out.items() if now - at < 2 * control.KEPT_FOR}
+        if message.origin != self.worker_id:
+            self.carry_out(message).when(lambda count: self._pipeline.run(control.reply(self._keys, message, count())))
 
     def _lost(self) -> None:
-        if not self._deaf_since:
-            self._deaf_since = self._keeper.time_at(self._subscriber.heard_at - ORDER_MARGIN)
-        self._rooms.lost()
-        self._keeper.compare_soon()
+        """The subscription was lost."""
+        if not self._control_missed_since:
+            moment = self._subscriber.heard_at - CONTROL_MARGIN
+            self._control_missed_since = self._heartbeat.redis_time_at(moment)
+        self._channels.lost()
+        self._heartbeat.compare_soon()
         self._await_control()
 
     def _await_control(self) -> None:
         if not self._awaits_control:
             self._awaits_control = True
-            self._subscriber.want(self._keys.control).when(self._make_up)
+            self._subscriber.want(self._keys.control).when(self._catch_up_on_control)
 
-    def _make_up(self, subscribed: Outcome[None]) -> None:
-        """Obey what was ordered while nothing was heard."""
+    def _catch_up_on_control(self, subscribed: Outcome[None]) -> None:
+        """Carry out the control messages that were sent while nothing was heard."""
         self._awaits_control = False
 
-        def obey(outcome: Outcome[list[orders.Order]]) -> None:
+        def carry_out(outcome: Outcome[list[control.ControlMessage]]) -> None:
             try:
-                given = outcome()
+                missed = outcome()
             except BackendUnavailable:
-                self._subscriber.reset()  # then this is done once more
+                self._subscriber.reset()  # after which this is done again
                 return
-            self._deaf_since = 0
-            for order in given:
-                self._obey(order)
+            self._control_missed_since = 0
+            for message in missed:
+                self._hear_control(message)
 
         try:
             subscribed()
         except BackendUnavailable:
-            self._await_control()  # it was given up, but is gone on with
+            self._await_control()  # waiting was given up, but the subscriber goes on trying
             return
-        if self._deaf_since:
-            self._pipeline.run(orders.missed(self._keys, self._deaf_since)).when(obey)
+        if self._control_missed_since:
+            self._pipeline.run(control.sent_since(self._keys, self._control_missed_since)).when(carry_out)
 
     def _failed(self, problem: BackendUnavailable) -> None:
-        self.link.failed(problem)
+        """Redis is down."""
+        self.breaker.failed(problem)
         self._pipeline.fail_all(problem)
         self._subscriber.give_up(problem)
-        self._rooms.give_up(problem)
+        self._channels.give_up(problem)
 
     def _returned(self) -> None:
-        self._rooms.look_soon()
-        self._keeper.tell_again()
+        """Redis is back."""
+        self._channels.compare_soon()
+        self._heartbeat.store_connections()
 
-    def _reborn(self) -> list[str]:
-        self._operations = Operations(self._keys, self._keeper.node, self._max_info)
+    def _restart(self) -> list[str]:
+        """Redis does not know this worker any longer, and the worker may have a new id. Returns its channels."""
+        self._operations = self._store.channels(self.worker_id)
         self._subscriber.drop(self._inbox)
-        self._inbox = self._keys.inbox(self._keeper.node)
+        self._inbox = self._keys.inbox(self.worker_id)
         self._subscriber.want(self._inbox)
-        self._rooms.heal_all()
-        return [room.name for room in self._rooms]
+        self._channels.heal_all()
+        return [local.name for local in self._channels]
 
     def _is_behind(self) -> bool:
-        return any(room.replica.awaited or room.healing for room in self._rooms)
+        return any(local.replica.awaited or local.health.healing for local in self._channels)
 
     def _probe(self, now: float) -> None:
-        """A subscription that hears nothing for long is asked for a sign of life."""
-        quiet = now - self._subscriber.heard_at
-        if not self._subscriber.connected or quiet < self._probe_after:
+        """Publish to this worker's own inbox if the subscription has been silent for long, to see whether it lives."""
+        silence = now - self._subscriber.heard_at
+        if not self._subscriber.connected or silence < self._probe_after:
             return
-        if quiet > 2 * self._probe_after:
+        if silence > 2 * self._probe_after:
             self._subscriber.reset()
         elif now - self._probed_at > self._probe_after:
             self._probed_at = now
             self._pipeline.run(_publish(self._inbox))
+
+    def _end(self) -> Pending[None]:
+        if self.breaker.is_up and all(local.is_empty and not local.health.in_doubt for local in self._channels):
+            self._channels.close_all()
+            return self._heartbeat.end()
+        ended: Pending[None] = Pending()
+        ended.settle(lambda: None)
+        return ended
+
+    def _let_go(self) -> None:
+        self._subscriber.forked()
+        self._client.forked()
 
 
 def _publish(topic: str) -> Operation[None]:

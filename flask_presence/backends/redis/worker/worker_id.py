@@ -1,8 +1,8 @@
-"""Which process a node is, so that others on its host can see that it is gone.
+"""Worker ids, which say of which process a worker is, so that others on its host can see that it has ended.
 
-Law: a node counts as gone only where that is certain: same host, same namespace of process ids, and no such process
-that began at that time. Where that cannot be seen (no `/proc`, or one that hides others' processes), only the lease
-tells.
+Rule: a worker counts as gone only if that is certain: same host, same namespace of process ids, and no process with its
+id and start time. If that cannot be seen (no `/proc`, or one that hides other users' processes), only the lease
+decides.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ _PROC = Path("/proc")
 _HIDDEN = "hidden"
 
 
-def new_node() -> str:
-    """An id for this process that nobody had before: `host.pid.start.random`."""
+def new_worker_id() -> str:
+    """A new id for this process: `host.pid.start.random`."""
     return f"{_host()}.{os.getpid()}.{_start(os.getpid()) or 0}.{secrets.token_hex(6)}"
 
 
-def is_gone(node: str) -> bool:
-    """Whether the process of `node` was on this host and is no more."""
-    host, pid, start, *_ = [*node.split("."), "", "", ""]
+def is_gone(worker_id: str) -> bool:
+    """Whether the worker's process ran on this host and has ended."""
+    host, pid, start, *_ = [*worker_id.split("."), "", "", ""]
     if not host or host != _host() or not pid.isdigit() or start in ("", "0"):
         return False
     return _start(int(pid)) not in (start, _HIDDEN)
 
 
 def _host() -> str:
-    """This boot of this host, as its processes see it; empty where that cannot be told."""
+    """Identifies this boot of this host, and the namespace of process ids; empty if that is not known."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text()
         namespace = (_PROC / "self/ns/pid").readlink()
@@ -40,8 +40,7 @@ def _host() -> str:
 
 
 def _start(pid: int) -> str | None:
-    """When a running process began, in ticks since the boot, or `_HIDDEN`; `None` where there is none, or only its
-    remains."""
+    """When a running process started, in ticks since the boot, or `_HIDDEN`; `None` if it does not run."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -50,7 +49,7 @@ def _start(pid: int) -> str | None:
 
 
 def _exists(pid: int) -> bool:
-    """Whether there is such a process, whosever it is."""
+    """Whether there is such a process, of any user."""
     try:
         os.kill(pid, 0)
     except OSError as problem:

@@ -1,11 +1,11 @@
--- A connection comes in; its user is listed where the channel lists users.
--- KEYS  the channel's five, 6 set of the node's own connections
--- ARGV  1 topic 2 known epoch 3 node 4 client 5 user ('' where users are not listed) 6 when
---       7 document for a user who is not listed yet ('' where that one would be too large)
---       8 version with which 9 was made ('-': there is nothing to merge, unless something is owned) 9 document merged ('': no change)
---       10 '1' where the list is wanted
--- gives {'ok', epoch, number, change, entry, {user, entry, …}} | {'merge', entry}: merge with this one | {'large'}
-local topic, node, client, user, listed = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[5] ~= ''
+-- Let a connection in, and list its user if the channel lists users.
+-- KEYS  the channel's five, 6 the worker's own connections in it (set)
+-- ARGV  1 topic 2 known epoch 3 worker 4 client 5 user ('' if the channel lists none) 6 when
+--       7 document for a user who is not listed yet ('' if it would be too large)
+--       8 version that 9 was made from ('-': there is nothing to merge, unless a guard owns keys)
+--       9 merged document ('': no change) 10 '1' if the list is wanted
+-- Returns {'ok', epoch, number, change, entry, {user, entry, …}} | {'merge', entry to merge with} | {'large'}.
+local topic, worker, client, user, listed = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[5] ~= ''
 local at, change, entry = epoch(ARGV[2]), '', ''
 
 if listed then
@@ -29,9 +29,9 @@ if listed then
     announce(topic, change, at, client, user, entry)
   end
   redis.call('ZADD', sessions, 0, user .. '\0' .. client)
-  redis.call('HDEL', held, user)
+  redis.call('HDEL', graces, user)
 end
-redis.call('HSET', connections, client, user .. '\0' .. node)
+redis.call('HSET', connections, client, user .. '\0' .. worker)
 redis.call('SADD', KEYS[6], client)
 redis.call('HSETNX', state, 'c', ARGV[6])
 redis.call('PERSIST', state)

@@ -1,7 +1,7 @@
--- A connection goes; with its user's last one the user, unless held. Who has another connection needs no hold.
--- KEYS  the channel's five, 6 set of the node's own connections
--- ARGV  1 topic 2 known epoch 3 client 4 until when the user is held, in ms ('': not at all) 5 reason
--- gives {'ok', epoch, number, entry of a user who has left or ''} | {'not_found'} | {'not_member'}
+-- Take a connection out, and its user if it was the last one.
+-- KEYS  the channel's five, 6 the worker's own connections in it (set)
+-- ARGV  1 topic 2 known epoch 3 client 4 end of the user's grace, in ms ('': no grace) 5 reason
+-- Returns {'ok', epoch, number, entry of a user who has left or ''} | {'not_found'} | {'not_member'}.
 local topic, client = ARGV[1], ARGV[3]
 redis.call('SREM', KEYS[6], client)
 if redis.call('EXISTS', state) == 0 then return {'not_found'} end

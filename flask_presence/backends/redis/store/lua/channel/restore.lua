@@ -1,8 +1,8 @@
--- Connections that a node has, and that may have been lost here, come back as they were.
--- KEYS  the channel's five, 6 set of the node's own connections
--- ARGV  1 topic 2 known epoch 3 number that the next event is to be above 4 when 5 node,
---       then for each connection: client, user ('' where users are not listed), place and document of the user
--- gives the clients in 6
+-- Bring back a worker's connections that may have been lost here, as they were.
+-- KEYS  the channel's five, 6 the worker's own connections in it (set)
+-- ARGV  1 topic 2 known epoch 3 the next event's number is above this 4 when 5 worker,
+--       then for each connection: client, user ('' if the channel lists none), place and document of the user
+-- Returns the clients in 6.
 local topic, at = ARGV[1], epoch(ARGV[2])
 if tonumber(redis.call('HGET', state, 'q')) < tonumber(ARGV[3]) then redis.call('HSET', state, 'q', ARGV[3]) end
 for first = 6, #ARGV, 4 do
@@ -14,7 +14,7 @@ for first = 6, #ARGV, 4 do
       announce(topic, 'joined', at, '', user, entry)
     end
     redis.call('ZADD', sessions, 0, user .. '\0' .. client)
-    redis.call('HDEL', held, user)
+    redis.call('HDEL', graces, user)
   end
   redis.call('HSET', connections, client, user .. '\0' .. ARGV[5])
   redis.call('SADD', KEYS[6], client)

@@ -1,6 +1,6 @@
--- The channel as it is now.
+-- Read the whole channel.
 -- KEYS  the channel's five
--- gives {epoch or '', number, when it came to be or '', connections, how many are listed, {user, entry, …}}
+-- Returns {epoch or '', number, when it began or '', connections, members, {user, entry, …}}.
 local found = redis.call('HMGET', state, 'e', 'q', 'c')
 return {
   found[1] or '', found[2] or 0, found[3] or '',

@@ -1,8 +1,9 @@
--- A connection changes what is said of its user.
+-- Change what a connection's user shows.
 -- KEYS  the channel's five
--- ARGV  1 topic 2 known epoch 3 client 4 version with which 5 was made 5 document merged ('': no change)
---       6 client that must not hear of it ('': none)
--- gives {'ok', epoch, number, entry, changed} | {'merge', entry} | {'not_found'} | {'not_listed'} | {'not_member'}
+-- ARGV  1 topic 2 known epoch 3 client 4 version that 5 was made from 5 merged document ('': no change)
+--       6 client that does not hear of it ('': none)
+-- Returns {'ok', epoch, number, entry, changed} | {'merge', entry to merge with} | {'not_found'} | {'not_listed'}
+--         | {'not_member'}.
 if redis.call('EXISTS', state) == 0 or is_empty() then return {'not_found'} end
 local at = epoch(ARGV[2])
 local whose = redis.call('HGET', connections, ARGV[3])

@@ -1,26 +1,26 @@
--- Take on a node that is dead, so that not everybody reaps it at once. Reaping twice would do no harm.
--- KEYS  1 leases 2 nodes 3 birth 4 claims (zset: node -> end, ms)
+-- Claim a dead worker, so that only one other worker removes it. Removing it twice would do no harm.
+-- KEYS  1 leases 2 workers 3 data_since 4 claims (zset: worker -> end, ms)
 -- ARGV  1 milliseconds that a claim lasts 2 milliseconds that a lease lasts 3 milliseconds for which a lease must have
---       ended ('': whoever has no lease is left alone), then nodes that are known to be dead, whatever their lease
--- gives a node, or nothing
+--       ended ('': leases do not count), then the workers that are known to be dead, whatever their lease
+-- Returns a worker, or nothing.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local known = {}
 for at = 4, #ARGV do known[ARGV[at]] = true end
-local birth = redis.call('GET', KEYS[3])
--- When data were lost every node needs the time of one lease to come back.
-local by_lease = ARGV[3] ~= '' and birth and now - tonumber(birth) >= tonumber(ARGV[2])
-for _, node in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  local dead = known[node]
+local data_since = redis.call('GET', KEYS[3])
+-- After a loss of data, every worker gets the time of one lease to come back.
+local by_lease = ARGV[3] ~= '' and data_since and now - tonumber(data_since) >= tonumber(ARGV[2])
+for _, worker in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  local dead = known[worker]
   if not dead and by_lease then
-    local lease = redis.call('ZSCORE', KEYS[1], node)
+    local lease = redis.call('ZSCORE', KEYS[1], worker)
     dead = not lease or tonumber(lease) + tonumber(ARGV[3]) < now
   end
-  local claim = redis.call('ZSCORE', KEYS[4], node)
+  local claim = redis.call('ZSCORE', KEYS[4], worker)
   if dead and (not claim or tonumber(claim) < now) then
-    redis.call('ZREM', KEYS[1], node)
-    redis.call('ZADD', KEYS[4], now + tonumber(ARGV[1]), node)
-    return node
+    redis.call('ZREM', KEYS[1], worker)
+    redis.call('ZADD', KEYS[4], now + tonumber(ARGV[1]), worker)
+    return worker
   end
 end
 return false

@@ -1,7 +1,7 @@
--- Tell all nodes what to do, those too who do not hear it now.
--- KEYS  1 orders (zset: order -> when, ms)
--- ARGV  1 topic 2 order 3 milliseconds after which it is nobody's business any more
--- gives {nodes that heard it}
+-- Send a control message to all workers, and keep it for those that do not hear it now.
+-- KEYS  1 control_log (zset: message -> when, ms)
+-- ARGV  1 topic 2 message 3 milliseconds for which it is kept
+-- Returns {how many workers heard it}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[3]))

@@ -1,0 +1,24 @@
+-- Renew a worker's lease.
+-- KEYS  1 leases (zset: worker -> end, ms) 2 workers (set: all that may have connections)
+--       3 data_since (when the data in this Redis began, ms) 4 claims (zset: worker -> end, ms)
+-- ARGV  1 worker 2 milliseconds that the lease lasts 3 '1' for a worker's first heartbeat
+-- Returns {data_since, now in ms, state of the lease}: 'held'; 'late' (it had ended, but nobody has claimed the worker, so
+-- it is renewed); 'lost' (Redis does not know the worker, or others are removing it, so it must start with a new id).
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local data_since = redis.call('GET', KEYS[3])
+if not data_since then
+  data_since = string.format('%.0f', now)
+  redis.call('SET', KEYS[3], data_since)
+end
+local lease_state, moment = 'held', string.format('%.0f', now)
+if ARGV[3] ~= '1' then
+  local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
+  if not lease or redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 or redis.call('ZSCORE', KEYS[4], ARGV[1]) then
+    return {data_since, moment, 'lost'}
+  end
+  if tonumber(lease) < now then lease_state = 'late' end
+end
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+redis.call('SADD', KEYS[2], ARGV[1])
+return {data_since, moment, lease_state}

@@ -1,0 +1,7 @@
+-- Do what a join does, to find out whether Redis allows it: write and publish.
+-- KEYS  1 probe (string)
+-- ARGV  1 topic 2 milliseconds for which the key is kept
+-- Returns 'ok'.
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])
+redis.call('PUBLISH', ARGV[1], '')
+return 'ok'

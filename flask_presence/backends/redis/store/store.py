@@ -1,0 +1,29 @@
+"""Everything under one prefix in Redis: the operations of the store, composed."""
+
+from __future__ import annotations
+
+from .channels import ChannelOperations
+from .counts import WorkerCounts
+from .dead_workers import DeadWorkers
+from .directory import ChannelDirectory
+from .grace import Graces
+from .keys import Keys
+from .workers import Workers
+
+
+class Store:
+    """`lease` and `grace` in seconds: when a silent worker counts as dead, and for how long its users stay listed.
+    `max_info` bounds a member's merged `userInfo`, in bytes of JSON."""
+
+    def __init__(self, keys: Keys, *, lease: float, max_info: int, grace: float = 0) -> None:
+        self.keys = keys
+        self.workers = Workers(keys, lease)
+        self.counts = WorkerCounts(keys)
+        self.graces = Graces(keys)
+        self.dead_workers = DeadWorkers(keys, self.workers, self.counts, self.graces, lease, grace)
+        self.directory = ChannelDirectory(keys, self.workers, self.graces)
+        self._max_info = max_info
+
+    def channels(self, worker_id: str = "") -> ChannelOperations:
+        """What a worker does with channels; without an id, what any process does."""
+        return ChannelOperations(self.keys, self.graces, worker_id, self._max_info)

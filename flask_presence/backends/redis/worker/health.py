@@ -1,0 +1,84 @@
+"""Whether a worker's copy of a channel can be believed, and whether Redis knows the worker's connections in it.
+
+Rule: this is the only place that knows. A copy is behind until a snapshot is loaded, and again as soon as an event may
+have been missed. It is in doubt if Redis and the worker may disagree about who is here. Either ends with a heal.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ....loops.pending import Pending
+
+
+class Health:
+    """The health of one copy. `healing` is settled when the heal under way has ended.
+
+    `losses` counts how often events may have been missed: a snapshot that was asked for before the last loss is
+    useless. `keeps_missing`: the copy still lists members who were missing in the last snapshot.
+    """
+
+    __slots__ = ("_again", "_contradicted", "healing", "in_doubt", "is_current", "keeps_missing", "losses")
+
+    def __init__(self) -> None:
+        self.is_current = False
+        self.in_doubt = False
+        self.keeps_missing = False
+        self.losses = 0
+        self.healing: Pending[None] | None = None
+        self._contradicted = False
+        self._again = False
+
+    def fall_behind(self) -> None:
+        """An event is missing: the next one that was heard does not follow."""
+        self.is_current = False
+
+    def lose(self) -> None:
+        """Events may have been missed, so nothing counts until the next snapshot."""
+        self.is_current = False
+        self.losses += 1
+
+    def loaded(self, *, keeps_missing: bool) -> None:
+        """A snapshot has been loaded."""
+        self.is_current = True
+        self.keeps_missing = keeps_missing
+
+    def doubt(self) -> None:
+        """Redis may know connections that are not here, or may not know some that are. Healed at the next tick."""
+        self.in_doubt = True
+
+    def contradict(self) -> None:
+        """Redis has announced that a user left who is here. Healed at once."""
+        self._contradicted = True
+
+    @property
+    def needs_heal_now(self) -> bool:
+        return not self.is_current or self._contradicted
+
+    def request_heal(self) -> tuple[bool, Pending[None]]:
+        """Whether the caller has to start a heal, and what is settled when it ends. If a heal is under way, another one
+        follows it."""
+        if self.healing is not None:
+            self._again = True
+            return False, self.healing
+        self.healing = Pending()
+        return True, self.healing
+
+    def heal_starts(self) -> None:
+        """Whatever was in doubt until now is dealt with."""
+        self._again = self.in_doubt = self._contradicted = False
+
+    def heal_ends(self, problem: Exception | None) -> bool:
+        """Settle `healing`. Returns whether another heal has to follow at once; after a problem it waits for the
+        tick."""
+        healing, self.healing = self.healing, None
+        if problem is not None:
+            self.in_doubt = True
+        if healing is not None:
+            healing.settle(partial(_outcome, problem))
+        return problem is None and (self._again or self.needs_heal_now)
+
+
+def _outcome(problem: Exception | None) -> None:
+    if problem is not None:
+        raise problem
