@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True)
 class Block:
@@ -51,7 +53,8 @@ def section_of(document: Path, heading: str) -> str:
 
 
 def names_of(documents: list[Path]) -> list[str]:
-    return [document.name for document in documents]
+    """Their paths within the repository."""
+    return [str(document.relative_to(ROOT)) for document in documents]
 
 
 def anchors_of(document: Path) -> set[str]:

@@ -35,9 +35,8 @@ from flask_presence.settings import Settings
 from flask_presence.testing import TestClient
 
 from ..conftest import missing
-from ..support.documents import Block, anchors_of, blocks_of, names_of, prose_of, read, rows_of, section_of
+from ..support.documents import ROOT, Block, anchors_of, blocks_of, names_of, prose_of, read, rows_of, section_of
 
-ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 DOCS = ROOT / "docs"
