@@ -100,7 +100,7 @@ def nobody_shape(name: str) -> dict[str, Any]:
 
 
 def activity_shape(questions: Questions, facts: Facts) -> dict[str, Any]:
-    """What goes on, over all workers: see the README for its fields."""
+    """What goes on, over all workers: see docs/operations.md for its fields."""
     began = time.monotonic()
     questions.check()
     answered = time.monotonic() - began

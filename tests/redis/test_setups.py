@@ -99,7 +99,7 @@ def restricted(program: str, tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def test_permissions(restricted: RedisServer) -> None:
-    """The permissions that the README names are enough, and none are missing in a log."""
+    """The permissions that docs/scaling.md names are enough, and none are missing in a log."""
     url = restricted.url.replace("redis://", "redis://app:secret@")
     log = talk(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="shop")
     assert "Redis answers with an error" not in log

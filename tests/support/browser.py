@@ -10,6 +10,7 @@ try:
     from playwright.sync_api import (
         Browser,
         BrowserContext,
+        Dialog,
         Error,
         Locator,
         Page,
@@ -23,4 +24,4 @@ except ImportError:
 
 expect.set_options(timeout=10_000)
 
-__all__ = ["Browser", "BrowserContext", "Error", "Locator", "Page", "expect", "sync_playwright"]
+__all__ = ["Browser", "BrowserContext", "Dialog", "Error", "Locator", "Page", "expect", "sync_playwright"]
