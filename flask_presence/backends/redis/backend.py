@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event, Reason
-from ...domain.members import NOTHING, Member, Profile, User
+from ...domain.members import NOTHING_OWNED, Member, OwnedInfo, Profile, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Updated
 from ...loops.base import Loop
@@ -127,7 +127,7 @@ class RedisBackend:
         user: User | None,
         info: Mapping[str, Any] | None,
         now: datetime,
-        owned: Mapping[str, Any] = NOTHING,
+        owned: OwnedInfo = NOTHING_OWNED,
     ) -> Pending[Joined]:
         return self._begun.join(channel, client_id, user, info, now, owned)
 
@@ -148,7 +148,7 @@ class RedisBackend:
         client_id: str,
         info: Mapping[str, Any],
         now: datetime,
-        owned: Mapping[str, Any] | None = None,
+        owned: OwnedInfo | None = None,
     ) -> Pending[Updated]:
         return self._begun.update(channel, client_id, info, now, owned)
 

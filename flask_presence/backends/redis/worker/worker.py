@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable, NotFound, NotMember
 from ....domain.events import Reason
-from ....domain.members import Profile, User
+from ....domain.members import OwnedInfo, Profile, User
 from ....domain.roster import Change, Joined, Updated
 from ....loops.base import Loop
 from ....loops.pending import Outcome, Pending, then, when_all
@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 SUBSCRIBE_TIMEOUT: Final = 2.0
 """Seconds that a subscription may take before joins count as impossible."""
+MAX_CLOCK_ERROR: Final = 1000
+"""Milliseconds by which a worker may be wrong about the time in Redis."""
 CONTROL_MARGIN: Final = 2.0
 """Seconds before a lost subscription's last sign of life from when on control messages may have been missed."""
 
@@ -142,12 +144,14 @@ class Worker:
         user: User | None,
         info: Mapping[str, Any] | None,
         now: datetime,
-        owned: Mapping[str, Any],
+        owned: OwnedInfo,
     ) -> Pending[Joined]:
         self.breaker.check()
         local = self._channels.open(channel)
         operations = lambda: self._operations  # noqa: E731
-        return Join(self._channels, self._pipeline, operations, local, client_id, user, info, now, owned).begin()
+        return Join(
+            self._channels, self._pipeline, operations, local, client_id, user, info, now, self._timed(owned)
+        ).begin()
 
     def leave(
         self, channel: ChannelName, client_id: str, reason: Reason, grace: float
@@ -186,15 +190,16 @@ class Worker:
         client_id: str,
         info: Mapping[str, Any],
         now: datetime,
-        owned: Mapping[str, Any] | None,
+        owned: OwnedInfo | None,
     ) -> Pending[Updated]:
         self.breaker.check()
         local = self._channels.get(channel)
         sure = local is not None and local.has(client_id) and channel.type == "presence"
+        verdict = None if owned is None else self._timed(owned)
 
         def make() -> Operation[Placed[tuple[Entry, Change | None]]]:
             known = local.replica.position if local is not None else NOWHERE
-            return self._operations.update(channel, client_id, info, now, known, owned=owned, sure=sure)
+            return self._operations.update(channel, client_id, info, now, known, owned=verdict, sure=sure)
 
         def shape(done: tuple[Entry, Change | None]) -> Updated:
             return Updated(done[0].member, done[1])
@@ -254,6 +259,11 @@ class Worker:
         if message.kind == "remove":
             return self._listener.remove_from(message.channel or "", message.user or "", message.text)
         return self._listener.close_matching(message.user, message.client, message.text)
+
+    def _timed(self, owned: OwnedInfo) -> OwnedInfo:
+        """A verdict with its times by the clock of Redis, in ms, by which all workers compare them."""
+        asked_at = self._heartbeat.redis_time_at(owned.asked_at) if owned.asked_at else 0
+        return OwnedInfo(owned.info, asked_at, self._heartbeat.redis_time_at(owned.heard_at) + MAX_CLOCK_ERROR)
 
     def _retry_lost(
         self, local: LocalChannel, make: Callable[[], Operation[Placed[T]]], *, halt: bool = True
