@@ -143,7 +143,8 @@ class Directory(Protocol):
         many connections have left."""
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
-        """`Listener.recheck` in every process. Returns how many connections match."""
+        """`Listener.recheck` in every process. Returns how many connections match. Of a user who is given, it ends the
+        graces: nobody can be asked about them."""
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
         """Send a frame's JSON to the connections of a user, in every process. Returns how many."""

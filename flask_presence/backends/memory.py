@@ -128,7 +128,11 @@ class MemoryBackend:
         return removed
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
-        return self._listener.recheck(user_id, channel)
+        count = self._listener.recheck(user_id, channel)
+        if user_id is not None:  # nobody can be asked about a user without a connection
+            places = [place for place in self._holds if user_id == place[1] and channel in (None, place[0])]
+            self._release(*places, now=datetime.now(timezone.utc))
+        return count
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
         return self._listener.deliver_to_user(user_id, payload)

@@ -6,6 +6,7 @@ channel's events. A change that Redis may not have received is repeated when Red
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -36,6 +37,8 @@ from .local_channel import LocalChannel
 from .local_channels import LocalChannels
 
 T = TypeVar("T")
+
+log = logging.getLogger("flask_presence")
 
 SUBSCRIBE_TIMEOUT: Final = 2.0
 """Seconds that a subscription may take before joins count as impossible."""
@@ -299,7 +302,8 @@ class Worker:
         now = time.monotonic()
         if message.id in self._carried_out:
             return
-        self._carried_out = {known: at for known, at in self._carried_out.items() if now - at < 2 * control.KEPT_FOR}
+        while self._carried_out and now - next(iter(self._carried_out.values())) > 2 * control.KEPT_FOR:
+            del self._carried_out[next(iter(self._carried_out))]
         if message.origin != self.worker_id:
             self.carry_out(message).when(lambda count: self._pipeline.run(control.reply(self._keys, message, count())))
 
@@ -327,9 +331,14 @@ class Worker:
             except BackendUnavailable:
                 self._subscriber.reset()  # after which this is done again
                 return
-            self._control_missed_since = 0
+            since, self._control_missed_since = self._control_missed_since, 0
             for message in missed:
                 self._hear_control(message)
+            if self._heartbeat.redis_time_at(time.monotonic()) - since > control.KEPT_FOR * 1000:
+                log.warning(
+                    "this worker was cut off from Redis for so long that it asks about all its connections again"
+                )
+                self._listener.recheck(None, None)
 
         try:
             subscribed()
@@ -358,7 +367,18 @@ class Worker:
         self._inbox = self._keys.inbox(self.worker_id)
         self._subscriber.want(self._inbox)
         self._channels.heal_all()
+        self._recheck_owned()
         return [local.name for local in self._channels]
+
+    def _recheck_owned(self) -> None:
+        """Ask guards again what they own: the copies here, which Redis is restored from, may be older than what was
+        lost, or than what other workers have made of it."""
+        for local in self._channels:
+            owned = {
+                one.entry.document.id for one in local.live_connections() if one.entry and one.entry.document.owned
+            }
+            for user_id in owned:
+                self._listener.recheck(user_id, local.name)
 
     def _is_behind(self) -> bool:
         return any(local.replica.awaited or local.health.healing for local in self._channels)
