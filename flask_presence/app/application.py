@@ -104,15 +104,16 @@ class FlaskApplication:
         return self._decide(login, match, channel, _copied(user), channel, event, decoded)
 
     def _decide(self, login: Login, match: Match | None, channel: ChannelName, *arguments: Any) -> Verdict:
-        """The guard's verdict, in a context of the login. Raises `CredentialRejected`; everything else that goes wrong
-        denies, also while the context is torn down."""
-        began = time.monotonic()
+        """The guard's verdict, in a context of the login. Raises what goes wrong while the login is verified; everything
+        that goes wrong after that denies, also while the context is torn down."""
+        began, is_verified = time.monotonic(), False
         try:
             with self._authenticator.context(login):
+                is_verified = True
                 return Verdict(True) if match is None else self._ask(match, channel, *arguments)
-        except CredentialRejected:
-            raise
         except BaseException as problem:  # gevent.Timeout and SystemExit deny like the others
+            if not is_verified:
+                raise
             name = _guard_name(match)
             text = f"%s failed; %.200r was denied{hint(self._app, problem)}"
             self._complaints.complain(name, logging.ERROR, text, name, str(channel), problem=problem)

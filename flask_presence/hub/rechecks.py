@@ -94,6 +94,7 @@ class Rechecks:
         self._working: dict[int, float] = {}  # when each worker began its present task, by a number
         self._last_worker = 0
         self._open_questions: set[_Question] = set()
+        self._not_stored: set[tuple[str, str]] = set()  # client ids and channels that the log has named
 
     def add(self, sessions: Iterable[Session], channel: str | None) -> None:
         """Ask about these sessions, in one channel or in all of theirs (`None`)."""
@@ -108,6 +109,8 @@ class Rechecks:
             self._waiting.extend(failed)
         if self._waiting:
             self._start_workers()
+        elif not self._working and not self._failed:
+            self._not_stored.clear()
 
     def supersede(self, session: Session, channel: ChannelName, asked_at: float) -> None:
         """Note that a verdict about the session in the channel takes effect, which was asked for at `asked_at`, in
@@ -232,7 +235,10 @@ class Rechecks:
 
     def _not_updated(self, session: Session, channel: ChannelName, problem: Exception) -> None:
         """Ask again in a moment, however often: what was taken from a user must not stay."""
-        if session.is_open and channel in session.channels:
+        if not session.is_open or channel not in session.channels:
+            return
+        self._failed.append(_Task(session, channel))
+        if (session.id, channel) not in self._not_stored:
+            self._not_stored.add((session.id, channel))
             text = "the owned info that the guard gives client %s in %.200r was not stored, and is asked for again: %s"
             self._offload.spawn(partial(log.warning, text, session.id, str(channel), problem))
-            self._failed.append(_Task(session, channel))
