@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,10 @@ from hypothesis import HealthCheck, settings
 from .support.client import Client, client
 from .support.redis_server import RedisServer, find, running_redis
 from .support.server import Server, running
+from .support.store import Client as RedisClient
+
+if TYPE_CHECKING:
+    from .support.browser import Browser
 
 _names = itertools.count(1)
 
@@ -45,6 +50,14 @@ def redis_server(program: str) -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis_client(redis_server: RedisServer) -> Iterator[RedisClient]:
+    """A client of the shared Redis."""
+    redis_client = RedisClient(redis_server.url)
+    yield redis_client
+    redis_client.close()
+
+
 @pytest.fixture
 def prefix() -> str:
     """For names in Redis that no other test uses."""
@@ -73,6 +86,24 @@ def connect(server: Server) -> Iterator[Connect]:
     """Connections to the shared server."""
     with ExitStack() as stack:
         yield lambda user=None, **options: stack.enter_context(client(server, user, **options))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a window."""
+    from .support.browser import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(
+                executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
+                args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            )
+        except Error:
+            missing("Chromium")
+            raise
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

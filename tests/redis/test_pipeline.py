@@ -17,7 +17,7 @@ from flask_presence.loops.thread_loop import ThreadLoop
 
 from ..support.redis_server import running_redis
 from ..support.store import Client, store_of
-from .test_operations import ANN, BOB, NOW, ROOM
+from .test_channel_operations import ANN, BOB, NOW, ROOM
 
 T = TypeVar("T")
 LOBBY = ChannelName("lobby")

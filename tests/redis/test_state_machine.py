@@ -17,9 +17,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from flask_presence import Presence
 
+from ..membership.test_state_machine import Life, Peer
 from ..support.redis_server import RedisServer
 from ..support.server import wait_until
-from ..unit.test_life import Life, Peer
 
 
 @pytest.mark.parametrize("workers", [1, 3])

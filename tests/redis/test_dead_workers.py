@@ -18,7 +18,7 @@ from flask_presence.domain.members import User
 from ..support.redis_server import running_redis
 from ..support.server import wait_until
 from ..support.store import Client, store_of
-from .test_operations import ANN, BOB, NOW, ROOM, Ear
+from .test_channel_operations import ANN, BOB, NOW, ROOM, Ear
 
 
 class Driven:

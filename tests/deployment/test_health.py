@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import redis
 
+from ..guards_and_logins.test_tokens import UPGRADE, raw_upgrade, refusal
 from ..support.client import client
 from ..support.proxy import running_proxy
 from ..support.redis_server import RedisServer, running_redis
 from ..support.server import Server, running, wait_until
-from .test_authentication import UPGRADE, raw_upgrade, refusal
 
 PLAIN: dict[str, Any] = {"app": "tests.support.variations:create_app()", "VARIATION": "with_tokens"}
 SENTENCES = {

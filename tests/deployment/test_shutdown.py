@@ -80,7 +80,7 @@ def test_draining_refuses() -> None:
 
 
 def _upgrade_status(server: Server) -> int:
-    from .test_authentication import UPGRADE, raw_status
+    from ..guards_and_logins.test_tokens import UPGRADE, raw_status
 
     return raw_status(server, UPGRADE)
 

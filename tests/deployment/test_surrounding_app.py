@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from ..guards_and_logins.test_tokens import UPGRADE, raw_upgrade, refusal
 from ..support.client import client
 from ..support.server import COMMANDS, Server, running, wait_until
-from .test_authentication import UPGRADE, raw_upgrade, refusal
 
 APP = "tests.support.variations:create_app()"
 

@@ -21,9 +21,9 @@ from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFoun
 from flask_presence.domain.members import Member, User
 from flask_presence.domain.roster import Change, Joined, Roster, Updated
 
+from ..membership.test_roster import CHANNELS, MAX_INFO, RosterMachine
 from ..support.redis_server import running_redis
 from ..support.store import Client, store_of
-from ..unit.test_roster import CHANNELS, MAX_INFO, RosterMachine
 
 T = TypeVar("T")
 NOW = datetime(2024, 1, 15, 10, 30, tzinfo=timezone.utc)

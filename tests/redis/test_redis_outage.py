@@ -23,7 +23,7 @@ from ..support.redis_server import RedisServer, running_redis
 from ..support.server import DEADLINE, running, wait_until
 from ..support.store import Client as RedisClient
 from ..support.store import store_of
-from .test_workers import settled
+from .test_several_workers import settled
 
 LEASE = 2.0
 

@@ -579,6 +579,6 @@ def test_types(tmp_path: Path) -> None:
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         pytest.skip("npm cannot get TypeScript on this machine")
     options = ["--noEmit", "--strict", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
-    compiler = [str(tmp_path / "node_modules/.bin/tsc"), *options, str(ROOT / "tests/browser/use.ts")]
+    compiler = [str(tmp_path / "node_modules/.bin/tsc"), *options, str(ROOT / "tests/client/typed_usage.ts")]
     done = subprocess.run(compiler, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout

@@ -14,7 +14,7 @@ from ..conftest import Connect, on_redis
 from ..support.client import Client, client
 from ..support.redis_server import RedisServer
 from ..support.server import Server, running, wait_until
-from .test_trust import own, shown
+from .test_owned_info_and_message_guards import own, shown
 
 
 def call(server: Server, method: str, **arguments: Any) -> Any:

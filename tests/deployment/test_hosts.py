@@ -9,8 +9,8 @@ from flask import Blueprint, Flask, url_for
 
 from flask_presence import ConfigurationError, Presence
 
+from ..guards_and_logins.test_tokens import UPGRADE, raw_upgrade
 from ..support.server import running
-from .test_authentication import UPGRADE, raw_upgrade
 
 
 def make_app(**config: Any) -> Flask:
@@ -53,7 +53,7 @@ CASES = [
 @pytest.mark.parametrize(("matching", "settings", "here", "elsewhere"), CASES)
 def test_socket(matching: str, settings: dict[str, str], here: list[str], elsewhere: list[str]) -> None:
     """The socket is at those hosts, and at no others."""
-    app = "tests.server.test_hosts:create_app()"
+    app = "tests.deployment.test_hosts:create_app()"
     with running(app=app, MATCHING=matching, **settings) as server:
         for host in here:
             assert raw_upgrade(server, UPGRADE | {"Host": host})[0] == 101, host

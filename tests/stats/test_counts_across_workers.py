@@ -14,13 +14,13 @@ from flask_presence.domain.meter import add
 from flask_presence.domain.readings import Reading
 
 from ..conftest import on_redis
+from ..redis.test_several_workers import worker_pids
 from ..support.client import client
 from ..support.metrics import scrape, value
 from ..support.redis_server import RedisServer, running_redis
 from ..support.server import Server, running, wait_until
 from ..support.store import Client as RedisClient
 from ..support.store import store_of
-from .test_workers import worker_pids
 
 LEASE = 1.5
 NODES = ["a", "b", "c"]
