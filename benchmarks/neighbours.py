@@ -75,7 +75,7 @@ def main() -> int:
 def measure(kind: str | None, seconds: float) -> Result:
     """A server of its own, two users, and an attacker, if any."""
     with running() as server, client(server, "ann") as ann, client(server, "bob") as bob:
-        pids = [server.process.pid, *_children(server.process.pid)]
+        pids = [server.process.pid, *server.worker_pids()]
         for pid in pids:
             subprocess.run(["taskset", "-acp", str(SERVER_CORE), str(pid)], check=True, capture_output=True)
         bob.join(ROOM)
@@ -114,10 +114,6 @@ def talk(ann: Client, bob: Client, seconds: float) -> tuple[list[float], list[st
 
 def _own_pid() -> int:
     return int(Path("/proc/self").readlink().name)
-
-
-def _children(pid: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def _memory(pids: list[int]) -> int:

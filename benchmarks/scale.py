@@ -131,8 +131,7 @@ def _measure_kill(rows: Rows, program: str) -> None:
         for number in range(KILLED):
             stack.enter_context(ws.client(doomed, f"user-{number}")).join("presence-local")
         began = time.monotonic()
-        pid = int(Path(f"/proc/{doomed.process.pid}/task/{doomed.process.pid}/children").read_text().split()[0])
-        os.kill(pid, signal.SIGKILL)
+        os.kill(doomed.worker_pids()[0], signal.SIGKILL)
         left = 0
         while left < KILLED:
             left += watcher.event()["type"] == "presence:member_left"

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import redis
+from websockets.exceptions import InvalidStatus
 
-from ..guards_and_logins.test_tokens import UPGRADE, raw_upgrade, refusal
 from ..support.client import client
+from ..support.handshake import UPGRADE, raw_upgrade, refusal
 from ..support.proxy import running_proxy
 from ..support.redis_server import RedisServer, running_redis
 from ..support.server import Server, running, wait_until
@@ -61,7 +62,7 @@ def test_refusals_arrive(kind: str) -> None:
 def test_refusal_without_threads() -> None:
     """Werkzeug's server for one request at a time answers as HTTP/1.0, which no WebSocket client would read."""
     with running(kind="flask-run-without-threads", **PLAIN) as server:
-        assert refusal(lambda: client(server).__enter__())[0] == 503
+        assert refusal(server)[0] == 503
 
 
 @pytest.mark.parametrize("backend", ["memory", "memory://", "MEMORY://"])
@@ -71,7 +72,7 @@ def test_several_workers_in_memory(backend: str) -> None:
         status, body = health(server)
         assert status == 503
         assert "PRESENCE_ISOLATED_WORKERS" in body["message"]
-        assert refusal(lambda: client(server).__enter__()) == (503, body["message"])
+        assert refusal(server) == (503, body["message"])
 
 
 def test_unpatched(redis_server: RedisServer) -> None:
@@ -95,7 +96,7 @@ def test_threads_are_kept_for_others() -> None:
     """Where each connection holds a thread, one is left, and who comes too late hears what to do."""
     with running(kind="gunicorn-gthread", arguments=("--threads", "3"), **PLAIN) as server:
         with client(server) as ann, client(server):
-            status, message = refusal(lambda: client(server).__enter__())
+            status, message = refusal(server)
             assert status == 503
             assert "--threads" in message
             assert health(server)[1]["message"] == message
@@ -167,3 +168,17 @@ def test_wrong_password(program: str) -> None:
             wait_until(lambda: "Redis refuses the password" in server.log())
             assert "until it is back" not in server.log()
             assert "s3cret" not in server.log()
+
+
+def test_several_workers_in_memory_are_refused_unless_isolated() -> None:
+    """Two workers in memory would be two services: refused, and the log says what to change."""
+    with running(arguments=("-w", "2")) as server:
+        with pytest.raises(InvalidStatus) as caught, client(server):
+            pass
+        response = caught.value.response
+        assert (response.status_code, "Retry-After" in response.headers) == (503, True)
+        sentence = json.loads(response.body or b"")["error"]["message"]
+        assert "PRESENCE_ISOLATED_WORKERS" in sentence
+        assert sentence in server.log()
+    with running(arguments=("-w", "2"), PRESENCE_ISOLATED_WORKERS=True) as server, client(server):
+        pass

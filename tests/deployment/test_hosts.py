@@ -9,7 +9,7 @@ from flask import Blueprint, Flask, url_for
 
 from flask_presence import ConfigurationError, Presence
 
-from ..guards_and_logins.test_tokens import UPGRADE, raw_upgrade
+from ..support.handshake import UPGRADE, raw_upgrade
 from ..support.server import running
 
 

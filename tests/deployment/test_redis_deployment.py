@@ -69,26 +69,6 @@ def test_unpatched(redis_server: RedisServer, prefix: str) -> None:
         assert "monkey.patch_all()" in server.log()
 
 
-def test_two_apps(redis_server: RedisServer, prefix: str) -> None:
-    """Two apps on one Redis, with prefixes of their own, never meet."""
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(
-                running(PRESENCE_BACKEND=redis_server.url, PRESENCE_REDIS_PREFIX=f"{prefix[:30]}{number}")
-            )
-            for number in range(2)
-        ]
-        ann, bob = (
-            stack.enter_context(client(server, user)) for server, user in zip(servers, ("ann", "bob"), strict=True)
-        )
-        ann.join("presence-local")
-        assert len(bob.join("presence-local")["members"]) == 1
-        assert bob.say("presence-local", "hello")["delivered"] == 0
-        assert ann.silent()
-        assert servers[0].json('/call/disconnect?arguments={"user_id":"bob"}') == 0
-        assert servers[0].json("/presence/stats")["connections"] == 1
-
-
 @pytest.fixture
 def restricted(program: str, tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis in which the app is a user with few permissions."""
@@ -142,17 +122,6 @@ def test_memory_policy(program: str) -> None:
     """A Redis that throws away what it holds when it is full is warned of."""
     with running_redis(program, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as server:
         assert "maxmemory-policy allkeys-lru" in talk(PRESENCE_BACKEND=server.url)
-
-
-def test_redis_away_at_start(program: str) -> None:
-    """The server starts without Redis, and works once it is there."""
-    with running_redis(program) as redis_server:
-        redis_server.stop()
-        with running(PRESENCE_BACKEND=redis_server.url) as server, client(server, "ann") as ann:
-            assert ann.request("join", channel="presence-local")["code"] == "JOIN_FAILED"
-            redis_server.start()
-            wait_until(lambda: ann.request("join", channel="presence-local")["type"] == "channel:joined")
-            wait_until(lambda: server.json("/presence/stats")["connections"] == 1)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from ..support.client import Client, client
+from ..support.handshake import UPGRADE, raw_status
 from ..support.raw import greet
 from ..support.server import DEADLINE, Server, running, wait_until
 
@@ -62,14 +63,14 @@ def test_term(kind: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
 def test_draining_refuses() -> None:
     """Between SIGTERM and the end of the listener, health and upgrades are 503."""
     with running() as server, client(server) as one:
-        workers = _workers(server)
+        workers = server.worker_pids()
         for worker in workers:
             os.kill(worker, signal.SIGTERM)
         seen: set[tuple[int, int]] = set()
 
         def ask() -> bool:
             try:
-                seen.add((server.get("/presence/health")[0], _upgrade_status(server)))
+                seen.add((server.get("/presence/health")[0], raw_status(server, UPGRADE)))
             except OSError:
                 return True
             return (503, 503) in seen
@@ -77,17 +78,6 @@ def test_draining_refuses() -> None:
         wait_until(ask)
         assert (503, 503) in seen
         assert one.wait_closed()[0] == 1001
-
-
-def _upgrade_status(server: Server) -> int:
-    from ..guards_and_logins.test_tokens import UPGRADE, raw_status
-
-    return raw_status(server, UPGRADE)
-
-
-def _workers(server: Server) -> list[int]:
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    return [int(child) for child in children]
 
 
 @pytest.mark.parametrize("kind", GUNICORNS)
@@ -125,7 +115,7 @@ def test_reload_of_changed_code(kind: str, tmp_path: Path) -> None:
     watched.write_text("before")
     arguments = ("--reload", "--reload-engine", "poll", "--reload-extra-file", str(watched))
     with running(kind=kind, arguments=arguments) as server, client(server) as one:
-        before = _workers(server)
+        before = server.worker_pids()
         moments = itertools.count(int(time.time()) + 1)
 
         def change() -> bool:
@@ -134,7 +124,7 @@ def test_reload_of_changed_code(kind: str, tmp_path: Path) -> None:
             return _is_closed(one)
 
         wait_until(change)
-        wait_until(lambda: _workers(server) not in (before, []))
+        wait_until(lambda: server.worker_pids() not in (before, []))
         with client(server) as again:
             assert again.request("ping")["type"] == "pong"
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from ..conftest import Connect
 from ..support.client import client
+from ..support.raw import greet, masked
 from ..support.server import DEADLINE, Server, running, wait_until
+from ..support.variations import variation
 
 
 def test_guard_decides(connect: Connect, name: str) -> None:
@@ -143,3 +148,50 @@ def test_database_session_per_guard_call() -> None:
         assert problems == []
         assert len(clients) == 50
         assert server.json("/pool") == {"checked_out": 0, "teardowns_missing": 0}
+
+
+def test_end_behind_waiting_frames(connect: Connect, server: Server, name: str) -> None:
+    """A connection that ends while its guard runs joins nothing, whatever it has sent behind the join."""
+    watcher, channel = connect("watcher"), f"presence-slow-{name}"
+    watcher.join(channel, seconds=0)
+    for frames in (100, 3000):
+        token = server.token("ann")
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            greet(raw, server.port, token)
+            join = {"type": "join", "channel": channel, "userInfo": {"seconds": 2.5}}
+            raw.sendall(masked(json.dumps(join).encode()) + masked(b"", 10) + masked(b'{"type":"ping"}') * frames)
+        wait_until(lambda: server.json(f"/presence/channels/{channel}")["memberCount"] == 1)
+    late = connect("late")
+    late.join(f"presence-slow-late-{name}", seconds=2.6)
+    assert watcher.silent()
+
+
+def test_async_guard() -> None:
+    """What asgiref makes of an async function is an ordinary one, with the arguments of the inner one."""
+    with variation("async_guard") as server, client(server, "ann") as ann:
+        assert ann.join("presence-ann")["me"]["id"] == "ann"
+        assert ann.request("join", channel="presence-bob")["code"] == "FORBIDDEN"
+
+
+def test_async_guards_at_once() -> None:
+    """Also where many are asked at the same time."""
+    with variation("async_guard") as server, ExitStack() as stack:
+        users = [f"user-{number}" for number in range(20)]
+        clients = [stack.enter_context(client(server, user)) for user in users]
+        for one, user in zip(clients, users, strict=True):
+            one.send({"type": "join", "channel": f"presence-{user}-"})
+        assert [one.event()["type"] for one in clients] == ["channel:joined"] * 20
+
+
+def test_guard_that_waits_in_c() -> None:
+    """A guard that stops gevent's loop is named in the log, with what to do; one that lets others go on is not."""
+    with variation("slow_guards") as server, client(server, "ann") as ann, client(server, "bob") as bob:
+        ann.join("private-patient-1")
+        assert "held everybody up" not in server.log()
+        ann.send({"type": "join", "channel": "private-database-1"})
+        bob.send({"type": "join", "channel": "private-patient-2"})
+        assert ann.event()["type"] == bob.event()["type"] == "channel:joined"
+        held_up = [line for line in server.log().splitlines() if "held everybody up" in line]
+        assert len(held_up) == 1
+        assert "slow_guards.<locals>.ask" in held_up[0]
+        assert "threadpool" in held_up[0]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import pytest
 from flask import Flask
 
 from flask_presence import ConfigurationError, Presence
 from flask_presence.domain.origins import check_allowed, is_allowed
+
+from ..conftest import Connect
+from ..support.client import client
+from ..support.handshake import refusal
+from ..support.raw import upgrade_request
+from ..support.server import Server, running
 
 
 @pytest.mark.parametrize(
@@ -100,3 +107,64 @@ def test_ipv6() -> None:
 def test_any() -> None:
     """`"*"` is any."""
     assert is_allowed("https://anywhere.example", "https", "example.com", ("*",))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "http://evil.example",
+        "http://evil-127.0.0.1",
+        "http://127.0.0.1.evil.example",
+        "http://127.0.0.1:1",
+        "http://127.0.0.1",
+        "https://{host}",
+        "http://{host}.evil.example",
+        "http://{host}/path",
+        "http://user@{host}",
+        "http://{host},http://evil.example",
+        "",
+    ],
+)
+def test_foreign_origin(server: Server, origin: str) -> None:
+    """Only the very same origin may connect, unless others are allowed."""
+    headers = {"Origin": origin.format(host=server.host)}
+    assert refusal(server, headers=headers) == (403, "Origin not allowed")
+
+
+def test_refused_origin_is_logged(server: Server, name: str) -> None:
+    """The log names the refused origin beside the setting that would allow it."""
+    assert refusal(server, headers={"Origin": f"http://{name}.example"})[0] == 403
+    line = next(line for line in server.log().splitlines() if f"{name}.example" in line)
+    assert "PRESENCE_ALLOWED_ORIGINS" in line
+
+
+def test_allowed_origins(connect: Connect, server: Server) -> None:
+    """The same origin, in any case, and those in the setting."""
+    assert connect(headers={"Origin": server.origin.upper()}).connected["type"] == "connected"
+    allowed = ["https://app.example.com", "https://*.example.org"]
+    with running(PRESENCE_ALLOWED_ORIGINS=allowed) as own:
+        for origin in ("https://app.example.com", "https://APP.example.com:443", "https://a.b.example.org"):
+            with client(own, headers={"Origin": origin}):
+                pass
+        for origin in (
+            "http://app.example.com",
+            "https://example.org",
+            "https://xexample.org",
+            "https://a.example.com",
+        ):
+            assert refusal(own, headers={"Origin": origin})[0] == 403
+
+
+def test_forwarded_headers_are_not_believed(server: Server) -> None:
+    """Without the app's own ProxyFix, no header makes a foreign page the same origin."""
+    headers = {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
+    assert refusal(server, headers=headers)[0] == 403
+
+
+def test_two_origins(server: Server) -> None:
+    """Two `Origin` headers are no origin."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+        origins = f"\r\nOrigin: {server.origin}\r\nOrigin: http://evil.example\r\n\r\n"
+        raw.sendall(upgrade_request(server.port).replace(b"\r\n\r\n", origins.encode()))
+        assert raw.recv(4096).split()[1] in (b"400", b"403")

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from ..support.client import Client, client
+from ..support.handshake import UPGRADE, raw_upgrade, refusal
 from ..support.server import Server, running, wait_until
+from ..support.variations import variation
 
 APP = "tests.support.flask_login_app:create_app()"
 
@@ -97,3 +99,68 @@ def test_what_is_kept_is_small(stack: ExitStack) -> None:
     kept = _kept(browser)
     assert len(kept) < 500
     assert _restored(kept).keys() == {key for key in browser if not re.search("WEBSOCKET|CONNECTION|input", key)}
+
+
+def test_cookies() -> None:
+    """A cookie counts where the app says so, with an `Origin`; a stale one alone means anonymous."""
+    with running(JWT_TOKEN_LOCATION=["cookies", "headers"], JWT_COOKIE_SECURE=False) as server:
+        good = {"Cookie": f"access_token_cookie={server.token('ann')}"}
+        stale = {"Cookie": "access_token_cookie=garbage"}
+        own = {"Origin": server.origin}
+
+        def user(headers: dict[str, str]) -> Any:
+            with client(server, headers=headers) as one:
+                return one.connected["user"]
+
+        assert user(good | own) == {"id": "ann"}
+        assert user(stale | own) is None
+        assert user(stale) is None
+        assert refusal(server, headers=good)[0] == 403
+        assert refusal(server, headers=good | {"Origin": "http://evil.example"})[0] == 403
+        bearer = {"Authorization": f"Bearer {server.token('bob')}"}
+        assert user(good | bearer) == {"id": "bob"}
+        assert refusal(server, headers=good | own | {"Authorization": "Bearer garbage"}) == (401, "Invalid token")
+
+
+def test_user_loader_with_flask_login() -> None:
+    """A `user_loader` takes Flask-Login's session; nobody logged in is anonymous; a fault is a 401."""
+    with running(app="tests.support.flask_login_app:create_app()") as server:
+        own = {"Origin": server.origin}
+        _, headers, _ = server.get("/login/ann")
+        session = {"Cookie": headers["Set-Cookie"].split(";")[0]}
+        with client(server, headers=session | own) as one:
+            assert one.connected["user"] == {"id": "ann"}
+            assert one.join("presence-room")["me"]["name"] == "Ann"
+            assert one.request("auth", token="x")["code"] == "UNAUTHORIZED"
+        with client(server, headers=own) as one:
+            assert one.connected["user"] is None
+        for path in ("?break=1", "?wrong=1"):
+            assert refusal(server, query=path, headers=own)[0] == 401
+        assert refusal(server, headers=session)[0] == 403
+        assert server.json("/teardowns")["missing"] == 0
+
+
+def test_login_in_g() -> None:
+    """A user_loader that reads `g` is refused, and the log says what it should read."""
+    with variation("login_in_g") as server:
+        assert refusal(server)[0] == 401
+        assert "g.user" in server.log()
+        assert "before_request" in server.log()
+
+
+def test_cookie_of_somebody_else() -> None:
+    """Without an `Origin`, a cookie is in the way only where it is what says who somebody is."""
+    with variation("keys") as server:
+        for cookies in ({}, {"Cookie": "AWSALB=abc"}, {"Cookie": "session=forged"}):
+            assert raw_upgrade(server, UPGRADE | {"X-Api-Key": "ann"} | cookies)[0] == 101
+        login = {"Cookie": server.get("/login")[1]["Set-Cookie"].split(";")[0]}
+        assert raw_upgrade(server, UPGRADE | login)[0] == 403
+        assert raw_upgrade(server, UPGRADE | login | {"Authorization": "Basic YTpi"})[0] == 403
+        assert raw_upgrade(server, UPGRADE | login | {"X-Api-Key": "bob"})[0] == 101
+        assert raw_upgrade(server, UPGRADE | login | {"Origin": server.origin})[0] == 101
+
+
+def test_uuid() -> None:
+    """A user's id may be a UUID."""
+    with variation("uuids") as server, client(server) as one:
+        assert one.connected["user"] == {"id": "00000000-0000-0000-0000-000000000005"}

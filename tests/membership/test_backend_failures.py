@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -12,7 +11,6 @@ from flask import Flask
 
 from flask_presence import BackendUnavailable, Presence, User
 from flask_presence.app import service
-from flask_presence.app.log_throttle import Complaints
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.events import Reason
@@ -93,20 +91,3 @@ def test_backend_away(faulty: tuple[Any, FaultyBackend], request_: Any, _fault: 
         assert answer == {"type": "channel:left", "channel": "presence-room"}
         return
     assert answer == {"type": "error", "code": away, "message": "Temporarily unavailable", "retryable": True}
-
-
-def test_complaints_are_counted(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same complaint is logged once a minute, with the number of those in between."""
-    clock = [100.0]
-    monkeypatch.setattr("flask_presence.app.log_throttle.time.monotonic", lambda: clock[0])
-    complaints = Complaints()
-    for _ in range(5):
-        complaints.complain("a", logging.WARNING, "about %r", "x\ny")
-    complaints.complain("b", logging.WARNING, "another")
-    clock[0] += 61
-    complaints.complain("a", logging.WARNING, "about %r", "z")
-    assert [record.getMessage() for record in caplog.records] == [
-        "about 'x\\ny'",
-        "another",
-        "about 'z' (and 4 more like this since the last line)",
-    ]

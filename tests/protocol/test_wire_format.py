@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from flask_presence.domain import wire
 from flask_presence.domain.errors import RequestError
-from flask_presence.domain.limits import RateLimit
 from flask_presence.domain.timestamps import isoformat
 
 JSON = st.recursive(
@@ -96,29 +95,3 @@ def test_naive_time() -> None:
 
     with pytest.raises(ValueError, match="time zone"):
         isoformat(datetime(2024, 1, 1))  # noqa: DTZ001
-
-
-@given(st.lists(st.floats(0, 3), min_size=1, max_size=400))
-def test_rate_limit(gaps: list[float]) -> None:
-    """Over any span no more frames are admitted than the rate and the burst allow."""
-    limit, now, admitted = RateLimit(5, 10, 0.0), 0.0, 0
-    for gap in gaps:
-        now += gap
-        admitted += limit.admit(now)
-    assert admitted <= 10 + 5 * now + 1e-6
-
-
-def test_patience() -> None:
-    """101 refused frames within ten seconds exhaust it, 100 do not; nor do 101 over a longer time."""
-    quick = RateLimit(0.001, 1, 0.0)
-    quick.admit(0.0)
-    for _ in range(100):
-        assert not quick.admit(1.0)
-    assert not quick.exhausted
-    quick.admit(1.0)
-    assert quick.exhausted
-    slow = RateLimit(0.001, 1, 0.0)
-    slow.admit(0.0)
-    for number in range(150):
-        slow.admit(number * 0.2)
-        assert not slow.exhausted

@@ -301,3 +301,14 @@ def test_left_meanwhile_is_told(place: Place) -> None:
 
     wait_until(is_told)
     assert names.count("member.left") == 1
+
+
+def test_redis_away_at_start(program: str) -> None:
+    """The server starts without Redis, and works once it is there."""
+    with running_redis(program) as redis_server:
+        redis_server.stop()
+        with running(PRESENCE_BACKEND=redis_server.url) as server, client(server, "ann") as ann:
+            assert ann.request("join", channel="presence-local")["code"] == "JOIN_FAILED"
+            redis_server.start()
+            wait_until(lambda: ann.request("join", channel="presence-local")["type"] == "channel:joined")
+            wait_until(lambda: server.json("/presence/stats")["connections"] == 1)

@@ -56,11 +56,6 @@ def connect(workers: list[Server]) -> Iterator[Connect]:
         yield lambda user=None, **options: stack.enter_context(client(next(turns), user, **options))
 
 
-def worker_pids(server: Server) -> set[int]:
-    pid = server.process.pid
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-
-
 def pid_of(one: Client) -> int:
     """The process that has the other end of a client's connection."""
     port = one.socket.socket.getsockname()[1]
@@ -317,7 +312,7 @@ def test_rolling_restart(config: dict[str, Any]) -> None:
         left = watcher.event()
         assert (left["type"], left["member"]) == ("presence:member_left", members["eve"])
         assert watcher.silent()
-        wait_until(lambda: len(worker_pids(server)) == 2)
+        wait_until(lambda: len(server.worker_pids()) == 2)
         assert watched.json("/presence/stats")["connections"] == 3
 
 

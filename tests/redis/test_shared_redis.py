@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,9 +51,6 @@ def test_databases_never_meet(urls: tuple[str, str]) -> None:
 
 
 def _call(server: Server, method: str, **arguments: Any) -> Any:
-    import json
-    import urllib.parse
-
     return server.json(f"/call/{method}?{urllib.parse.urlencode({'arguments': json.dumps(arguments)})}")
 
 
@@ -65,3 +64,23 @@ def test_same_database(redis_server: RedisServer) -> None:
         ann.join("presence-local")
         bob.join("presence-local")
         assert ann.say("presence-local", "hello")["delivered"] == 1
+
+
+def test_two_apps(redis_server: RedisServer, prefix: str) -> None:
+    """Two apps on one Redis, with prefixes of their own, never meet."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                running(PRESENCE_BACKEND=redis_server.url, PRESENCE_REDIS_PREFIX=f"{prefix[:30]}{number}")
+            )
+            for number in range(2)
+        ]
+        ann, bob = (
+            stack.enter_context(client(server, user)) for server, user in zip(servers, ("ann", "bob"), strict=True)
+        )
+        ann.join("presence-local")
+        assert len(bob.join("presence-local")["members"]) == 1
+        assert bob.say("presence-local", "hello")["delivered"] == 0
+        assert ann.silent()
+        assert servers[0].json('/call/disconnect?arguments={"user_id":"bob"}') == 0
+        assert servers[0].json("/presence/stats")["connections"] == 1

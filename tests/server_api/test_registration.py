@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from flask import Flask
-from flask_jwt_extended import JWTManager
 
 from flask_presence import Presence, PresenceTestError, User
+
+from ..support.flask_app import make_presence_app
 
 
 async def coroutine(*_: Any) -> bool:
@@ -67,7 +67,7 @@ async def _wants_three(user: User, channel: Any, user_info: Any) -> bool:
 @pytest.mark.parametrize("function", [_wants_user, _wants_three])
 def test_async_to_sync(function: Any) -> None:
     """What asgiref makes of it is an ordinary function with the inner one's arguments."""
-    presence, app = make_app()
+    presence, app = make_presence_app()
     presence.guard("*")(async_to_sync(function))
     with presence.test_client(user="ann", app=app) as ann:
         assert ann.join("presence-room-1", user_info={"a": 1})["type"] == "channel:joined"
@@ -75,7 +75,7 @@ def test_async_to_sync(function: Any) -> None:
 
 def test_coroutines_that_come_later(caplog: pytest.LogCaptureFixture) -> None:
     """An ordinary function that gives a coroutine is a mistake, of a guard and of a handler, and is logged as one."""
-    presence, app = make_app()
+    presence, app = make_presence_app()
     presence.guard("*")(lambda: coroutine())
     presence.on("client.connected")(lambda: coroutine())
     with caplog.at_level(logging.ERROR), presence.test_client(user="ann", app=app) as ann:
@@ -106,7 +106,7 @@ def test_wrong_use(call: Callable[[Presence], Any], told: str) -> None:
 
 def test_handler_without_arguments() -> None:
     """A handler may leave out the event."""
-    presence, app = make_app()
+    presence, app = make_presence_app()
     heard: list[str] = []
     presence.on("client.connected")(lambda: heard.append("connected"))
     with presence.test_client(app=app) as one:
@@ -114,38 +114,11 @@ def test_handler_without_arguments() -> None:
         assert heard == ["connected"]
 
 
-def test_test_client_outside_with() -> None:
-    presence, app = make_app()
-    one = presence.test_client(user="ann", app=app)
-    for use in (lambda: one.join("news"), lambda: one.received, lambda: one.receive(), lambda: one.request({})):
-        with pytest.raises(PresenceTestError, match="with statement"):
-            use()
-
-
-def test_app_in_the_place_of_the_user() -> None:
-    presence, app = make_app()
-    with pytest.raises(TypeError, match=r"test_client\(app=app\)"):
-        presence.test_client(app)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"User\.id"):
-        presence.test_client(object(), app)  # type: ignore[arg-type]
-
-
-def test_nobody_is_reached(caplog: pytest.LogCaptureFixture) -> None:
-    """In memory, what a process without sockets says and asks reaches nobody: it says so, once. A view may ask."""
-    presence, app = make_app()
-    app.add_url_rule("/publish", view_func=lambda: {"heard": presence.publish("news", "x", 1)})
-    assert app.test_client().get("/publish").json == {"heard": 0}
-    assert caplog.text == ""
-    with app.app_context():
-        assert presence.publish("news", "x", 1) == 0
-        assert presence.list_channels() == []
-        assert presence.disconnect(user_id="ann") == 0
-    assert caplog.text.count("reaches nobody") == 1
-    assert "PRESENCE_BACKEND" in caplog.text
-
-
-def make_app() -> tuple[Presence, Flask]:
-    app = Flask("registration")
-    app.config.update(JWT_SECRET_KEY="a secret of thirty-two characters")
-    JWTManager(app)
-    return Presence(app), app
+def test_mistakes_at_registration(presence: Presence) -> None:
+    """A programmer's mistake raises where it is written."""
+    with pytest.raises(ValueError, match="pattern"):
+        presence.guard("a b")
+    with pytest.raises(ValueError, match=r"member\.joined"):
+        presence.on("member.join")
+    with pytest.raises(TypeError):
+        presence.user_loader(lambda user: None)

@@ -14,7 +14,6 @@ from flask_presence.domain.meter import add
 from flask_presence.domain.readings import Reading
 
 from ..conftest import on_redis
-from ..redis.test_several_workers import worker_pids
 from ..support.client import client
 from ..support.metrics import scrape, value
 from ..support.redis_server import RedisServer, running_redis
@@ -119,7 +118,7 @@ def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
         servers[2].kill()
         lost = 1
         wait_until(lambda: agree(2, 2, *servers[:2]))
-        paused = min(worker_pids(servers[1]))
+        paused = min(servers[1].worker_pids())
         os.kill(paused, signal.SIGSTOP)
         lost = 2  # so it seems, and so it is told
         wait_until(lambda: agree(1, 1, servers[0]))

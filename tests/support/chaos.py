@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -361,9 +360,8 @@ class World:
 
 def worker_of(server: Server) -> int:
     """The pid of a server's one worker, once it has one."""
-    path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    wait_until(lambda: path.read_text().split())
-    return int(path.read_text().split()[-1])
+    wait_until(server.worker_pids)
+    return server.worker_pids()[-1]
 
 
 @contextmanager

@@ -116,6 +116,11 @@ class Server:
         """A token that the server's app has made; `claims` as its `/token` route takes them."""
         return str(self.json(f"/token?{urllib.parse.urlencode({'user': user, 'claims': json.dumps(claims)})}"))
 
+    def worker_pids(self) -> list[int]:
+        """The processes that gunicorn's arbiter has started."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def log(self) -> str:
         """What the server has printed."""
         self._log.flush()

@@ -17,6 +17,8 @@ from flask_jwt_extended import JWTManager, create_access_token, set_access_cooki
 
 from flask_presence import ChannelName, Presence, User
 
+from .server import running
+
 
 def create_app() -> Flask:
     app = Flask("presence-variations")
@@ -192,3 +194,7 @@ VARIATIONS: dict[str, Callable[[Flask], None]] = {
         *(cookies, async_guard, slow_guards, children),
     )
 }
+
+
+def variation(name: str, kind: str = "gunicorn-gevent", **options: Any) -> Any:
+    return running(app="tests.support.variations:create_app()", kind=kind, VARIATION=name, **options)

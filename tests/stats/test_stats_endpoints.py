@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import signal
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import Any
 
 import pytest
-from flask import Flask, abort, request
-from flask_jwt_extended import JWTManager
-from werkzeug.datastructures import WWWAuthenticate
 
-from flask_presence import Presence, deny
-
-from ..conftest import Connect, on_redis
+from ..conftest import Connect
 from ..support.client import client
-from ..support.redis_server import RedisServer
 from ..support.server import DEADLINE, Server, running, wait_until
-
-PAGES = ("/", "/stats", "/activity", "/channels", "/channels/x", "/members", "/metrics", "/watch")
 
 
 def test_channels(connect: Connect, server: Server, name: str) -> None:
@@ -43,17 +29,6 @@ def test_channels(connect: Connect, server: Server, name: str) -> None:
     assert (status, json.loads(body)["error"]["code"]) == (404, "NOT_FOUND")
     status, _, body = server.get("/presence/channels?type=secret")
     assert (status, json.loads(body)["error"]["code"]) == (400, "INVALID_REQUEST")
-
-
-def test_closed_by_default() -> None:
-    """Without leave the pages are 403, with a sentence that says how to open them; health is open."""
-    with running(PRESENCE_STATS_PUBLIC=False) as server:
-        for page in PAGES:
-            status, headers, body = server.get(f"/presence{page}")
-            assert status == 403
-            assert "stats_guard" in json.loads(body)["error"]["message"]
-            assert headers["Cache-Control"] == "no-store"
-        assert server.json("/presence/health") == {"status": "ok"}
 
 
 def test_stats_page(connect: Connect, server: Server, name: str) -> None:
@@ -192,77 +167,6 @@ def _is_unchanged(server: Server, path: str) -> bool:
     return status == 304 and body == ""
 
 
-def make_app(guard: Callable[[], object] | None = None, **config: Any) -> Flask:
-    app = Flask("pages")
-    app.config.update(JWT_SECRET_KEY="a secret of thirty-two characters", **config)
-    JWTManager(app)
-    presence = Presence(app)
-    if guard is not None:
-        presence.stats_guard(guard)
-    return app
-
-
-def fail() -> bool:
-    raise RuntimeError("secret of the guard")
-
-
-def coroutine() -> Any:
-    async def answer() -> bool:
-        return True
-
-    return answer()
-
-
-@pytest.mark.parametrize(
-    ("guard", "told"),
-    [
-        (lambda: False, "stats_guard"),
-        (lambda: None, "stats_guard"),
-        (lambda: "yes", "stats_guard"),
-        (lambda: 1, "stats_guard"),
-        (lambda: deny("For operators only"), "For operators only"),
-        (fail, "stats_guard"),
-        (coroutine, "stats_guard"),
-    ],
-)
-def test_stats_guard_says_no(guard: Callable[[], object], told: str) -> None:
-    """Whatever is not a plain yes keeps every page closed, and nothing of a failure is told."""
-    visitor = make_app(guard).test_client()
-    for page in PAGES:
-        response = visitor.get(f"/presence{page}")
-        assert response.status_code == 403
-        assert told in json.loads(response.text)["error"]["message"]
-        assert "secret" not in response.text
-
-
-def test_stats_guard_says_yes() -> None:
-    """The function runs in the page's request context, once for each request; True opens, as does a dictionary."""
-    seen: list[str] = []
-
-    def guard() -> bool:
-        seen.append(request.path)
-        return request.headers.get("X-Key") == "secret"
-
-    visitor = make_app(guard).test_client()
-    for page in PAGES:
-        status = 404 if page == "/channels/x" else 200
-        assert visitor.get(f"/presence{page}", headers={"X-Key": "secret"}).status_code == status
-        assert visitor.get(f"/presence{page}", headers={"X-Key": "wrong"}).status_code == 403
-    assert seen == [f"/presence{page}" for page in PAGES for _ in range(2)]
-    assert make_app(lambda: {"authorized": True}).test_client().get("/presence/").status_code == 200
-
-
-def test_stats_guard_asks_for_a_login() -> None:
-    """A function that aborts decides itself what is answered."""
-
-    def guard() -> bool:
-        abort(401, www_authenticate=WWWAuthenticate("basic", {"realm": "operators"}))
-
-    response = make_app(guard).test_client().get("/presence/")
-    assert response.status_code == 401
-    assert response.headers["WWW-Authenticate"].startswith("Basic")
-
-
 def test_page_without_script(connect: Connect, server: Server, name: str) -> None:
     """The page itself has the numbers, the channels that were asked for, and the members of the one that is open; what
     else stands in its query string stays in its links."""
@@ -278,39 +182,3 @@ def test_page_without_script(connect: Connect, server: Server, name: str) -> Non
     assert links
     assert all("key=a%26b" in link for link in links)
     assert '<input type="hidden" name="key" value="a&amp;b">' in body
-
-
-@pytest.mark.parametrize(("kind", "most"), [("gunicorn-gevent", 20), ("gunicorn-gthread", 2)])
-def test_watchers_are_few(redis_server: RedisServer, kind: str, most: int) -> None:
-    """A process has so many streams at a time and no more, however fast they come; who goes makes room."""
-    with running(kind=kind, **on_redis(redis_server)) as server, ExitStack() as stack, ThreadPoolExecutor(30) as crowd:
-
-        def watch(_: int = 0) -> http.client.HTTPResponse:
-            """A stream that ends its connection when it is closed; what is none is closed at once."""
-            connection = http.client.HTTPConnection(server.host, timeout=DEADLINE)
-            connection.request("GET", "/presence/watch", headers={"Connection": "close"})
-            response = stack.enter_context(connection.getresponse())
-            if response.status != 200:
-                response.read()
-            return response
-
-        streams = list(crowd.map(watch, range(30)))
-        open_streams = [stream for stream in streams if stream.status == 200]
-        assert len(open_streams) == most
-        assert {stream.status for stream in streams} == {200, 503}
-        assert server.get("/ready")[0] == 200
-        open_streams[0].close()
-        wait_until(lambda: watch().status == 200)
-
-
-def test_watch_while_the_server_stops() -> None:
-    """A stream does not hold up a server that is told to stop, even one that never had a socket."""
-    with running() as server:
-        connection = http.client.HTTPConnection(server.host, timeout=DEADLINE)
-        connection.request("GET", "/presence/watch")
-        stream = connection.getresponse()
-        assert stream.readline() == b"\n"
-        server.process.send_signal(signal.SIGTERM)
-        server.process.wait(DEADLINE)  # gunicorn would wait for it for thirty seconds
-        assert stream.read().strip() == b""
-        connection.close()
