@@ -71,6 +71,10 @@ class FlaskApplication:
     def identify(self, token: str) -> Credential:
         return self._authenticator.verify(token)
 
+    @property
+    def has_user_loader(self) -> bool:
+        return self._authenticator.has_user_loader
+
     def load_user(self, upgrade: bytes) -> User | None:
         return self._authenticator.load_user(upgrade)
 
@@ -78,8 +82,7 @@ class FlaskApplication:
         match = self._guards.find(channel) if channel.type != "public" else None
         if match is None and login is None:
             return Verdict(True)
-        with self._authenticator.context(login):
-            return Verdict(True) if match is None else self._ask(match, channel, _copied(user), channel, user_info)
+        return self._decide(login, match, channel, _copied(user), channel, user_info)
 
     def has_message_guard(self, channel: ChannelName) -> bool:
         return self._message_guards.find(channel) is not None
@@ -94,12 +97,26 @@ class FlaskApplication:
         match = self._message_guards.find(channel)
         if match is None:
             return Verdict(True)
-        with self._authenticator.context(login):
-            try:
-                decoded = decode_data(data)
-            except ValueError:
-                return Verdict(False, "A number in the data has more digits than can be read")
-            return self._ask(match, channel, _copied(user), channel, event, decoded)
+        try:
+            decoded = decode_data(data)
+        except ValueError:
+            return Verdict(False, "A number in the data has more digits than can be read")
+        return self._decide(login, match, channel, _copied(user), channel, event, decoded)
+
+    def _decide(self, login: Login, match: Match | None, channel: ChannelName, *arguments: Any) -> Verdict:
+        """The guard's verdict, in a context of the login. Raises `CredentialRejected`; everything else that goes wrong
+        denies, also while the context is torn down."""
+        began = time.monotonic()
+        try:
+            with self._authenticator.context(login):
+                return Verdict(True) if match is None else self._ask(match, channel, *arguments)
+        except CredentialRejected:
+            raise
+        except BaseException as problem:  # gevent.Timeout and SystemExit deny like the others
+            name = _guard_name(match)
+            text = f"%s failed; %.200r was denied{hint(self._app, problem)}"
+            self._complaints.complain(name, logging.ERROR, text, name, str(channel), problem=problem)
+            return Verdict(False, mistake="it raised", seconds=time.monotonic() - began)
 
     def _ask(self, match: Match, channel: ChannelName, *arguments: Any) -> Verdict:
         guard = match.guard
@@ -109,17 +126,13 @@ class FlaskApplication:
                 f"near {match.pattern.text}", logging.INFO, text, str(channel), match.pattern.text
             )
             return Verdict(False, seconds=0)
-        name = f"guard {getattr(guard, '__module__', '')}.{name_of(guard)}"
+        name = _guard_name(match)
         began = time.monotonic()
         try:
             with self._stalls.calling(guard, name):
                 answer = guard(*arguments, **match.arguments)
-        except Forbidden as refusal:  # abort(403), with a reason where one was given
+        except Forbidden as refusal:  # abort(403), with a reason if there is one
             answer = deny(refusal.description if "description" in vars(refusal) else None)
-        except BaseException as problem:  # gevent.Timeout and SystemExit deny like the others
-            text = f"%s failed; %.200r was denied{hint(self._app, problem)}"
-            self._complaints.complain(name, logging.ERROR, text, name, str(channel), problem=problem)
-            return Verdict(False, mistake="it raised", seconds=time.monotonic() - began)
         verdict = read_verdict(answer, partial(encode_json, self._app))
         verdict = dataclasses.replace(verdict, seconds=time.monotonic() - began)
         if verdict.mistake:
@@ -151,6 +164,11 @@ class FlaskApplication:
         except BaseException as problem:
             text = f"%s failed at %s of client %s{hint(self._app, problem)}"
             self._complaints.complain(name, logging.ERROR, text, name, event.name, event.client_id, problem=problem)
+
+
+def _guard_name(match: Match | None) -> str:
+    guard = match.guard if match is not None else None
+    return "the login's check" if guard is None else f"guard {getattr(guard, '__module__', '')}.{name_of(guard)}"
 
 
 def _copied(user: User | None) -> User | None:

@@ -82,9 +82,14 @@ class Authenticator:
         self._complaints = Complaints()
 
     @property
+    def has_user_loader(self) -> bool:
+        """Whether the app's `user_loader` decides who somebody is, and not flask-jwt-extended."""
+        return self._loader() is not None
+
+    @property
     def takes_tokens(self) -> bool:
         """Whether flask-jwt-extended decides who somebody is."""
-        return self._loader() is None and "flask-jwt-extended" in self._app.extensions
+        return not self.has_user_loader and "flask-jwt-extended" in self._app.extensions
 
     def identify_visitor(self, request: Request) -> Visitor:
         """Who opens a socket with `request`.

@@ -51,14 +51,16 @@ class Process:
         """Create the event loop and the connection group that fit this request's server, if there are none yet."""
         self._group_for(takeover)
 
-    def open(self, takeover: Takeover, session: Session) -> Callable[[], None]:
-        """Connect a session to the socket taken over. Returns what the view must call before it returns."""
+    def open(self, takeover: Takeover, session: Session, rechecks_begun: int) -> Callable[[], None]:
+        """Connect a session to the socket taken over. Returns what the view must call before it returns. See
+        `Service.open`."""
         group = self._group_for(takeover)
         connection, wait = takeover.open(group, session)
 
         def connect() -> None:
             self._hub.connected(session, connection)
             connection.start()
+            self._hub.recheck_if_stale(session, rechecks_begun)
 
         group.loop.run(connect)
         return wait

@@ -139,11 +139,15 @@ class Service:
         self.process.start(takeover)
         _started.add(self)
 
-    def open(self, takeover: Takeover, visitor: Visitor) -> Callable[[], None]:
-        """Greet `visitor` on the socket taken over. Returns what the view must call before it returns."""
+    def open(self, takeover: Takeover, visitor: Visitor, rechecks_begun: int) -> Callable[[], None]:
+        """Greet `visitor` on the socket taken over. Returns what the view must call before it returns.
+
+        `rechecks_begun` is the hub's number of rechecks at the time at which the visitor was identified.
+        """
         self.start(takeover)
         self._shutdown.prepare()
-        return self.process.open(takeover, self.hub.session(visitor.user, visitor.credential, visitor.upgrade))
+        session = self.hub.session(visitor.user, visitor.credential, visitor.upgrade)
+        return self.process.open(takeover, session, rechecks_begun)
 
     def forked(self) -> None:
         """Start anew: this process is a fork of the one that has the connections."""

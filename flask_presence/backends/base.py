@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import Event, Reason
-from ..domain.members import NOTHING, Member, Profile, User
+from ..domain.members import NOTHING_OWNED, Member, OwnedInfo, Profile, User
 from ..domain.readings import Reading, Survey
 from ..domain.roster import Change, Joined, Updated
 from ..loops.base import Loop
@@ -91,7 +91,7 @@ class Membership(Protocol):
         user: User | None,
         info: Mapping[str, Any] | None,
         now: datetime,
-        owned: Mapping[str, Any] = NOTHING,
+        owned: OwnedInfo = NOTHING_OWNED,
     ) -> Joined | Pending[Joined]:
         """Like `Roster.join`; everybody but `client_id` has been told of the change."""
 
@@ -110,7 +110,7 @@ class Membership(Protocol):
         client_id: str,
         info: Mapping[str, Any],
         now: datetime,
-        owned: Mapping[str, Any] | None = None,
+        owned: OwnedInfo | None = None,
     ) -> Updated | Pending[Updated]:
         """Like `Roster.update`; everybody but `client_id` has been told of the change."""
 
@@ -143,7 +143,8 @@ class Directory(Protocol):
         many connections have left."""
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
-        """`Listener.recheck` in every process. Returns how many connections match."""
+        """`Listener.recheck` in every process. Returns how many connections match. Of a user who is given, it ends the
+        graces: nobody can be asked about them."""
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
         """Send a frame's JSON to the connections of a user, in every process. Returns how many."""

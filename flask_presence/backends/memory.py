@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import MemberLeft, Reason
-from ..domain.members import NOTHING, Member, Profile, User
+from ..domain.members import NOTHING_OWNED, Member, OwnedInfo, Profile, User
 from ..domain.readings import Survey
 from ..domain.roster import Change, Joined, Roster, Updated
 from ..domain.timestamps import from_epoch
@@ -80,7 +80,7 @@ class MemoryBackend:
         user: User | None,
         info: Mapping[str, Any] | None,
         now: datetime,
-        owned: Mapping[str, Any] = NOTHING,
+        owned: OwnedInfo = NOTHING_OWNED,
     ) -> Joined:
         outcome = self._roster.join(channel, client_id, user, info, now, owned)
         self._announce(channel, outcome.change, client_id, now)
@@ -115,7 +115,7 @@ class MemoryBackend:
         client_id: str,
         info: Mapping[str, Any],
         now: datetime,
-        owned: Mapping[str, Any] | None = None,
+        owned: OwnedInfo | None = None,
     ) -> Updated:
         outcome = self._roster.update(channel, client_id, info, now, owned)
         self._announce(channel, outcome.change, client_id if owned is None else None, now)
@@ -128,7 +128,11 @@ class MemoryBackend:
         return removed
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
-        return self._listener.recheck(user_id, channel)
+        count = self._listener.recheck(user_id, channel)
+        if user_id is not None:  # nobody can be asked about a user without a connection
+            places = [place for place in self._holds if user_id == place[1] and channel in (None, place[0])]
+            self._release(*places, now=datetime.now(timezone.utc))
+        return count
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
         return self._listener.deliver_to_user(user_id, payload)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -24,7 +24,6 @@ RESERVED_KEYS: Final = frozenset({"id", "clientId", "joinedAt", "updatedAt", "__
 """Keys of a `userInfo` that only the server sets; a client's are dropped."""
 
 NOTHING: Final[Mapping[str, Any]] = freeze({})
-"""What is owned of a member by a guard that gives nothing."""
 
 ANONYMOUS_NAME: Final = "Anonymous"
 MAX_DEPTH: Final = 64
@@ -124,32 +123,59 @@ def info_size(info: Mapping[str, Any]) -> int:
     return len(_encode(dict(info)))
 
 
+class OwnedInfo(NamedTuple):
+    """The keys of a member that a guard's verdict owns; keys that are `None` are absent for good.
+
+    `asked_at` is when the guard was asked, and `heard_at` when its verdict arrived, in any unit, on the one clock by
+    which the verdicts about a member are compared. 0 stands for a time that is not known.
+    """
+
+    info: Mapping[str, Any] = NOTHING
+    asked_at: float = 0
+    heard_at: float = 0
+
+    def is_outdated_by(self, other_asked_at: float) -> bool:
+        """Whether a verdict that was asked for at that time is newer. A time that has not come yet is a clock's
+        error."""
+        return 0 < self.asked_at < other_asked_at <= self.heard_at
+
+
+NOTHING_OWNED: Final = OwnedInfo()
+"""The verdict of a guard that owns nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is said of a user in a channel, and who says it.
+    """What a member consists of, and who decides each part.
 
-    `user` is who came with the first connection, `said` the merged `userInfo` of the user's clients, `owned` what the
-    guard has given: keys that are the server's, of which those that are `None` are absent for good.
+    `user` is the user of the first connection, `said` the merged `userInfo` of the user's clients, `owned` the keys
+    that the guard owns, by the verdict that was asked for at `owned_at`. As long as it has never owned any, that is 0.
     """
 
     user: User
     said: Mapping[str, Any]
     owned: Mapping[str, Any]
+    owned_at: float = 0
 
-    def merged(self, given: Mapping[str, Any], owned: Mapping[str, Any] | None = None) -> Profile:
-        """With a client's `userInfo` merged in and, if a guard was asked, what it owns now in place of what it did.
+    def merged(self, given: Mapping[str, Any], verdict: OwnedInfo | None = None) -> Profile:
+        """With a client's `userInfo` merged in and, if a guard was asked, its owned info in place of the present one.
 
-        Shallow: given keys replace, other keys stay, `None` removes. What a client cannot set is dropped; what it had
-        said under a key that is owned now is gone for good.
+        The merge is shallow: given keys replace, other keys stay, `None` removes. Keys that a client cannot set are
+        dropped; what it had said under a key that becomes owned is gone for good. The newest verdict counts: one that
+        was asked for before the present one changes nothing.
         """
-        owned = self.owned if owned is None else owned
+        owned, owned_at = self.owned, self.owned_at
+        if verdict is not None and not verdict.is_outdated_by(owned_at):
+            if owned or verdict.info:
+                owned_at = verdict.asked_at
+            owned = verdict.info
         said = {key: value for key, value in self.said.items() if key not in owned}
         for key, value in self.sayable(given, owned).items():
             if value is None:
                 said.pop(key, None)
             else:
                 said[key] = value
-        return Profile(self.user, said, owned)
+        return Profile(self.user, said, owned, owned_at)
 
     def sayable(self, given: Mapping[str, Any], owned: Mapping[str, Any]) -> Mapping[str, Any]:
         """What of a client's `userInfo` is the client's to say."""

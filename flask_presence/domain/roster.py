@@ -14,7 +14,7 @@ from typing import Any, Literal
 from .channels import Channel, ChannelName, ChannelType, count_channels, matches
 from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from .events import Reason
-from .members import NOTHING, Member, Profile, User, info_size
+from .members import NOTHING, NOTHING_OWNED, Member, OwnedInfo, Profile, User, info_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Roster:
         user: User | None,
         info: Mapping[str, Any] | None,
         now: datetime,
-        owned: Mapping[str, Any] = NOTHING,
+        owned: OwnedInfo = NOTHING_OWNED,
     ) -> Joined:
         """Put a connection into `channel`; joining again merges `info` and changes nothing else.
 
@@ -167,7 +167,7 @@ class Roster:
         client_id: str,
         info: Mapping[str, Any],
         now: datetime,
-        owned: Mapping[str, Any] | None = None,
+        owned: OwnedInfo | None = None,
     ) -> Updated:
         """Merge `info` into the member that the connection belongs to. `owned` is what its guard, asked again, gives
         in place of what was given before.
@@ -238,12 +238,12 @@ class Roster:
         user: User,
         info: Mapping[str, Any],
         now: datetime,
-        owned: Mapping[str, Any],
+        owned: OwnedInfo,
     ) -> Change | None:
         entry = room.present.get(user.id)
         if entry is not None:
             return self._merge(entry, info, owned, now, JoinFailed)
-        profile = Profile(user, {}, {}).merged(info, owned)
+        profile = Profile(user, NOTHING, NOTHING).merged(info, owned)
         check_size(profile, self._max_info, JoinFailed)
         member = profile.member(client_id, now)
         assert member.json, "a member that cannot be encoded must not be let in"
@@ -254,7 +254,7 @@ class Roster:
         self,
         entry: _Presence,
         info: Mapping[str, Any],
-        owned: Mapping[str, Any] | None,
+        owned: OwnedInfo | None,
         now: datetime,
         error: type[RequestError],
     ) -> Change | None:

@@ -55,6 +55,7 @@ class Hub:
         """Start without connections, and without a loop."""
         backend, application, policy = self.backend, self._application, self.policy
         self.sessions: dict[str, Session] = {}
+        self.rechecks_begun = 0
         self.instruments = Instruments()
         self.meter = self.instruments.meter
         self._users = UserIndex()
@@ -68,7 +69,7 @@ class Hub:
             application, backend, self._membership, self._events, self._logins, offload, self.meter
         )
         requests = Requests(
-            application, backend, policy, fan_out, self._membership, self._events, self._rechecks, offload, self.adopt
+            application, backend, policy, fan_out, self._membership, self._events, self._rechecks, offload, self
         )
         # Bound once, because the hot path calls them:
         self.handle = requests.handle
@@ -103,6 +104,12 @@ class Hub:
     def session(self, user: User | None, credential: Credential | None, upgrade: bytes | None = None) -> Session:
         """A new session, which nobody sees before `connected`."""
         return Session(self, secrets.token_urlsafe(16), user, credential, upgrade)
+
+    def recheck_if_stale(self, session: Session, rechecks_begun: int) -> None:
+        """Recheck a session whose login was verified while `rechecks_begun` had that value, if it has grown since: the
+        login may have been one of those that the recheck was meant for."""
+        if session.is_open and rechecks_begun != self.rechecks_begun:
+            self._rechecks.add((session,), None)
 
     def connected(self, session: Session, connection: Connection) -> None:
         """Greet the client: the session's connection is open."""
@@ -173,13 +180,17 @@ class Hub:
         return _count_once_done([session.left for session in chosen])
 
     def remove_from(self, channel: str, user_id: str, text: str) -> int | Pending[int]:
-        chosen = [session for session in self._users.of(user_id) if channel in session.channels]
+        sessions = self._users.of(user_id)
+        for session in sessions:
+            session.recheck_after_join |= session.joining == channel
+        chosen = [session for session in sessions if channel in session.channels]
         why = Removed(text or None)
         return _count_once_done(
             [self._membership.expel(session, session.channels[channel], "removed", why) for session in chosen]
         )
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
+        self.rechecks_begun += 1
         among = self._users.of(user_id) if user_id is not None else list(self.sessions.values())
         if channel is not None:
             for session in among:

@@ -16,7 +16,7 @@ from ..domain.timestamps import from_epoch
 from .clock import utc_now
 from .fanout import FanOut
 from .offload import Offload
-from .ports import Application, Policy
+from .ports import Application, Login, Policy
 from .session import Session
 
 WARN_BEFORE: Final = 30.0
@@ -70,16 +70,17 @@ class LoginWatch:
             session.warned = True
             self._fan_out.tell(session, wire.auth_expiring(from_epoch(end)))
 
-    def _check(self, session: Session, login: str | bytes) -> None:
-        try:
-            is_valid = self._is_valid(session, login)
-            session.recheck_failures = 0
-        except BaseException:  # gevent.Timeout and SystemExit count as failures too, and end nothing else
-            session.recheck_failures += 1
-            log.exception("the login of client %s could not be checked again", session.id)
-            is_valid = session.recheck_failures < MAX_FAILURES
-        if not is_valid:
-            self._offload.loop.run(partial(self._end, session, login))
+    def _check(self, session: Session, login: str | bytes | None) -> None:
+        """Check a login, and the one that the client has replaced it with meanwhile."""
+        while login is not None:
+            try:
+                is_valid = self._is_valid(session, login)
+                session.recheck_failures = 0
+            except BaseException:  # gevent.Timeout and SystemExit count as failures too, and end nothing else
+                session.recheck_failures += 1
+                log.exception("the login of client %s could not be checked again", session.id)
+                is_valid = session.recheck_failures < MAX_FAILURES
+            login = None if is_valid else self._offload.loop.run(partial(self._end, session, login))
 
     def _is_valid(self, session: Session, login: str | bytes) -> bool:
         if isinstance(login, bytes):
@@ -91,7 +92,12 @@ class LoginWatch:
             return False
         return True
 
-    def _end(self, session: Session, login: str | bytes) -> None:
-        if session.is_open and session.login == login:
-            text = "Token revoked" if isinstance(login, str) else "Login ended"
-            session.connection.close(4401, text, "expired")
+    def _end(self, session: Session, login: str | bytes) -> Login:
+        """Close the session because its login has ended; unless it has another one by now, which is returned."""
+        if not session.is_open:
+            return None
+        if session.login != login:
+            return session.login
+        text = "Token revoked" if isinstance(login, str) else "Login ended"
+        session.connection.close(4401, text, "expired")
+        return None

@@ -80,6 +80,10 @@ class Application(Protocol):
     """The application's own code. Unless it says otherwise, a method may block, and runs the code in a fresh app
     context."""
 
+    @property
+    def has_user_loader(self) -> bool:
+        """Whether a `user_loader` decides who somebody is, so that tokens do not. Does not block."""
+
     def authorize(self, login: Login, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]) -> Verdict:
         """Verify the token again, if there is one, then ask the guard of a private or presence channel.
 

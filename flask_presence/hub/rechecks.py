@@ -1,15 +1,15 @@
 """Permissions that may have changed: guards are asked again about connections that are in a channel already.
 
-Rule: the application is asked off the event loop, about a few connections at a time, so that a crowd delays nobody.
-Its verdicts take effect in the loop, and only if the connection is still there. A client that may no longer be in a
-channel is taken out and told.
+Rule: the application is asked off the event loop, about a few connections at a time, so that a crowd delays nobody, and
+a guard that takes long delays nobody else either. Its verdicts take effect in the loop, and only if the connection is
+still there and no newer verdict about it has. A client that may no longer be in a channel is taken out and told.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -19,7 +19,7 @@ from ..backends.base import Membership
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, CredentialRejected, Forbidden, UpdateFailed
 from ..domain.guards import Verdict
-from ..domain.members import NOTHING, without_known
+from ..domain.members import NOTHING, OwnedInfo, without_known
 from ..domain.meter import Meter
 from ..domain.roster import Updated
 from ..loops.pending import Outcome, then
@@ -37,29 +37,39 @@ RETRY_AFTER: Final = 1.0
 """Seconds."""
 MAX_CONCURRENT: Final = 4
 """About how many connections the application is asked at the same time."""
+SLOW_AFTER: Final = 1.0
+"""Seconds after which a question no longer counts among these, so that slow guards do not keep others waiting."""
+MAX_SLOW: Final = 100
+"""How many slow questions do not count, at most."""
 
 log = logging.getLogger("flask_presence")
 
 
 class _Task(NamedTuple):
-    """A session to ask about, in one channel or in all (`None`), and how often that has failed."""
+    """A session to ask about: first its login, then the guard of one channel after the other.
+
+    `channel` is the one to ask about, or `None` for all. `rest` are those that are left once the login is verified.
+    """
 
     session: Session
     channel: str | None
+    rest: tuple[ChannelName, ...] | None = None
     failures: int = 0
 
 
-class _Question(NamedTuple):
-    """A channel that a session is in, what its user has said there, what the guard owns, and the question's number."""
+class _Question:
+    """One question to a guard. `superseded`: a verdict that was asked for later has taken effect."""
 
-    channel: ChannelName
-    said: Mapping[str, Any]
-    owned: Mapping[str, Any]
-    number: int
+    def __init__(self, session: Session, channel: ChannelName, said: Mapping[str, Any]) -> None:
+        self.session = session
+        self.channel = channel
+        self.said = said
+        self.asked_at = time.monotonic()
+        self.superseded = False
 
 
 class Rechecks:
-    """A queue of sessions to ask about, first come, first served."""
+    """A queue of sessions to ask about. They take turns, channel by channel."""
 
     def __init__(
         self,
@@ -81,112 +91,134 @@ class Rechecks:
         self._waiting: deque[_Task] = deque()
         self._failed: list[_Task] = []
         self._retry_at = 0.0
-        self._working = 0
-        self._numbers = itertools.count(1)
-        self._newest: dict[tuple[str, str], int] = {}
+        self._working: dict[int, float] = {}  # when each worker began its present task, by a number
+        self._last_worker = 0
+        self._open_questions: set[_Question] = set()
 
     def add(self, sessions: Iterable[Session], channel: str | None) -> None:
         """Ask about these sessions, in one channel or in all of theirs (`None`)."""
-        self._start(_Task(session, channel) for session in sessions)
+        self._waiting.extend(_Task(session, channel) for session in sessions)
+        self._start_workers()
 
     def tick(self, now: float) -> None:
-        """At `now`, in epoch seconds, retry what failed a moment ago."""
+        """At `now`, in epoch seconds, retry what failed a moment ago, and make up for slow guards."""
         if self._failed and now >= self._retry_at:
             failed, self._failed = self._failed, []
             self._retry_at = now + RETRY_AFTER
-            self._start(failed)
+            self._waiting.extend(failed)
+        if self._waiting:
+            self._start_workers()
 
-    def next_number(self) -> int:
-        """The number of a question that is about to be asked. Numbers grow."""
-        return next(self._numbers)
+    def supersede(self, session: Session, channel: ChannelName, asked_at: float) -> None:
+        """Note that a verdict about the session in the channel takes effect, which was asked for at `asked_at`, in
+        seconds of the monotonic clock. Older questions that are still open no longer count."""
+        for question in self._open_questions:
+            if question.session is session and question.channel == channel and question.asked_at < asked_at:
+                question.superseded = True
 
-    def is_newest(self, channel: ChannelName, session: Session, number: int) -> bool:
-        """Whether no later question about the session's user in the channel has been answered yet. Verdicts may arrive
-        in another order than questions were asked; the newest counts."""
-        if not self._working or session.user is None:
-            return True
-        place = (channel, session.user.id)
-        if number < self._newest.get(place, 0):
-            return False
-        self._newest[place] = number
-        return True
+    def _start_workers(self) -> None:
+        moment = time.monotonic()
+        slow = sum(moment - since > SLOW_AFTER for since in self._working.values())
+        free = MAX_CONCURRENT + min(slow, MAX_SLOW) - len(self._working)
+        for _ in range(min(free, len(self._waiting))):
+            self._last_worker += 1
+            self._working[self._last_worker] = moment
+            self._offload.spawn(self._work, self._last_worker)
 
-    def _start(self, tasks: Iterable[_Task]) -> None:
-        self._waiting.extend(tasks)
-        while self._working < min(MAX_CONCURRENT, len(self._waiting)):
-            self._working += 1
-            self._offload.spawn(self._work)
-
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         loop = self._offload.loop
-        while (task := loop.run(self._next)) is not None:
+        while (task := loop.run(partial(self._next, number))) is not None:
             try:
-                answered = self._ask(task)
+                rest = self._ask(task)
             except BaseException:  # as in `LoginWatch`; the other tasks are worked on all the same
                 log.exception("client %s could not be rechecked", task.session.id)
-                answered = False
-            if not answered:
                 loop.run(partial(self._fail, task))
+            else:
+                if rest:
+                    loop.run(partial(self._waiting.append, task._replace(rest=rest)))
             loop.sleep(0)
 
-    def _next(self) -> _Task | None:
+    def _next(self, number: int) -> _Task | None:
         while self._waiting:
             task = self._waiting.popleft()
             if task.session.is_open:
+                self._working[number] = time.monotonic()
                 return task
-        self._working -= 1
-        if not self._working:
-            self._newest.clear()
+        del self._working[number]
         return None
 
     def _fail(self, task: _Task) -> None:
-        """Retry later; after too many failures, take the session out."""
+        """Retry later, from the beginning; after too many failures, take the session out."""
         if not task.session.is_open:
             return
         if task.failures + 1 < MAX_FAILURES:
-            self._failed.append(task._replace(failures=task.failures + 1))
+            self._failed.append(task._replace(rest=None, failures=task.failures + 1))
             return
         for channel in list(task.session.channels.values()):
             if task.channel in (None, channel) and channel.type != "public":
                 self._membership.expel(task.session, channel, "denied", Forbidden())
 
-    def _ask(self, task: _Task) -> bool:
-        """Whether all questions about the session have been answered."""
-        loop, session = self._offload.loop, task.session
-        is_valid = self._logins.verify(session)
-        if not is_valid:
-            return is_valid is False
-        for question in loop.run(partial(self._questions, session, task.channel)):
-            shown = copy.deepcopy(dict(without_known(question.said, session.user)))
+    def _ask(self, task: _Task) -> tuple[ChannelName, ...]:
+        """Verify the login, or ask about the next channel. Returns the channels that are left. Raises if the login
+        could not be verified."""
+        session = task.session
+        if task.rest is None:
+            self._verify(session)
+            return self._offload.loop.run(partial(self._channels, session, task.channel))
+        channel, *rest = task.rest
+        self._ask_about(session, channel)
+        return tuple(rest) if session.is_open else ()
+
+    def _verify(self, session: Session) -> None:
+        if self._logins.verify(session) is None:
+            raise RuntimeError("the login could not be verified")
+
+    def _channels(self, session: Session, channel: str | None) -> tuple[ChannelName, ...]:
+        return tuple(name for name in session.channels.values() if channel in (None, name) and name.type != "public")
+
+    def _ask_about(self, session: Session, channel: ChannelName) -> None:
+        """Ask the guard, with the login that the session has by then. Raises if a login that is rejected here passes
+        the verification."""
+        loop = self._offload.loop
+        while (question := loop.run(partial(self._begin_question, session, channel))) is not None:
+            login, shown = session.login, copy.deepcopy(dict(without_known(question.said, session.user)))
             try:
-                verdict = self._application.authorize(session.login, session.user, question.channel, shown)
+                verdict = self._application.authorize(login, session.user, channel, shown)
             except CredentialRejected:
-                return self._logins.verify(session) is not None
-            loop.run(partial(self._apply, session, question, verdict))
-        return True
+                if session.login != login:
+                    continue  # the client has sent another token meanwhile
+                self._verify(session)
+                if session.is_open:
+                    raise RuntimeError("the login is rejected, and passes the verification") from None
+                return
+            else:
+                loop.run(partial(self._apply, question, verdict))
+                return
+            finally:
+                loop.run(partial(self._open_questions.discard, question))
 
-    def _questions(self, session: Session, channel: str | None) -> list[_Question]:
-        questions = []
-        for name in session.channels.values():
-            if channel in (None, name) and name.type != "public":
-                profile = self._backend.profile(name, session.id) if name.type == "presence" else None
-                said, owned = (profile.said, profile.owned) if profile is not None else (NOTHING, NOTHING)
-                questions.append(_Question(name, said, owned, self.next_number()))
-        return questions
+    def _begin_question(self, session: Session, channel: ChannelName) -> _Question | None:
+        if not session.is_open or channel not in session.channels:
+            return None
+        profile = self._backend.profile(channel, session.id) if channel.type == "presence" else None
+        question = _Question(session, channel, NOTHING if profile is None else profile.said)
+        self._open_questions.add(question)
+        return question
 
-    def _apply(self, session: Session, question: _Question, verdict: Verdict) -> None:
-        channel = question.channel
+    def _apply(self, question: _Question, verdict: Verdict) -> None:
+        session, channel = question.session, question.channel
         if verdict.seconds is not None:
             self._meter.guards[verdict.outcome].observe(verdict.seconds)
-        if not session.is_open or channel not in session.channels:
+        if question.superseded or not session.is_open or channel not in session.channels:
             return
-        if not self.is_newest(channel, session, question.number):
-            return
+        self.supersede(session, channel, question.asked_at)
         if not verdict.allowed:
             self._membership.expel(session, channel, "denied", Forbidden(verdict.reason))
-        elif channel.type == "presence" and (verdict.owned or question.owned):
+        elif channel.type == "presence":
+            # Even if it owns nothing now, as far as is known here: the store may know better.
+            owned = OwnedInfo(verdict.owned, question.asked_at, time.monotonic())
             try:
-                updating = self._backend.update(channel, session.id, {}, utc_now(), verdict.owned)
+                updating = self._backend.update(channel, session.id, {}, utc_now(), owned)
             except (BackendUnavailable, UpdateFailed) as problem:
                 self._not_updated(session, channel, problem)
             else:
@@ -198,7 +230,9 @@ class Rechecks:
         except (BackendUnavailable, UpdateFailed) as problem:
             self._not_updated(session, channel, problem)
 
-    @staticmethod
-    def _not_updated(session: Session, channel: ChannelName, problem: Exception) -> None:
-        text = "the owned info that the guard gives client %s in %.200r was not stored; its next join stores it: %s"
-        log.warning(text, session.id, str(channel), problem)
+    def _not_updated(self, session: Session, channel: ChannelName, problem: Exception) -> None:
+        """Ask again in a moment, however often: what was taken from a user must not stay."""
+        if session.is_open and channel in session.channels:
+            text = "the owned info that the guard gives client %s in %.200r was not stored, and is asked for again: %s"
+            self._offload.spawn(partial(log.warning, text, session.id, str(channel), problem))
+            self._failed.append(_Task(session, channel))

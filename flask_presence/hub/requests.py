@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ..backends.base import Backend
 from ..domain import wire
@@ -35,7 +35,7 @@ from ..domain.errors import (
 )
 from ..domain.events import MessageSent
 from ..domain.guards import Verdict
-from ..domain.members import NOTHING, check_info, without_known
+from ..domain.members import NOTHING_OWNED, OwnedInfo, check_info, without_known
 from ..domain.roster import Joined, Updated
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
@@ -58,8 +58,22 @@ MAX_TURNS: Final = 256
 log = logging.getLogger("flask_presence")
 
 
+class Logins(Protocol):
+    """What the hub does about a session's login."""
+
+    @property
+    def rechecks_begun(self) -> int:
+        """How many rechecks have begun."""
+
+    def adopt(self, session: Session, credential: Credential) -> None:
+        """Give the session a new token."""
+
+    def recheck_if_stale(self, session: Session, rechecks_begun: int) -> None:
+        """Recheck it if rechecks have begun since there were that many."""
+
+
 class Requests:
-    """Answers the requests of all sessions. `adopt` gives a session a new token."""
+    """Answers the requests of all sessions."""
 
     def __init__(
         self,
@@ -71,7 +85,7 @@ class Requests:
         events: EventDispatcher,
         rechecks: Rechecks,
         offload: Offload,
-        adopt: Callable[[Session, Credential], None],
+        logins: Logins,
     ) -> None:
         self._application = application
         self._backend = backend
@@ -81,7 +95,7 @@ class Requests:
         self._events = events
         self._rechecks = rechecks
         self._offload = offload
-        self._adopt = adopt
+        self._logins = logins
         self._meter = fan_out.meter
         self._steps: dict[type[wire.Request], Callable[[Session, Any], Answer]] = {
             wire.Join: self._join,
@@ -205,9 +219,9 @@ class Requests:
 
     def _ask_to_enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Pending[Any]:
         session.joining, session.recheck_after_join = channel, False
-        number = self._rechecks.next_number()
+        asked_at = time.monotonic()
         return self._offload.ask(lambda: self._authorize(session, channel, info)).then(
-            lambda verdict: self._enter_if(verdict, session, channel, info, number)
+            lambda verdict: self._enter_if(verdict, session, channel, info, asked_at)
         )
 
     def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
@@ -223,7 +237,7 @@ class Requests:
         session: Session,
         channel: ChannelName,
         info: dict[str, Any] | None,
-        number: int,
+        asked_at: float,
     ) -> Answer:
         if session.recheck_after_join and session.is_open:
             return self._ask_to_enter(session, channel, info)
@@ -231,9 +245,9 @@ class Requests:
         if not self._may_go_on(verdict, session):
             return None
         assert verdict is not None
-        self._rechecks.is_newest(channel, session, number)  # so that older verdicts under way do not count
+        self._rechecks.supersede(session, channel, asked_at)
         if verdict.allowed:
-            return self._enter(session, channel, info, verdict.owned)
+            return self._enter(session, channel, info, OwnedInfo(verdict.owned, asked_at, time.monotonic()))
         if channel not in session.channels:
             raise Forbidden(verdict.reason)
         return then(self._membership.leave(session, channel, "denied"), lambda _: throw(Forbidden(verdict.reason)))
@@ -251,12 +265,34 @@ class Requests:
         session: Session,
         channel: ChannelName,
         info: dict[str, Any] | None,
-        owned: Mapping[str, Any] = NOTHING,
+        owned: OwnedInfo = NOTHING_OWNED,
     ) -> Answer:
-        joining = self._backend.join(channel, session.id, session.user, info, utc_now(), owned)
+        def finish(outcome: Outcome[Joined]) -> Answer:
+            try:
+                joined = outcome()
+            except JoinFailed as problem:
+                return self._keep_verdict(session, channel, owned, problem)
+            return self._entered(joined, session, channel)
+
+        try:
+            joining = self._backend.join(channel, session.id, session.user, info, utc_now(), owned)
+        except JoinFailed as problem:
+            return self._keep_verdict(session, channel, owned, problem)
         if isinstance(joining, Pending):
             session.entering = channel
-        return then(joining, lambda outcome: self._entered(outcome(), session, channel))
+        return then(joining, finish)
+
+    def _keep_verdict(self, session: Session, channel: ChannelName, owned: OwnedInfo, problem: JoinFailed) -> Answer:
+        """Apply the guard's verdict all the same if a repeated join fails: the newest verdict counts."""
+        if not session.is_in(channel) or channel.type != "presence":
+            raise problem
+        updating = self._backend.update(channel, session.id, {}, utc_now(), owned)
+
+        def finish(outcome: Outcome[Updated]) -> wire.Frame:
+            self._events.emit_change(session, channel, outcome().change)
+            raise problem
+
+        return then(updating, finish)
 
     def _entered(self, outcome: Joined, session: Session, channel: ChannelName) -> Answer:
         if not session.is_open:
@@ -346,10 +382,11 @@ class Requests:
         return wire.Pong(timestamp=int(time.time() * 1000))
 
     def _auth(self, session: Session, request: wire.Auth) -> Answer:
-        if session.user is not None and session.credential is None:
+        if self._application.has_user_loader or (session.user is not None and session.credential is None):
             raise Unauthorized
         token = request.token or ""
-        return self._offload.ask(lambda: self._identify(token)).then(lambda new: self._accept(session, new()))
+        begun = self._logins.rechecks_begun
+        return self._offload.ask(lambda: self._identify(token)).then(lambda new: self._accept(session, new(), begun))
 
     def _identify(self, token: str) -> Credential:
         try:
@@ -357,7 +394,7 @@ class Requests:
         except CredentialRejected:
             raise Unauthorized from None
 
-    def _accept(self, session: Session, credential: Credential) -> wire.Frame | None:
+    def _accept(self, session: Session, credential: Credential, rechecks_begun: int) -> wire.Frame | None:
         if not session.is_open:
             return None
         if session.user is not None and session.user.id != credential.user.id:
@@ -365,5 +402,6 @@ class Requests:
         answer = wire.AuthOk(user=wire.identity(credential.user))
         if credential.expires_at is not None:
             answer.expiresAt = isoformat(from_epoch(credential.expires_at))
-        self._adopt(session, credential)
+        self._logins.adopt(session, credential)
+        self._logins.recheck_if_stale(session, rechecks_begun)
         return answer

@@ -72,7 +72,7 @@ class Upgrade:
     def complete(self) -> None:
         """After the handshake: hand the socket over. Returns at once, or where the socket is only lent,
         when it is done with."""
-        wait = self._service.open(self._takeover, self._visitor)
+        wait = self._service.open(self._takeover, self._visitor, self._rechecks_begun)
         self.release()
         wait()
 
@@ -124,6 +124,7 @@ class Upgrade:
             raise Refused(403, "FORBIDDEN", "Origin not allowed")
 
     def _authenticate(self) -> None:
+        self._rechecks_begun = self._service.hub.rechecks_begun
         try:
             self._visitor = self._service.authenticator.identify_visitor(self._request)
         except AuthenticationRequired:

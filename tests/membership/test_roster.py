@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.errors import JoinFailed, RequestError, UpdateFailed
-from flask_presence.domain.members import RESERVED_KEYS, Member, User
+from flask_presence.domain.members import RESERVED_KEYS, Member, OwnedInfo, User
 from flask_presence.domain.roster import Change, Roster
 
 MAX_INFO = 60
@@ -24,6 +24,9 @@ KEYS = st.sampled_from(["name", "avatar", "x", "y"])
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(0, 1), st.text("ab", max_size=20), st.lists(st.none()))
 INFO = st.dictionaries(KEYS, VALUES, max_size=3)
 OWNED = st.dictionaries(KEYS, st.none() | st.text("AB", max_size=20), max_size=2)
+
+DELAYS = st.just(0) | st.integers(0, 5)
+"""Steps between a question to a guard and its verdict."""
 
 
 class Observer:
@@ -52,6 +55,13 @@ class RosterMachine(RuleBasedStateMachine):
         self.held: set[tuple[str, str]] = set()
         self.said: dict[tuple[str, str], dict[str, Any]] = {}
         self.owned: dict[tuple[str, str], dict[str, Any]] = {}
+        self.owned_at: dict[tuple[str, str], int] = {}
+        self.clock = 10
+
+    def verdict(self, owned: dict[str, Any], delay: int) -> OwnedInfo:
+        """A verdict that was asked for some moments ago, and arrives now."""
+        self.clock += 1
+        return OwnedInfo(owned, self.clock - delay, self.clock)
 
     def say(self, channel: str, user: User, info: dict[str, Any]) -> None:
         """The model of what clients say: what is known, or owned, they cannot."""
@@ -84,16 +94,25 @@ class RosterMachine(RuleBasedStateMachine):
         channel=st.sampled_from(CHANNELS),
         info=st.none() | INFO,
         owned=st.just({}) | OWNED,
+        delay=DELAYS,
     )
-    def join(self, client_id: str, channel: ChannelName, info: dict[str, Any] | None, owned: dict[str, Any]) -> None:
-        user = CLIENTS[client_id]
+    def join(
+        self,
+        client_id: str,
+        channel: ChannelName,
+        info: dict[str, Any] | None,
+        owned: dict[str, Any],
+        delay: int,
+    ) -> None:
+        user, verdict = CLIENTS[client_id], self.verdict(owned, delay)
         if not any(member.id == user.id for member in self.roster.members(channel)):
-            self.said.pop((channel, user.id), None)
-        outcome = self.attempt(lambda: self.roster.join(channel, client_id, user, info, self.now, owned))
+            for model in (self.said, self.owned, self.owned_at):
+                model.pop((channel, user.id), None)
+        outcome = self.attempt(lambda: self.roster.join(channel, client_id, user, info, self.now, verdict))
         if outcome is None:
             return
         if channel.type == "presence":
-            self.own_and_say(channel, user, owned, info or {})
+            self.own_and_say(channel, user, verdict, info or {})
         assert outcome.fresh == ((channel, client_id) not in self.observers)
         self.tell(channel, outcome.change, client_id)
         self.observers[channel, client_id] = Observer(outcome.members or ())
@@ -101,20 +120,26 @@ class RosterMachine(RuleBasedStateMachine):
         if channel.type == "presence":
             assert outcome.me in outcome.members
 
-    def own_and_say(self, channel: str, user: User, owned: dict[str, Any], info: dict[str, Any]) -> None:
-        said = self.said.setdefault((channel, user.id), {})
-        self.owned[channel, user.id] = owned
-        for key in owned:
+    def own_and_say(self, channel: str, user: User, verdict: OwnedInfo, info: dict[str, Any]) -> None:
+        """The model of what a guard owns: of two verdicts, the one that was asked for later counts."""
+        place = channel, user.id
+        said = self.said.setdefault(place, {})
+        if verdict.asked_at >= self.owned_at.get(place, 0):
+            if verdict.info or self.owned.get(place):
+                self.owned_at[place] = int(verdict.asked_at)
+            self.owned[place] = dict(verdict.info)
+        for key in self.owned[place]:
             said.pop(key, None)
         self.say(channel, user, info)
 
-    @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS), owned=OWNED)
-    def ask_again(self, client_id: str, channel: ChannelName, owned: dict[str, Any]) -> None:
-        """A guard gives something else, or nothing any more."""
-        outcome = self.attempt(lambda: self.roster.update(channel, client_id, {}, self.now, owned))
+    @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS), owned=OWNED, delay=DELAYS)
+    def recheck(self, client_id: str, channel: ChannelName, owned: dict[str, Any], delay: int) -> None:
+        """A guard owns something else, or nothing any longer."""
+        verdict = self.verdict(owned, delay)
+        outcome = self.attempt(lambda: self.roster.update(channel, client_id, {}, self.now, verdict))
         if outcome is None:
             return
-        self.own_and_say(channel, CLIENTS[client_id], owned, {})
+        self.own_and_say(channel, CLIENTS[client_id], verdict, {})
         if outcome.change is not None:
             self.observers[channel, client_id].hear(outcome.change)
         self.tell(channel, outcome.change, client_id)

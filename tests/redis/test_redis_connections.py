@@ -40,7 +40,7 @@ def address_of(port: int, **changes: float) -> Address:
 def test_idle_connections(redis_server: RedisServer) -> None:
     """What something between has forgotten without a word is not used again: no call pays for it."""
     with running_proxy(redis_server.port) as proxy:
-        pool = Pool(address_of(proxy.port, max_idle=0.2))
+        pool = Pool(address_of(proxy.port, max_idle=0.2), lambda connection: None)
         use_all(pool, 5)
         idle_since = time.monotonic()
         assert proxy.mute() == 5
@@ -52,7 +52,7 @@ def test_idle_connections(redis_server: RedisServer) -> None:
 def test_ended_connections(redis_server: RedisServer) -> None:
     """What Redis, or something between, has closed meanwhile is replaced."""
     with running_proxy(redis_server.port) as proxy:
-        pool = Pool(address_of(proxy.port))
+        pool = Pool(address_of(proxy.port), lambda connection: None)
         use_all(pool, 3)
         proxy.cut()
         proxy.mend()

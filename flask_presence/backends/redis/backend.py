@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event, Reason
-from ...domain.members import NOTHING, Member, Profile, User
+from ...domain.members import NOTHING_OWNED, Member, OwnedInfo, Profile, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Updated
 from ...loops.base import Loop
@@ -127,7 +127,7 @@ class RedisBackend:
         user: User | None,
         info: Mapping[str, Any] | None,
         now: datetime,
-        owned: Mapping[str, Any] = NOTHING,
+        owned: OwnedInfo = NOTHING_OWNED,
     ) -> Pending[Joined]:
         return self._begun.join(channel, client_id, user, info, now, owned)
 
@@ -148,7 +148,7 @@ class RedisBackend:
         client_id: str,
         info: Mapping[str, Any],
         now: datetime,
-        owned: Mapping[str, Any] | None = None,
+        owned: OwnedInfo | None = None,
     ) -> Pending[Updated]:
         return self._begun.update(channel, client_id, info, now, owned)
 
@@ -164,16 +164,19 @@ class RedisBackend:
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         closed = self._control(text, user=user_id, client=client_id)
-        self._notify(self._ask(self._store.graces.end_matching(user_id, client_id)))
+        self._end_graces(user_id, client_id, None)
         return closed
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
         removed = self._control(text, kind="remove", user=user_id, channel=channel)
-        self._notify(self._ask(self._store.graces.end_matching(user_id, None, channel)))
+        self._end_graces(user_id, None, channel)
         return removed
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
-        return self._control(kind="recheck", user=user_id, channel=channel)
+        count = self._control(kind="recheck", user=user_id, channel=channel)
+        if user_id is not None:  # nobody can be asked about a user without a connection
+            self._end_graces(user_id, None, channel)
+        return count
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
         return self._ask(self._store.workers.send_to_user(user_id, payload))
@@ -208,6 +211,12 @@ class RedisBackend:
                 total += int(reply[1])
                 workers -= 1
         return total
+
+    def _end_graces(self, user_id: str | None, client_id: str | None, channel: str | None) -> None:
+        """End the graces that match, those of workers on this host that have just died included."""
+        if self._worker is not None:  # else `_ask` does this
+            self._notify(self._client.run(self._remove_dead(after=None)))
+        self._notify(self._ask(self._store.graces.end_matching(user_id, client_id, channel)))
 
     def get(self, name: str) -> Channel | None:
         return self._ask(self._operations.snapshot(name)).value.channel(name)
@@ -249,12 +258,14 @@ class RedisBackend:
         """Drive an operation. A process without connections first removes dead workers, because it has no heartbeat."""
         if self._worker is None and time.monotonic() - self._removed_dead_at >= REMOVE_DEAD_EVERY:
             self._removed_dead_at = time.monotonic()
-            self._notify(self._client.run(self._remove_dead()))
+            self._notify(self._client.run(self._remove_dead(after=self._lease)))
         return self._client.run(operation)
 
-    def _remove_dead(self) -> Operation[list[Event]]:
+    def _remove_dead(self, *, after: float | None) -> Operation[list[Event]]:
         now = yield from self._store.workers.time()
-        return (yield from remove_dead(self._store, now, after=self._lease))
+        return (
+            yield from remove_dead(self._store, now, spare=self._worker.worker_id if self._worker else "", after=after)
+        )
 
     def _notify(self, events: Sequence[Event]) -> None:
         for event in events:

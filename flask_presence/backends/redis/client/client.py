@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 
 from ....domain.errors import BackendUnavailable, OutcomeUnknown
 from ..store.calls import Call, Operation, Refused
-from ..store.scripts import script
+from ..store.scripts import all_scripts, script
 from .address import Address
 from .pool import Pool
 
@@ -157,7 +157,7 @@ class Client:
         `BackendUnavailable`. (redis-py's own pipelines cost several times as much.)"""
         pool = self._pools.get(_place())
         if pool is None:
-            pool = self._pools[_place()] = Pool(self._address)
+            pool = self._pools[_place()] = Pool(self._address, _load_scripts)
         try:
             connection = pool.take()
         except (RedisError, OSError) as problem:
@@ -191,6 +191,22 @@ def _place() -> tuple[int, int]:
     """Whose the connections are: this process's and, where gevent has patched sockets, this thread's, as each belongs
     to the hub of one."""
     return os.getpid(), _thread() if _is_patched() else 0
+
+
+def _load_scripts(connection: Any) -> None:
+    """Load the scripts that Redis does not have. If it had only some, those that it lacks, when they are sent again
+    with their text, would come after calls that were made later."""
+    scripts = all_scripts()
+    connection.send_command("SCRIPT", "EXISTS", *(one.sha for one in scripts))
+    known = _read_from(connection)
+    if isinstance(known, ResponseError):
+        return  # no permission; then scripts are sent with their text when they are missing
+    missing = [one for one, is_known in zip(scripts, known, strict=True) if not is_known]
+    if missing:
+        commands = connection.pack_commands([("SCRIPT", "LOAD", one.text) for one in missing])
+        connection.send_packed_command(commands, check_health=False)
+        for _ in missing:
+            _read_from(connection)
 
 
 def _read_from(connection: Any) -> Any:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from ....domain.errors import BackendUnavailable
@@ -18,10 +19,14 @@ from .address import Address
 
 
 class Pool:
-    """Connections of one process and, where gevent has patched sockets, of one thread. Made after any fork."""
+    """The connections of one process and, if gevent has patched sockets, of one thread. Created after any fork.
 
-    def __init__(self, address: Address) -> None:
+    `prepare` is called with every new connection.
+    """
+
+    def __init__(self, address: Address, prepare: Callable[[Any], object]) -> None:
         self._address = address
+        self._prepare = prepare
         self._places = threading.BoundedSemaphore(address.max_connections)
         self._free: list[tuple[Any, float]] = []
         self._all: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -36,7 +41,9 @@ class Pool:
             connection, since = self._free.pop() if self._free else (self._new(), 0.0)
             if since and (time.monotonic() - since >= self._address.max_idle or self._has_ended(connection)):
                 connection.disconnect()
-            connection.connect()  # does nothing where it is connected
+            if connection._sock is None:  # noqa: SLF001 (as below)
+                connection.connect()
+                self._prepare(connection)
         except BaseException:
             self._places.release()
             raise

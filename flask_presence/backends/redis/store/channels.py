@@ -5,6 +5,7 @@ Rule: sans IO. Outcomes and errors are those of `domain.roster.Roster`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from ....domain.channels import Channel, ChannelName
 from ....domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, UpdateFailed
 from ....domain.events import Reason
-from ....domain.members import NOTHING, Member, User, info_size
+from ....domain.members import NOTHING_OWNED, Member, OwnedInfo, User, info_size
 from ....domain.roster import Change
 from .calls import CHUNK, NOWHERE, Call, Lost, Operation, Placed, Position, Refused, pairs, position_of
 from .entries import Entry, Merged, encode, merged_document, new_document, parse_entry
@@ -106,7 +107,7 @@ class ChannelOperations:
         now: datetime,
         known: Position = NOWHERE,
         *,
-        owned: Mapping[str, Any] = NOTHING,
+        owned: OwnedInfo = NOTHING_OWNED,
         with_list: bool = True,
     ) -> Operation[Placed[Entered]]:
         """Like `Roster.join`."""
@@ -180,21 +181,19 @@ class ChannelOperations:
         now: datetime,
         known: Position = NOWHERE,
         *,
-        owned: Mapping[str, Any] | None = None,
+        owned: OwnedInfo | None = None,
         sure: bool = False,
     ) -> Operation[Placed[tuple[Entry, Change | None]]]:
         """Like `Roster.update`. Raises `Lost` if the caller is `sure` that the connection is in the channel, and Redis
         does not know it."""
-        version, merged = "", Merged(None, visible=False)
+        has_nothing = owned is not None and not (info or owned.info)
+        version, merged = "-" if has_nothing else "", Merged(None, visible=False)
+        exclude = client_id if owned is None else ""  # the client did not ask for a change of owned info
+        reserve_for = "" if owned is None else secrets.token_urlsafe(6)  # the server's change must not lose for ever
         for _ in range(MAX_TRIES):
-            exclude = client_id if owned is None else ""  # the client did not ask for a change of owned info
             arguments = (
-                self._keys.topic(channel),
-                str(known.epoch),
-                client_id,
-                version,
-                encode(merged.document),
-                exclude,
+                *(self._keys.topic(channel), str(known.epoch), client_id, version, encode(merged.document)),
+                *(exclude, reserve_for),
             )
             reply = yield Call("update", self._keys.channel(channel), arguments)
             outcome = reply[0].decode()

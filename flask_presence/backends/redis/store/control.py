@@ -13,8 +13,9 @@ import msgspec
 from .calls import Call, Operation
 from .keys import Keys
 
-KEPT_FOR: Final = 60.0
-"""Seconds for which a message is kept for workers that did not hear it."""
+KEPT_FOR: Final = 600.0
+"""Seconds for which a message is kept for workers that did not hear it. A worker that was cut off for longer asks the
+application about all of its connections instead."""
 
 
 class ControlMessage(msgspec.Struct, omit_defaults=True):

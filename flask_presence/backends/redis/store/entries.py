@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ....domain.errors import RequestError
-from ....domain.members import Member, Profile, User
+from ....domain.members import NOTHING, Member, OwnedInfo, Profile, User
 from ....domain.roster import check_size
 
 
@@ -30,6 +30,7 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     avatar: str | None = None
     updated_at: datetime | None = None
     owned: dict[str, Any] = {}
+    owned_at: int = 0
 
     @property
     def user(self) -> User:
@@ -37,7 +38,7 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def profile(self) -> Profile:
-        return Profile(self.user, self.info, self.owned)
+        return Profile(self.user, self.info, self.owned, self.owned_at)
 
     def member(self) -> Member:
         return self.profile.member(self.client_id, self.joined_at, self.updated_at)
@@ -71,16 +72,19 @@ def parse_entry(value: bytes) -> Entry:
     return Entry(int(version), int(place), raw)
 
 
-def new_document(
-    user: User, client_id: str, info: Mapping[str, Any], owned: Mapping[str, Any], now: datetime
-) -> Document:
-    """Of a user who comes."""
-    profile = Profile(user, {}, {}).merged(info, owned)
-    return Document(user.id, client_id, now, dict(profile.said), user.name, user.avatar, owned=dict(profile.owned))
+def new_document(user: User, client_id: str, info: Mapping[str, Any], owned: OwnedInfo, now: datetime) -> Document:
+    """The document of a user who joins."""
+    document = Document(user.id, client_id, now, {}, user.name, user.avatar)
+    return _with_profile(document, Profile(user, NOTHING, NOTHING).merged(info, owned))
+
+
+def _with_profile(document: Document, profile: Profile) -> Document:
+    said, owned, owned_at = dict(profile.said), dict(profile.owned), int(profile.owned_at)
+    return msgspec.structs.replace(document, info=said, owned=owned, owned_at=owned_at)
 
 
 class Merged(NamedTuple):
-    """What has become of a document (`None`: nothing, it stays as it is), and whether others see a difference."""
+    """The changed document (`None`: it stays as it is), and whether others see a difference."""
 
     document: Document | None
     visible: bool
@@ -89,22 +93,21 @@ class Merged(NamedTuple):
 def merged_document(
     old: Document,
     info: Mapping[str, Any],
-    owned: Mapping[str, Any] | None,
+    owned: OwnedInfo | None,
     now: datetime,
     max_info: int,
     error: type[RequestError],
 ) -> Merged:
-    """`old` with `info` merged and, if given, `owned` in place of what was; `error` where it would be too large."""
+    """`old` with `info` and `owned` merged in, see `Profile.merged`. Raises `error` if it would be too large."""
     before = old.profile
     after = before.merged(info, owned)
     if info:
         check_size(after, max_info, error)
     visible = not after.looks_like(before)
-    if not visible and (after.said, after.owned) == (before.said, before.owned):
+    if not visible and after == before:
         return Merged(None, visible=False)
-    said, owns = dict(after.said), dict(after.owned)
-    new = msgspec.structs.replace(old, info=said, owned=owns, updated_at=now if visible else old.updated_at)
-    return Merged(new, visible)
+    new = _with_profile(old, after)
+    return Merged(msgspec.structs.replace(new, updated_at=now) if visible else new, visible)
 
 
 class _Owner(msgspec.Struct, omit_defaults=True):

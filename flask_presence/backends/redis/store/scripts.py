@@ -21,6 +21,14 @@ class Script:
 
 
 @cache
+def all_scripts() -> tuple[Script, ...]:
+    """Every script, by name."""
+    lua = files(__package__) / "lua"
+    names = [file.name for folder in ("channel", "worker") for file in (lua / folder).iterdir()]
+    return tuple(script(name.removesuffix(".lua")) for name in sorted(names) if name != "common.lua")
+
+
+@cache
 def script(name: str) -> Script:
     """The script called `name`. Those in `lua/channel` come behind what they share; those in `lua/worker` share
     nothing."""

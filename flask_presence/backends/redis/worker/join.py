@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ....domain.errors import BackendUnavailable
-from ....domain.members import User
+from ....domain.members import OwnedInfo, User
 from ....domain.roster import Joined
 from ....loops.pending import Outcome, Pending
 from ..client.pipeline import Pipeline
@@ -38,7 +38,7 @@ class Join:
         user: User | None,
         info: Mapping[str, Any] | None,
         now: datetime,
-        owned: Mapping[str, Any],
+        owned: OwnedInfo,
     ) -> None:
         self._channels = channels
         self._pipeline = pipeline

@@ -6,6 +6,7 @@ channel's events. A change that Redis may not have received is repeated when Red
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -14,7 +15,7 @@ from typing import Any, Final, TypeVar
 from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable, NotFound, NotMember
 from ....domain.events import Reason
-from ....domain.members import Profile, User
+from ....domain.members import OwnedInfo, Profile, User
 from ....domain.roster import Change, Joined, Updated
 from ....loops.base import Loop
 from ....loops.pending import Outcome, Pending, then, when_all
@@ -37,8 +38,12 @@ from .local_channels import LocalChannels
 
 T = TypeVar("T")
 
+log = logging.getLogger("flask_presence")
+
 SUBSCRIBE_TIMEOUT: Final = 2.0
 """Seconds that a subscription may take before joins count as impossible."""
+MAX_CLOCK_ERROR: Final = 1000
+"""Milliseconds by which a worker may be wrong about the time in Redis."""
 CONTROL_MARGIN: Final = 2.0
 """Seconds before a lost subscription's last sign of life from when on control messages may have been missed."""
 
@@ -142,12 +147,14 @@ class Worker:
         user: User | None,
         info: Mapping[str, Any] | None,
         now: datetime,
-        owned: Mapping[str, Any],
+        owned: OwnedInfo,
     ) -> Pending[Joined]:
         self.breaker.check()
         local = self._channels.open(channel)
         operations = lambda: self._operations  # noqa: E731
-        return Join(self._channels, self._pipeline, operations, local, client_id, user, info, now, owned).begin()
+        return Join(
+            self._channels, self._pipeline, operations, local, client_id, user, info, now, self._timed(owned)
+        ).begin()
 
     def leave(
         self, channel: ChannelName, client_id: str, reason: Reason, grace: float
@@ -186,15 +193,16 @@ class Worker:
         client_id: str,
         info: Mapping[str, Any],
         now: datetime,
-        owned: Mapping[str, Any] | None,
+        owned: OwnedInfo | None,
     ) -> Pending[Updated]:
         self.breaker.check()
         local = self._channels.get(channel)
         sure = local is not None and local.has(client_id) and channel.type == "presence"
+        verdict = None if owned is None else self._timed(owned)
 
         def make() -> Operation[Placed[tuple[Entry, Change | None]]]:
             known = local.replica.position if local is not None else NOWHERE
-            return self._operations.update(channel, client_id, info, now, known, owned=owned, sure=sure)
+            return self._operations.update(channel, client_id, info, now, known, owned=verdict, sure=sure)
 
         def shape(done: tuple[Entry, Change | None]) -> Updated:
             return Updated(done[0].member, done[1])
@@ -255,6 +263,11 @@ class Worker:
             return self._listener.remove_from(message.channel or "", message.user or "", message.text)
         return self._listener.close_matching(message.user, message.client, message.text)
 
+    def _timed(self, owned: OwnedInfo) -> OwnedInfo:
+        """A verdict with its times by the clock of Redis, in ms, by which all workers compare them."""
+        asked_at = self._heartbeat.redis_time_at(owned.asked_at) if owned.asked_at else 0
+        return OwnedInfo(owned.info, asked_at, self._heartbeat.redis_time_at(owned.heard_at) + MAX_CLOCK_ERROR)
+
     def _retry_lost(
         self, local: LocalChannel, make: Callable[[], Operation[Placed[T]]], *, halt: bool = True
     ) -> Pending[Placed[T]]:
@@ -289,7 +302,8 @@ class Worker:
         now = time.monotonic()
         if message.id in self._carried_out:
             return
-        self._carried_out = {known: at for known, at in self._carried_out.items() if now - at < 2 * control.KEPT_FOR}
+        while self._carried_out and now - next(iter(self._carried_out.values())) > 2 * control.KEPT_FOR:
+            del self._carried_out[next(iter(self._carried_out))]
         if message.origin != self.worker_id:
             self.carry_out(message).when(lambda count: self._pipeline.run(control.reply(self._keys, message, count())))
 
@@ -317,9 +331,14 @@ class Worker:
             except BackendUnavailable:
                 self._subscriber.reset()  # after which this is done again
                 return
-            self._control_missed_since = 0
+            since, self._control_missed_since = self._control_missed_since, 0
             for message in missed:
                 self._hear_control(message)
+            if self._heartbeat.redis_time_at(time.monotonic()) - since > control.KEPT_FOR * 1000:
+                log.warning(
+                    "this worker was cut off from Redis for so long that it asks about all its connections again"
+                )
+                self._listener.recheck(None, None)
 
         try:
             subscribed()
@@ -348,7 +367,18 @@ class Worker:
         self._inbox = self._keys.inbox(self.worker_id)
         self._subscriber.want(self._inbox)
         self._channels.heal_all()
+        self._recheck_owned()
         return [local.name for local in self._channels]
+
+    def _recheck_owned(self) -> None:
+        """Ask guards again what they own: the copies here, which Redis is restored from, may be older than what was
+        lost, or than what other workers have made of it."""
+        for local in self._channels:
+            owned = {
+                one.entry.document.id for one in local.live_connections() if one.entry and one.entry.document.owned
+            }
+            for user_id in owned:
+                self._listener.recheck(user_id, local.name)
 
     def _is_behind(self) -> bool:
         return any(local.replica.awaited or local.health.healing for local in self._channels)

@@ -1,7 +1,8 @@
 -- What the channel scripts share. Everything that a client has sent is in ARGV, never in a script's text; JSON is bytes.
 --
 -- A channel is
---   state        hash: e epoch, q number of the last event, c when the channel began (the caller's text)
+--   state        hash: e epoch, q number of the last event, c when the channel began (the caller's text),
+--                r.. of a user: for whose change the member is reserved NUL until when, ms
 --   members      hash: user -> version NUL place NUL document; version and place are event numbers
 --   connections  hash: client -> user NUL worker
 --   sessions     zset, all scores 0: user NUL client, in presence channels, so that a user's are counted in O(log n)
@@ -20,12 +21,30 @@ local function has_owned(entry)
   return string.find(entry, '\0 {', 1, true) ~= nil
 end
 
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Reserve a member for one caller's next change, for a second at most, so that a flood of other changes cannot keep the
+-- server's own from happening.
+local function reserve(user, id)
+  redis.call('HSET', state, 'r' .. user, id .. '\0' .. string.format('%.0f', now() + 1000))
+end
+
+-- Whether a member is reserved for the change of somebody else than `id`.
+local function reserved_for_other(user, id)
+  local reserved = redis.call('HGET', state, 'r' .. user)
+  if not reserved then return false end
+  local owner, ends = split(reserved)
+  return owner ~= id and tonumber(ends) > now()
+end
+
 -- The channel's epoch; a new one if it has none. `known` is the newest that the caller has seen.
 local function epoch(known)
   local current = redis.call('HGET', state, 'e')
   if current then return current end
-  local time = redis.call('TIME')
-  local new = time[1] * 1000 + math.floor(time[2] / 1000)
+  local new = now()
   if new <= tonumber(known) then new = tonumber(known) + 1 end
   current = string.format('%.0f', new)
   redis.call('DEL', members, connections, sessions, graces)
@@ -65,6 +84,7 @@ local function drop(topic, at, client, user, reason)
   local entry = redis.call('HGET', members, user)
   if not entry then return '' end
   redis.call('HDEL', members, user)
+  redis.call('HDEL', state, 'r' .. user)
   announce(topic, 'left', at, client, user, entry, reason)
   return entry
 end

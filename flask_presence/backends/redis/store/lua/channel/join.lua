@@ -17,7 +17,7 @@ if listed then
     entry = number .. '\0' .. number .. '\0' .. ARGV[7]
   elseif ARGV[8] ~= '-' or has_owned(entry) then
     local version, rest = split(entry)
-    if version ~= ARGV[8] then return {'merge', entry} end
+    if version ~= ARGV[8] or (ARGV[9] ~= '' and reserved_for_other(user, '')) then return {'merge', entry} end
     if ARGV[9] ~= '' then
       change = 'updated'
       local place = split(rest)
