@@ -1,4 +1,4 @@
-"""The example app on a real server, in a real browser: what people see who meet there."""
+"""The example app on a real server, in a real browser: what its users see."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def hide(page: Page, hidden: bool) -> None:
     )
 
 
-def test_who_comes_is_listed_and_greeted(enter: Enter) -> None:
-    """Two people in a room see each other in the list, in order of joining, and the server's greeting."""
+def test_a_new_user_is_listed_and_greeted(enter: Enter) -> None:
+    """Everybody in the room sees the list in order of joining."""
     ann = enter("Ann")
     expect(names(ann)).to_have_text(["Ann Archer (you)"])
     expect(log(ann)).to_contain_text("Welcome, Ann Archer!")
@@ -108,8 +108,8 @@ def test_who_comes_is_listed_and_greeted(enter: Enter) -> None:
         expect(state(page)).to_have_text("")
 
 
-def test_people_chat_both_ways(enter: Enter) -> None:
-    """A message stands once in the sender's window and once in the other's, with the sender's name."""
+def test_two_users_chat(enter: Enter) -> None:
+    """A message appears once in each window, with the name of its sender."""
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     expect(online(bob)).to_have_count(2)
@@ -121,8 +121,8 @@ def test_people_chat_both_ways(enter: Enter) -> None:
         expect(bodies(page)).to_have_text(["Ann ArcherHello Bob", "Bob BergerHello Ann"])
 
 
-def test_who_types_is_shown(enter: Enter) -> None:
-    """The others see that somebody is typing, until the message comes."""
+def test_the_others_see_who_is_typing(enter: Enter) -> None:
+    """This ends when the message arrives."""
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     ann.get_by_label("Message", exact=True).press_sequentially("Hel")
@@ -133,8 +133,8 @@ def test_who_types_is_shown(enter: Enter) -> None:
     expect(ann.locator("#typing")).to_have_text("")
 
 
-def test_cursors_move(enter: Enter) -> None:
-    """A pointer over the shared area, or its arrow keys, move a cursor with a name in the other window."""
+def test_the_pointer_and_the_arrow_keys_move_a_cursor(enter: Enter) -> None:
+    """The other window shows it with a name."""
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     area = board(ann).bounding_box()
@@ -156,8 +156,8 @@ def test_cursors_move(enter: Enter) -> None:
     expect(board(bob).locator(".wave")).to_have_count(0)
 
 
-def test_tap(enter: Enter) -> None:
-    """A finger waves, and leaves no cursor behind. A phone shows how many are online."""
+def test_a_tap_waves_and_leaves_no_cursor(enter: Enter) -> None:
+    """A phone shows how many users are online."""
     ann, bob = enter("Ann", viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True), enter("Bob")
     expect(online(bob)).to_have_count(2)
     expect(ann.locator("#online")).to_have_text("Online 2")
@@ -169,8 +169,7 @@ def test_tap(enter: Enter) -> None:
     assert board(bob).locator(".cursor").count() == board(ann).locator(".cursor").count() == 0
 
 
-def test_away(enter: Enter) -> None:
-    """Who hides the tab is shown as away, unless another window of theirs is seen."""
+def test_a_user_who_hides_every_tab_is_away(enter: Enter) -> None:
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     hide(bob, True)
@@ -185,8 +184,8 @@ def test_away(enter: Enter) -> None:
     expect(online(ann).nth(1)).not_to_contain_text("away")
 
 
-def test_who_leaves_disappears(enter: Enter) -> None:
-    """Somebody who closes the window, or goes to another room, is gone from the list, with the cursor."""
+def test_a_user_who_leaves_disappears_with_the_cursor(enter: Enter) -> None:
+    """Leaving means closing the window or entering another room."""
     ann, bob, carol = enter("Ann"), enter("Bob"), enter("Carol")
     expect(online(ann)).to_have_count(3)
     bob.bring_to_front()
@@ -201,8 +200,7 @@ def test_who_leaves_disappears(enter: Enter) -> None:
     expect(names(ann)).to_have_text(["Ann Archer (you)"])
 
 
-def test_rooms_are_apart(enter: Enter) -> None:
-    """Who is in one room neither sees nor hears those in another."""
+def test_users_hear_only_their_own_room(enter: Enter) -> None:
     ann, bob, carol = enter("Ann"), enter("Bob"), enter("Carol", "random")
     expect(names(carol)).to_have_text(["Carol Chen (you)"])
     expect(online(bob)).to_have_count(2)
@@ -214,8 +212,8 @@ def test_rooms_are_apart(enter: Enter) -> None:
     expect(bodies(bob)).to_have_text(["Ann ArcherOnly for general"])
 
 
-def test_staff_room_is_for_staff(enter: Enter) -> None:
-    """Only who has the staff claim gets in; somebody else is told why, in words, and can go elsewhere."""
+def test_only_staff_can_enter_the_staff_room(enter: Enter) -> None:
+    """Others are told why, and can enter another room."""
     ann, bob = enter("Ann", "staff"), enter("Bob")
     expect(names(ann)).to_have_text(["Ann Archer (you)"])
 
@@ -233,8 +231,8 @@ def test_staff_room_is_for_staff(enter: Enter) -> None:
     expect(bob.get_by_role("button", name="Send")).to_be_enabled()
 
 
-def test_staff_wear_a_badge(enter: Enter) -> None:
-    """The guard gives it: who has it can write announcements, and everybody else reads them."""
+def test_only_users_with_a_badge_can_write_announcements(enter: Enter) -> None:
+    """The guard gives the badge, and everybody reads the announcements."""
     ann, bob = enter("Ann", "announcements"), enter("Bob", "announcements")
     badges = online(bob).filter(has=bob.locator(".badge"))
     expect(badges).to_have_count(1)
@@ -249,8 +247,7 @@ def test_staff_wear_a_badge(enter: Enter) -> None:
     expect(badges).to_have_count(1)
 
 
-def test_logging_out(enter: Enter, server: Server) -> None:
-    """It ends the socket at once, and the token is good for nothing more."""
+def test_logging_out_ends_the_connection_and_revokes_the_token(enter: Enter, server: Server) -> None:
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     token = bob.evaluate("token")
@@ -263,8 +260,8 @@ def test_logging_out(enter: Enter, server: Server) -> None:
         pass
 
 
-def test_two_windows_of_one_user(enter: Enter) -> None:
-    """Somebody with two windows is listed once, and sees in each what was written in the other."""
+def test_a_user_with_two_windows_is_listed_once(enter: Enter) -> None:
+    """Each window shows what the user wrote in the other."""
     first, second = enter("Ann"), enter("Ann")
     expect(names(second)).to_have_text(["Ann Archer (you)"])
 
@@ -277,7 +274,6 @@ def test_two_windows_of_one_user(enter: Enter) -> None:
 
 
 def test_text_is_never_markup(enter: Enter) -> None:
-    """What people write is shown as they wrote it."""
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
 
@@ -287,8 +283,7 @@ def test_text_is_never_markup(enter: Enter) -> None:
         expect(log(page).locator("img")).to_have_count(0)
 
 
-def test_any_json_from_others(enter: Enter) -> None:
-    """Another client may send any JSON; this page shows what it can, and goes on."""
+def test_any_json_of_another_client_is_handled(enter: Enter) -> None:
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     for event in ("message", "typing", "cursor", "wave", "greeting"):
@@ -299,8 +294,8 @@ def test_any_json_from_others(enter: Enter) -> None:
     expect(log(ann)).not_to_have_text(re.compile("server.*server"))
 
 
-def test_without_a_network(enter: Enter) -> None:
-    """The page says that it tries again, keeps what was written, and is back by itself."""
+def test_the_page_reconnects_after_a_network_loss(enter: Enter) -> None:
+    """Meanwhile it says so, and keeps what was written."""
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     ann.context.set_offline(True)
@@ -313,8 +308,8 @@ def test_without_a_network(enter: Enter) -> None:
     expect(bodies(bob)).to_have_text(["Bob BergerAnybody?", "Ann ArcherHere again"])
 
 
-def test_server_restarts(enter: Enter, server: Server) -> None:
-    """When the server restarts everybody is back by themselves, with their messages."""
+def test_everybody_is_back_after_a_restart_of_the_server(enter: Enter, server: Server) -> None:
+    """The messages stay on the page."""
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     say(ann, "Before")
@@ -335,8 +330,7 @@ def test_server_restarts(enter: Enter, server: Server) -> None:
         expect(bodies(page)).to_have_text(["Ann ArcherBefore", "Ann ArcherAfter"])
 
 
-def test_server_killed_and_started_again(enter: Enter, server: Server) -> None:
-    """A server that dies without a word is waited for."""
+def test_the_page_waits_for_a_killed_server(enter: Enter, server: Server) -> None:
     ann = enter("Ann")
     expect(online(ann)).to_have_count(1)
     server.kill()
@@ -348,8 +342,7 @@ def test_server_killed_and_started_again(enter: Enter, server: Server) -> None:
     expect(bodies(ann)).to_have_text(["Ann ArcherAfter"])
 
 
-def test_statistics_are_linked(enter: Enter) -> None:
-    """The page links to the statistics, which are open and show the room."""
+def test_the_page_links_to_the_statistics(enter: Enter) -> None:
     ann = enter("Ann")
     expect(online(ann)).to_have_count(1)
 

@@ -110,8 +110,8 @@ def ids(members: list[Any]) -> list[str]:
     return [member["id"] for member in members]
 
 
-def test_script_and_module(server: Server, open_tab: OpenTab) -> None:
-    """`presence.js` is the classic script, however it is loaded, and `presence.mjs` the module."""
+def test_the_client_is_a_script_and_a_module(server: Server, open_tab: OpenTab) -> None:
+    """`presence.js` is the classic script, however it is loaded, and `presence.mjs` is the module."""
     tab = open_tab()
     imported = "import('/presence/presence.mjs').then((all) => [typeof all.Presence, all.default === all.Presence])"
     assert tab.do(imported) == ["function", True]
@@ -134,8 +134,8 @@ def test_script_and_module(server: Server, open_tab: OpenTab) -> None:
     assert len(gzip.compress(script.encode())) < 6300
 
 
-def test_conversation(open_tab: OpenTab) -> None:
-    """Join, members, messages, updates, leave: each side hears of the other, in order."""
+def test_two_clients_join_talk_update_and_leave(open_tab: OpenTab) -> None:
+    """Each hears of the other in order."""
     ann, bob = open_tab("ann"), open_tab("bob")
     assert ids(ann.join(info="{name: 'Ann'}")) == ["ann"]
     assert ann.do("room.me.name") == "Ann"
@@ -158,8 +158,8 @@ def test_conversation(open_tab: OpenTab) -> None:
     assert bob.do("attempt(room.send('message'))")["code"] == "NOT_IN_CHANNEL"
 
 
-def test_one_room_per_channel(open_tab: OpenTab) -> None:
-    """Joining again gives the same object and merges; after a leave it is another one."""
+def test_joining_again_returns_the_same_room_and_merges(open_tab: OpenTab) -> None:
+    """After a leave it is another room."""
     ann = open_tab("ann")
     ann.join(info="{x: 1}")
     assert ann.do("presence.join(room.name) === room") is True
@@ -169,8 +169,8 @@ def test_one_room_per_channel(open_tab: OpenTab) -> None:
     assert ann.do("room.leave().then(() => presence.join(room.name) === room)") is False
 
 
-def test_before_the_connection(open_tab: OpenTab) -> None:
-    """What is asked for at once is done when it can be, or refused with a reason."""
+def test_a_join_before_the_connection_waits_for_it(open_tab: OpenTab) -> None:
+    """A message is refused with a reason."""
     ann = open_tab("ann")
     answers = ann.do(
         """(() => {
@@ -185,8 +185,8 @@ def test_before_the_connection(open_tab: OpenTab) -> None:
     assert answers[1] == "joined"
 
 
-def test_refusal(open_tab: OpenTab) -> None:
-    """A room that a guard keeps closed says why, and so does every request to it; it can be asked again."""
+def test_a_refused_room_refuses_every_request(open_tab: OpenTab) -> None:
+    """The application may join again."""
     ann = open_tab("ann")
     refused = {"code": "FORBIDDEN", "message": "Not on Mondays", "retryable": False}
     assert ann.join("presence-reason-1") == refused
@@ -195,8 +195,8 @@ def test_refusal(open_tab: OpenTab) -> None:
     assert ann.do("attempt(presence.join(room.name).joined)") == refused
 
 
-def test_two_tabs_of_one_user(open_tab: OpenTab) -> None:
-    """Listed once; each hears what the other says and changes; gone with the last."""
+def test_two_tabs_of_a_user_are_one_member(open_tab: OpenTab) -> None:
+    """Each tab gets the messages and updates of the other, and the member leaves with the last."""
     bob, first, second = open_tab("bob"), open_tab("ann"), open_tab("ann")
     channel = "presence-tabs"
     bob.join(channel)
@@ -217,8 +217,8 @@ def test_two_tabs_of_one_user(open_tab: OpenTab) -> None:
     assert [event for event in bob.heard if event[0] == "left"] == [["left", "ann"]]
 
 
-def test_kicked(open_tab: OpenTab, server: Server) -> None:
-    """Who is disconnected by the server stays so, until the application connects again."""
+def test_a_client_that_the_server_disconnects_stays_closed(open_tab: OpenTab, server: Server) -> None:
+    """The application may connect again."""
     ann = open_tab("kicked")
     ann.join()
     arguments = json.dumps({"user_id": "kicked", "reason": "Enough"})
@@ -230,8 +230,7 @@ def test_kicked(open_tab: OpenTab, server: Server) -> None:
     assert ann.do("room.send('message')")["delivered"] == 0
 
 
-def test_server_messages(open_tab: OpenTab, server: Server) -> None:
-    """A broadcast comes as it was sent, a published message with its sender."""
+def test_broadcasts_and_published_messages_arrive(open_tab: OpenTab, server: Server) -> None:
     ann = open_tab("ann")
     ann.join("presence-news")
     for call, arguments in (
@@ -243,8 +242,8 @@ def test_server_messages(open_tab: OpenTab, server: Server) -> None:
     assert ann.heard[1:] == [["broadcast", {"type": "news", "requestId": 1}], ["message", "hello", [1], "server"]]
 
 
-def test_server_killed_and_started_again(open_tab: OpenTab) -> None:
-    """What was under way fails, the page says that it waits, and comes back with its last user info."""
+def test_a_client_rejoins_after_its_server_was_killed(open_tab: OpenTab) -> None:
+    """Requests under way fail, the state is "waiting", and the room comes back with its last user info."""
     with running(JWT_SECRET_KEY="a secret that outlives the server") as server:
         ann = open_tab("ann", server)
         ann.join(info="{x: 1, y: 1}")
@@ -265,8 +264,8 @@ def test_server_killed_and_started_again(open_tab: OpenTab) -> None:
         assert [event for event in ann.heard if event[0] != "members" and event != ["error", "TOKEN_FAILED"]] == []
 
 
-def test_goodbye(open_tab: OpenTab) -> None:
-    """A server that restarts says so, and the page is back without a word about who did not leave."""
+def test_a_server_that_restarts_causes_no_events(open_tab: OpenTab) -> None:
+    """The code 1001 is in the state event."""
     with running(JWT_SECRET_KEY="a secret that outlives a worker") as server:
         ann = open_tab("ann", server)
         ann.join()
@@ -277,8 +276,8 @@ def test_goodbye(open_tab: OpenTab) -> None:
         assert ann.heard[1:] == [["members", ["ann"]]]
 
 
-def test_removed(open_tab: OpenTab, server: Server) -> None:
-    """Who is shown out hears of it once, is in no list, is not joined again by a reconnect, and may ask again."""
+def test_a_removed_member_gets_channel_removed(open_tab: OpenTab, server: Server) -> None:
+    """A reconnect does not join the room again, but the application may."""
     ann, bob = open_tab("ann"), open_tab("bob")
     for tab in (ann, bob):
         tab.join("presence-removed")
@@ -298,8 +297,7 @@ def test_removed(open_tab: OpenTab, server: Server) -> None:
     assert ids(ann.do("(presence.join('presence-removed'), room.joined.then(() => room.members))")) == ["bob", "ann"]
 
 
-def test_user_message(open_tab: OpenTab, server: Server) -> None:
-    """What is for a user comes to their client, in whatever rooms it is."""
+def test_a_message_for_a_user_arrives_outside_of_rooms(open_tab: OpenTab, server: Server) -> None:
     ann = open_tab("for-me")
     ann.wait("presence.state === 'connected'")
     ann.do("void presence.on('message', (data, about) => heard.push([data, about.event, 'from' in about]))")
@@ -310,8 +308,7 @@ def test_user_message(open_tab: OpenTab, server: Server) -> None:
     assert ann.heard == [[{"to": "tea"}, "invited", False], {"to": "tea"}]
 
 
-def test_refusals_that_nobody_listens_for(open_tab: OpenTab) -> None:
-    """They are warnings in the console; those that somebody listens for are not."""
+def test_a_refusal_without_a_listener_is_a_console_warning(open_tab: OpenTab) -> None:
     ann = open_tab("ann")
     warnings: list[str] = []
     ann.page.on("console", lambda message: warnings.append(message.text) if message.type == "warning" else None)
@@ -321,9 +318,8 @@ def test_refusals_that_nobody_listens_for(open_tab: OpenTab) -> None:
     assert warnings == ["presence-denied-1: FORBIDDEN: Access denied", "presence-reason-1: FORBIDDEN: Not on Mondays"]
 
 
-def test_restart_within_the_grace(open_tab: OpenTab, redis_server: RedisServer) -> None:
-    """A server that is down for a moment: the client asks again often enough to be back in its place, and nobody has
-    seen it leave."""
+def test_a_client_comes_back_within_the_grace_of_a_restart(open_tab: OpenTab, redis_server: RedisServer) -> None:
+    """It tries often enough, so the other members see no events."""
     options = on_redis(redis_server) | {"JWT_SECRET_KEY": "one for both, of 32 characters or so", "PRESENCE_GRACE": 60}
     with running(**options) as server, running(**options) as other, client(other, "watcher") as watcher:
         watcher.join(ROOM)
@@ -342,8 +338,7 @@ def test_restart_within_the_grace(open_tab: OpenTab, redis_server: RedisServer) 
         assert watcher.silent()
 
 
-def test_network_cut(open_tab: OpenTab, server: Server) -> None:
-    """Without a network the page notices soon; with it, it hears what has changed, and only that."""
+def test_after_a_network_loss_the_room_hears_only_the_changes(open_tab: OpenTab, server: Server) -> None:
     channel = "presence-cut"
     with client(server, "bob") as bob, client(server, "carol") as carol, client(server, "eve") as eve:
         for one in (bob, carol, eve):
@@ -369,8 +364,8 @@ def test_network_cut(open_tab: OpenTab, server: Server) -> None:
             ]
 
 
-def test_too_large(open_tab: OpenTab) -> None:
-    """What the server cannot take is refused once, and not sent again at every join."""
+def test_a_user_info_that_is_too_large_is_refused_once(open_tab: OpenTab) -> None:
+    """The client does not send it again at every join."""
     ann = open_tab("ann")
     ann.join("presence-large", info="{x: 1}")
     answer = ann.do("attempt(room.update({photo: 'x'.repeat(70000)}))")
@@ -390,8 +385,7 @@ def test_too_large(open_tab: OpenTab) -> None:
     assert ann.do("presence.join('presence-first').joined.then(({me}) => me.id)") == "ann"
 
 
-def test_closing_from_a_handler(open_tab: OpenTab) -> None:
-    """An application that closes the client in the middle of anything has closed it."""
+def test_a_handler_may_close_the_client_at_any_time(open_tab: OpenTab) -> None:
     for script in (
         "new Presence('/presence/ws', {token: () => { throw 1; }}).on('error', function () { other.close(); })",
         "new Presence('/presence/ws', {token, auth: 'message'}).on('state', (s) => s === 'connected' && other.close())",
@@ -406,8 +400,8 @@ def test_closing_from_a_handler(open_tab: OpenTab) -> None:
         assert ann.do("other.state") == "closed"
 
 
-def test_left_and_joined_again(open_tab: OpenTab, server: Server) -> None:
-    """A room that was left hears nothing more, and the next one of its name begins anew."""
+def test_a_room_that_was_left_hears_nothing_more(open_tab: OpenTab, server: Server) -> None:
+    """The next room of its name begins anew."""
     with client(server, "bob") as bob:
         bob.join("presence-again")
         ann = open_tab("ann")
@@ -423,8 +417,7 @@ def test_left_and_joined_again(open_tab: OpenTab, server: Server) -> None:
         assert ann.do("attempt(second.leave())") is None
 
 
-def test_talking_at_once(open_tab: OpenTab) -> None:
-    """What is asked of a room when the connection is there, or while the join is under way, comes after the join."""
+def test_requests_during_a_join_are_sent_after_it(open_tab: OpenTab) -> None:
     ann = open_tab("ann", options="token, auth: 'message'")
     ann.do("void watch(window.room = presence.join('presence-once', {away: true}))")
     ann.do(
@@ -436,8 +429,7 @@ def test_talking_at_once(open_tab: OpenTab) -> None:
     assert ann.do("presence.join('presence-twice').send('message')") == {"delivered": 0}
 
 
-def test_token_is_renewed(open_tab: OpenTab, server: Server) -> None:
-    """A token that is about to end is replaced, and nobody hears of it."""
+def test_an_expiring_token_is_replaced_silently(open_tab: OpenTab, server: Server) -> None:
     with client(server, "bob") as bob:
         bob.join("presence-renewed")
         ann = open_tab("ann", lives=3)
@@ -448,8 +440,7 @@ def test_token_is_renewed(open_tab: OpenTab, server: Server) -> None:
         assert ann.do("states") == [["connected"]]
 
 
-def test_token_in_a_header(open_tab: OpenTab, server: Server) -> None:
-    """`auth: "protocol"`: the token is in no URL."""
+def test_auth_protocol_keeps_the_token_out_of_the_url(open_tab: OpenTab, server: Server) -> None:
     ann = open_tab("ann", options="auth: 'protocol'")
     assert ids(ann.join()) == ["ann"]
     requested = ann.do("performance.getEntriesByType('resource').map(({name}) => name).join()")
@@ -483,8 +474,8 @@ def by_cookie(browser: Browser) -> Iterator[Callable[..., Page]]:
         yield open_page
 
 
-def test_login_by_cookie_that_is_renewed(by_cookie: Callable[..., Page]) -> None:
-    """The page's other requests bring new cookies, so the client, which cannot ask for one, tries again."""
+def test_a_renewed_cookie_keeps_the_client_connected(by_cookie: Callable[..., Page]) -> None:
+    """The client cannot ask for a cookie, so it tries again with those that other requests brought."""
     page = by_cookie()
     page.evaluate("void setInterval(() => fetch('/renew'), 200)")
     renewed = "states.filter((state) => state === 'waiting 4401').length >= 2"
@@ -493,8 +484,10 @@ def test_login_by_cookie_that_is_renewed(by_cookie: Callable[..., Page]) -> None
 
 
 @pytest.mark.parametrize("required", [False, True])
-def test_login_by_cookie_that_has_ended(by_cookie: Callable[..., Page], required: bool) -> None:
-    """Where there is no new one, one attempt shows it: then it is closed, and nobody is shown as being there."""
+def test_an_ended_cookie_login_closes_the_client_after_one_attempt(
+    by_cookie: Callable[..., Page], required: bool
+) -> None:
+    """The room shows no members."""
     page = by_cookie(PRESENCE_AUTH_REQUIRED=required)
     page.wait_for_function("presence.state === 'closed'")
     states = page.evaluate("states")
@@ -506,24 +499,23 @@ def test_login_by_cookie_that_has_ended(by_cookie: Callable[..., Page], required
     page.wait_for_function("room.state === 'joined' && room.members.length === 1")
 
 
-def test_token_that_cannot_be_renewed(open_tab: OpenTab) -> None:
-    """With its token the connection ends, and stays so where there is no other."""
+def test_a_token_that_cannot_be_renewed_closes_the_client(open_tab: OpenTab) -> None:
     ann = open_tab("ann", lives=2, options="token: null")
     token = ann.do("token()")
     ann.do(f"(presence.close(), window.presence = new Presence('/presence/ws', {{token: '{token}'}}), 1)")
     ann.wait("presence.state === 'closed'")
 
 
-def test_failing_token_function(open_tab: OpenTab) -> None:
-    """An attempt without a token is none: the application hears of it, and the next one may succeed."""
+def test_a_failing_token_function_is_tried_again(open_tab: OpenTab) -> None:
+    """The application gets `TOKEN_FAILED` each time."""
     ann = open_tab("ann", options="token: () => { if (++tokens < 3) throw new Error('no'); return null; }")
     ann.wait("presence.state === 'connected'")
     assert ann.do("[tokens, presence.user]") == [3, None]
     assert ann.heard == [["error", "TOKEN_FAILED"]] * 2
 
 
-def test_token_in_a_message(open_tab: OpenTab) -> None:
-    """The token can stay out of the URL; the rooms are joined once it was accepted."""
+def test_auth_message_keeps_the_token_out_of_the_url(open_tab: OpenTab) -> None:
+    """The rooms are joined after the server accepted the token."""
     urls: list[str] = []
     ann = open_tab("ann", options="auth: 'message'")
     ann.page.on("websocket", lambda socket: urls.append(socket.url))
@@ -536,15 +528,14 @@ def test_token_in_a_message(open_tab: OpenTab) -> None:
     assert {url.partition("?")[2] for url in urls} == {""}
 
 
-def test_bad_token_in_a_message(open_tab: OpenTab) -> None:
-    """A token that is refused is not tried for ever."""
+def test_a_refused_token_is_not_tried_for_ever(open_tab: OpenTab) -> None:
     ann = open_tab("ann", options="auth: 'message', token: 'garbage'")
     ann.wait("presence.state === 'closed'")
     assert ann.do("heard") == [["error", "UNAUTHORIZED"]]
 
 
-def test_timeout(open_tab: OpenTab) -> None:
-    """A server that does not answer is not waited for, for ever."""
+def test_a_request_without_an_answer_times_out(open_tab: OpenTab) -> None:
+    """The client connects again."""
     with running() as server:
         ann = open_tab("ann", server, options="timeout: 1000")
         ann.join()
@@ -554,8 +545,9 @@ def test_timeout(open_tab: OpenTab) -> None:
         ann.wait("presence.state === 'connected' && room.state === 'joined'")
 
 
-def test_odd_texts(open_tab: OpenTab) -> None:
-    """A text without UTF-8 is refused; the keys of a prototype are only keys; a broken handler breaks nothing."""
+def test_odd_texts_break_nothing(open_tab: OpenTab) -> None:
+    """Lone surrogates are refused, the keys of a prototype are ordinary keys, and a handler that raises stops no
+    other."""
     ann = open_tab("ann")
     ann.join("presence-odd")
     assert ann.do("attempt(room.send('message', '\\ud800'))")["code"] == "INVALID_JSON"
@@ -569,8 +561,8 @@ def test_odd_texts(open_tab: OpenTab) -> None:
     ann.problems.clear()
 
 
-def test_types(tmp_path: Path) -> None:
-    """The declarations say what the client does: the use of it compiles, and the misuse does not."""
+def test_the_declared_types_match_the_client(tmp_path: Path) -> None:
+    """`typed_usage.ts` compiles, and its marked misuse does not."""
     try:
         install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(tmp_path), "typescript@5"]
         subprocess.run(install, check=True, capture_output=True, timeout=300)

@@ -1,4 +1,4 @@
-"""`/health` says how a client would fare that came now, and the refusals say the same."""
+"""`/health` says whether a client that comes now would be accepted, and a refusal says the same."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def health(server: Server) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize("kind", SENTENCES)
-def test_servers_that_cannot(kind: str) -> None:
-    """A server that cannot carry a socket says so from the first, refuses with the same sentence, and serves on."""
+def test_a_server_that_cannot_carry_a_socket_says_so(kind: str) -> None:
+    """`/health` and the refusal have the same sentence, and other routes work."""
     with running(kind=kind, **PLAIN) as server:
         status, body = health(server)
         assert (status, body["status"]) == (503, "refusing")
@@ -49,8 +49,8 @@ def test_servers_that_cannot(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["waitress", "wsgiref"])
-def test_refusals_arrive(kind: str) -> None:
-    """Servers that keep `Connection` and `Upgrade` for themselves pass on every refusal all the same."""
+def test_a_refusal_arrives_through_waitress_and_wsgiref(kind: str) -> None:
+    """These servers do not pass on `Connection` and `Upgrade`."""
     with running(kind=kind, **PLAIN) as server:
         assert raw_upgrade(server, UPGRADE, "/presence/ws?token=x")[0] == 401
         assert raw_upgrade(server, UPGRADE | {"Origin": "http://evil.example"})[0] == 403
@@ -59,15 +59,15 @@ def test_refusals_arrive(kind: str) -> None:
         assert "Traceback" not in server.log()
 
 
-def test_refusal_without_threads() -> None:
-    """Werkzeug's server for one request at a time answers as HTTP/1.0, which no WebSocket client would read."""
+def test_a_client_can_read_the_refusal_of_werkzeug_without_threads() -> None:
+    """Werkzeug would answer with HTTP/1.0, which no WebSocket client reads."""
     with running(kind="flask-run-without-threads", **PLAIN) as server:
         assert refusal(server)[0] == 503
 
 
 @pytest.mark.parametrize("backend", ["memory", "memory://", "MEMORY://"])
-def test_several_workers_in_memory(backend: str) -> None:
-    """However it is written."""
+def test_two_workers_in_memory_are_unhealthy(backend: str) -> None:
+    """This holds for every spelling of the backend."""
     with running(arguments=("-w", "2"), PRESENCE_BACKEND=backend, **PLAIN) as server:
         status, body = health(server)
         assert status == 503
@@ -75,15 +75,14 @@ def test_several_workers_in_memory(backend: str) -> None:
         assert refusal(server) == (503, body["message"])
 
 
-def test_unpatched(redis_server: RedisServer) -> None:
+def test_gevent_without_patches_is_unhealthy_with_redis(redis_server: RedisServer) -> None:
     with running(kind="pywsgi-unpatched", PRESENCE_BACKEND=redis_server.url, **PLAIN) as server:
         status, body = health(server)
         assert status == 503
         assert "patch_all" in body["message"]
 
 
-def test_full() -> None:
-    """A server without a place says so, until somebody goes."""
+def test_a_full_server_is_unhealthy_until_a_connection_closes() -> None:
     with running(PRESENCE_MAX_CONNECTIONS=1, **PLAIN) as server:
         assert health(server) == (200, {"status": "ok"})
         with client(server):
@@ -92,8 +91,8 @@ def test_full() -> None:
         wait_until(lambda: health(server)[0] == 200)
 
 
-def test_threads_are_kept_for_others() -> None:
-    """Where each connection holds a thread, one is left, and who comes too late hears what to do."""
+def test_one_thread_stays_free_for_other_requests() -> None:
+    """If every connection occupies a thread, a client that comes too late is told what to change."""
     with running(kind="gunicorn-gthread", arguments=("--threads", "3"), **PLAIN) as server:
         with client(server) as ann, client(server):
             status, message = refusal(server)
@@ -103,8 +102,7 @@ def test_threads_are_kept_for_others() -> None:
             assert ann.request("ping")["type"] == "pong"
 
 
-def test_switched_off() -> None:
-    """Channels that are switched off on purpose are no fault."""
+def test_disabled_channels_are_healthy() -> None:
     with running(PRESENCE_ENABLED=False, **PLAIN) as server:
         assert health(server) == (200, {"status": "disabled"})
 
@@ -122,8 +120,8 @@ REFUSING: dict[str, list[tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("first", ["socket", "health"])
 @pytest.mark.parametrize("why", REFUSING)
-def test_redis_that_refuses(program: str, why: str, first: str) -> None:
-    """It is never 200 while every join fails, whether or not there has been a socket, and no secret is told."""
+def test_health_is_503_if_redis_refuses_what_a_join_needs(program: str, why: str, first: str) -> None:
+    """This holds before and after the first connection, and the message contains no address."""
     with running_redis(program) as store:
         with redis.Redis(port=store.port) as admin:
             for command in REFUSING[why]:
@@ -140,8 +138,7 @@ def test_redis_that_refuses(program: str, why: str, first: str) -> None:
             assert "127.0.0.1" not in body["message"]
 
 
-def test_redis_away_and_back(program: str) -> None:
-    """503 while it is away, for whatever reason, and 200 again."""
+def test_health_is_503_while_redis_is_unreachable(program: str) -> None:
     with running_redis(program) as store, running_proxy(store.port) as proxy:
         options = PLAIN | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0", "PRESENCE_LEASE": 2}
         with running(**options) as server, client(server, "ann") as ann:
@@ -157,8 +154,7 @@ def test_redis_away_and_back(program: str) -> None:
             wait_until(lambda: health(server)[0] == 200)
 
 
-def test_wrong_password(program: str) -> None:
-    """A wrong password is called one, and no outage that will pass."""
+def test_a_wrong_password_is_not_called_an_outage(program: str) -> None:
     with running_redis(program) as store, redis.Redis(port=store.port) as admin:
         admin.config_set("requirepass", "the right one")
         url = f"redis://:wrong-s3cret@127.0.0.1:{store.port}/0"
@@ -170,8 +166,8 @@ def test_wrong_password(program: str) -> None:
             assert "s3cret" not in server.log()
 
 
-def test_several_workers_in_memory_are_refused_unless_isolated() -> None:
-    """Two workers in memory would be two services: refused, and the log says what to change."""
+def test_two_workers_in_memory_refuse_connections_unless_isolated() -> None:
+    """The log and the refusal name the setting to change."""
     with running(arguments=("-w", "2")) as server:
         with pytest.raises(InvalidStatus) as caught, client(server):
             pass

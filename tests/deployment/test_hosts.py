@@ -1,4 +1,4 @@
-"""Apps whose routes belong to hosts: `PRESENCE_SUBDOMAIN` and `PRESENCE_HOST`."""
+"""Apps that match routes by host: `PRESENCE_SUBDOMAIN` and `PRESENCE_HOST`."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("matching", "settings", "here", "elsewhere"), CASES)
-def test_socket(matching: str, settings: dict[str, str], here: list[str], elsewhere: list[str]) -> None:
-    """The socket is at those hosts, and at no others."""
+def test_the_socket_is_at_the_configured_hosts_only(
+    matching: str, settings: dict[str, str], here: list[str], elsewhere: list[str]
+) -> None:
     app = "tests.deployment.test_hosts:create_app()"
     with running(app=app, MATCHING=matching, **settings) as server:
         for host in here:
@@ -64,8 +65,9 @@ def test_socket(matching: str, settings: dict[str, str], here: list[str], elsewh
 
 
 @pytest.mark.parametrize(("matching", "settings", "here", "_elsewhere"), CASES)
-def test_pages(matching: str, settings: dict[str, str], here: list[str], _elsewhere: list[str]) -> None:
-    """The pages are there too, and link to themselves at the host that was asked."""
+def test_the_pages_link_to_themselves_at_the_requested_host(
+    matching: str, settings: dict[str, str], here: list[str], _elsewhere: list[str]
+) -> None:
     app = make_app(MATCHING=matching, **settings)
     for host in here:
         visitor, base = app.test_client(), f"http://{host}"
@@ -92,13 +94,12 @@ def test_pages(matching: str, settings: dict[str, str], here: list[str], _elsewh
         ({"PRESENCE_SUBDOMAIN": 5}, "PRESENCE_SUBDOMAIN"),
     ],
 )
-def test_settings_that_match_nothing(config: dict[str, Any], told: str) -> None:
+def test_a_setting_that_matches_no_host_raises(config: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         make_app(**config)
 
 
-def test_blueprint_of_the_same_name() -> None:
-    """An app's own blueprint called so is named, with what to do."""
+def test_another_blueprint_of_the_same_name_raises() -> None:
     app = Flask("clash")
     app.register_blueprint(Blueprint("presence", __name__))
     with pytest.raises(ConfigurationError, match="blueprint called 'presence'"):

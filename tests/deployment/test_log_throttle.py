@@ -9,8 +9,9 @@ import pytest
 from flask_presence.app.log_throttle import Complaints
 
 
-def test_complaints_are_counted(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same complaint is logged once a minute, with the number of those in between."""
+def test_the_same_line_is_logged_once_a_minute_with_a_count(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = [100.0]
     monkeypatch.setattr("flask_presence.app.log_throttle.time.monotonic", lambda: clock[0])
     complaints = Complaints()

@@ -1,4 +1,4 @@
-"""The ways in which Redis, and the server, may be set up."""
+"""The ways in which Redis, and the server beside it, may be set up."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def talk(**options: Any) -> str:
     ],
     ids=lambda options: str(options.get("kind", "preload")),
 )
-def test_servers(redis_server: RedisServer, prefix: str, options: dict[str, Any]) -> None:
-    """The same on every server, with several workers and an app that was made before the fork."""
+def test_every_server_works_with_redis(redis_server: RedisServer, prefix: str, options: dict[str, Any]) -> None:
+    """This includes several workers whose app was made before the fork."""
     log = talk(**options, PRESENCE_BACKEND=redis_server.url, PRESENCE_REDIS_PREFIX=prefix)
     assert "Traceback" not in log
 
 
-def test_unpatched(redis_server: RedisServer, prefix: str) -> None:
-    """gevent without its patches would be held up by every question to Redis: refused, with what to do."""
+def test_gevent_without_patches_is_refused_with_redis(redis_server: RedisServer, prefix: str) -> None:
+    """Every command to Redis would stop the loop. The refusal and the log say what to do."""
     options = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": prefix}
     with running(kind="pywsgi-unpatched", **options) as server:
         with pytest.raises(InvalidStatus) as refusal, client(server):
@@ -78,8 +78,8 @@ def restricted(program: str, tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-def test_permissions(restricted: RedisServer) -> None:
-    """The permissions that docs/scaling.md names are enough, and none are missing in a log."""
+def test_the_documented_permissions_of_redis_are_enough(restricted: RedisServer) -> None:
+    """`docs/scaling.md` names them."""
     url = restricted.url.replace("redis://", "redis://app:secret@")
     log = talk(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="shop")
     assert "Redis answers with an error" not in log
@@ -95,8 +95,7 @@ def test_permissions(restricted: RedisServer) -> None:
         wait_until(lambda: "Redis" in server.log() and "ermission" in server.log())
 
 
-def test_tls(program: str, tmp_path: Path) -> None:
-    """`rediss://`, with the server's certificate checked."""
+def test_rediss_checks_the_certificate_of_the_server(program: str, tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
@@ -111,15 +110,13 @@ def test_tls(program: str, tmp_path: Path) -> None:
                 assert one.request("join", channel="local")["code"] == "JOIN_FAILED"
 
 
-def test_unix_socket(program: str, tmp_path: Path) -> None:
-    """`unix://` names the file."""
+def test_a_unix_url_names_the_socket_file(program: str, tmp_path: Path) -> None:
     path = f"/tmp/redis-{os.getpid()}.sock"
     with running_redis(program, "--unixsocket", path):
         talk(PRESENCE_BACKEND=f"unix://{path}")
 
 
-def test_memory_policy(program: str) -> None:
-    """A Redis that throws away what it holds when it is full is warned of."""
+def test_a_redis_that_evicts_keys_causes_a_warning(program: str) -> None:
     with running_redis(program, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as server:
         assert "maxmemory-policy allkeys-lru" in talk(PRESENCE_BACKEND=server.url)
 
@@ -133,8 +130,7 @@ def test_memory_policy(program: str) -> None:
         ({"PRESENCE_LEASE": 0.5}, "1 or more"),
     ],
 )
-def test_bad_settings(settings: dict[str, Any], text: str) -> None:
-    """A wrong setting does not start."""
+def test_a_wrong_setting_of_redis_raises_at_start(settings: dict[str, Any], text: str) -> None:
     app = Flask("bad")
     app.config.update(settings)
     with pytest.raises(ConfigurationError, match=text):

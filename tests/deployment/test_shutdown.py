@@ -1,4 +1,4 @@
-"""The end of a worker: goodbyes first, for everybody, and then it goes."""
+"""The end of a worker: it closes every connection with 1001, then stops."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ GUNICORNS = ["gunicorn-gevent", "gunicorn-gthread"]
 
 @pytest.mark.parametrize("arguments", [(), ("--preload",)])
 @pytest.mark.parametrize("kind", GUNICORNS)
-def test_term(kind: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """SIGTERM: 1001 to everybody, handlers run, worker gone, also with a client that ignores the close."""
+def test_sigterm_closes_every_connection_with_1001(kind: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """The handlers run, and the worker stops even if a client ignores the close."""
     heard = tmp_path / "heard"
     app = "tests.support.goodbye:create_app()"
     options: dict[str, Any] = {"app": app, "kind": kind, "arguments": arguments, "HEARD": str(heard)}
@@ -60,8 +60,7 @@ def test_term(kind: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
         assert "Traceback" not in server.log()
 
 
-def test_draining_refuses() -> None:
-    """Between SIGTERM and the end of the listener, health and upgrades are 503."""
+def test_a_draining_worker_answers_health_and_upgrades_with_503() -> None:
     with running() as server, client(server) as one:
         workers = server.worker_pids()
         for worker in workers:
@@ -81,8 +80,7 @@ def test_draining_refuses() -> None:
 
 
 @pytest.mark.parametrize("kind", GUNICORNS)
-def test_reload(kind: str) -> None:
-    """SIGHUP: everybody gets 1001, and whoever comes back at once finds the new worker."""
+def test_sighup_closes_with_1001_and_a_new_worker_serves(kind: str) -> None:
     with running(kind=kind) as server, many(server, 5) as opened:
         server.process.send_signal(signal.SIGHUP)
         assert {code for code, _ in collect(opened)} == {1001}
@@ -91,8 +89,8 @@ def test_reload(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", GUNICORNS)
-def test_max_requests(kind: str) -> None:
-    """A worker that gunicorn replaces after so many requests says goodbye too, and another takes over."""
+def test_a_worker_replaced_by_max_requests_closes_with_1001(kind: str) -> None:
+    """Another worker takes over."""
     with running(kind=kind, arguments=("--max-requests", "12")) as server, many(server, 5) as opened:
 
         def use_up() -> bool:
@@ -109,8 +107,8 @@ def test_max_requests(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", GUNICORNS)
-def test_reload_of_changed_code(kind: str, tmp_path: Path) -> None:
-    """`--reload`: who is connected when the code changes gets 1001, and the new worker serves."""
+def test_changed_code_closes_with_1001_and_a_new_worker_serves(kind: str, tmp_path: Path) -> None:
+    """This is gunicorn's option `--reload`."""
     watched = tmp_path / "watched.txt"
     watched.write_text("before")
     arguments = ("--reload", "--reload-engine", "poll", "--reload-extra-file", str(watched))
@@ -130,8 +128,7 @@ def test_reload_of_changed_code(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "number"), [("flask-run", signal.SIGINT), ("pywsgi", signal.SIGTERM)])
-def test_end_of_other_servers(kind: str, number: signal.Signals) -> None:
-    """A server that ends in good order says goodbye, whatever it is."""
+def test_other_servers_close_with_1001_when_they_stop(kind: str, number: signal.Signals) -> None:
     with running(kind=kind) as server, many(server, 3) as opened:
         server.process.send_signal(number)
         assert collect(opened) == [(1001, "Server shutting down")] * 3
@@ -139,8 +136,7 @@ def test_end_of_other_servers(kind: str, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("kind", GUNICORNS)
-def test_quick_stop(kind: str) -> None:
-    """SIGQUIT: the same, only at once."""
+def test_sigquit_closes_with_1001_at_once(kind: str) -> None:
     with running(kind=kind) as server, many(server, 5) as opened:
         server.process.send_signal(signal.SIGQUIT)
         assert {code for code, _ in collect(opened)} == {1001}
@@ -158,8 +154,8 @@ def _is_closed(one: Client) -> bool:
     return False
 
 
-def test_drain_on_other_servers() -> None:
-    """`presence.drain()` does the same where no gunicorn is."""
+def test_drain_closes_every_connection_without_gunicorn() -> None:
+    """Afterwards `/health` is 503."""
     with running(kind="pywsgi") as server:
         with client(server) as one, client(server) as other:
             answers: list[Any] = []

@@ -1,4 +1,4 @@
-"""Apps as people have them: what reads bodies, wraps responses, keeps logins elsewhere, waits in C, forks."""
+"""Code around the extension: middleware, body readers, error reporters and child processes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ def lines_of_trouble(server: Server) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_body_reader(kind: str) -> None:
-    """An app that reads the body of every request finds an empty one, on every server."""
+def test_an_app_that_reads_every_body_finds_an_empty_one(kind: str) -> None:
     with variation("body_reader", kind) as server, client(server) as one:
         assert one.request("ping")["type"] == "pong"
 
 
 @pytest.mark.parametrize("wrapped", ["sentry", "generator", "other_response"])
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_wrapped_response(kind: str, wrapped: str) -> None:
-    """Whatever wraps the app, a connection is no error to it: nothing in the log, nothing for the error reporter."""
+def test_a_wrapped_app_takes_no_connection_for_an_error(kind: str, wrapped: str) -> None:
+    """The log has no error, and the error reporter gets none."""
     with variation(wrapped, kind) as server:
         with ExitStack() as stack:
             ann, bob, _ = (stack.enter_context(client(server)) for _ in range(3))
@@ -41,9 +40,9 @@ def test_wrapped_response(kind: str, wrapped: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gthread", "flask-run"])
-def test_child_process(kind: str, request: pytest.FixtureRequest) -> None:
-    """A child of a server with threads publishes like any other process, and leaves its parent's sockets alone. (A
-    child of a gevent worker runs the greenlets of its parent, which is not for us to mend.)"""
+def test_a_child_process_publishes_and_leaves_the_sockets_alone(kind: str, request: pytest.FixtureRequest) -> None:
+    """This holds for servers with threads. A child of a gevent worker runs the greenlets of its parent, which this
+    package cannot repair."""
     redis_server = request.getfixturevalue("redis_server")
     backend = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-child-{kind}"}
     with variation("children", kind, **backend) as server, client(server) as one:

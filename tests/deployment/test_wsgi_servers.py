@@ -1,4 +1,4 @@
-"""The same service behind every server that can carry it."""
+"""Every WSGI server that can carry a socket: the same conversation works on all of them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ THREADED = ("gunicorn-gthread", "flask-run")
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_conversation(kind: str) -> None:
-    """Join, talk, large messages both ways, a blocking guard, an abrupt end: the same on every server."""
+def test_the_same_conversation_works_on_every_server(kind: str) -> None:
+    """It has large messages both ways, a guard that blocks, and an abrupt end."""
     with running(kind=kind) as server, client(server, "watcher") as watcher:
         watcher.join("presence-room")
         with client(server, "ann") as ann, client(server, "bob") as bob:
@@ -52,8 +52,10 @@ def _until_quiet(watcher: Client, server: Server) -> list[dict[str, Any]]:
     ("headers", "query", "code"),
     [({}, "?token=garbage", 4401), ({"Origin": "http://evil.example"}, "", 1008)],
 )
-def test_refusal_is_a_close_frame(kind: str, headers: dict[str, str], query: str, code: int) -> None:
-    """Where 101 is out before the application is asked, a close frame is the refusal."""
+def test_a_refusal_behind_gevent_websocket_is_a_close_frame(
+    kind: str, headers: dict[str, str], query: str, code: int
+) -> None:
+    """gevent-websocket answers 101 before it asks the app."""
     with running(kind=kind) as server:
         url = f"ws://{server.host}/presence/ws{query}"
         with open_socket(url, additional_headers=headers) as one, pytest.raises(ConnectionClosedError) as caught:
@@ -63,8 +65,8 @@ def test_refusal_is_a_close_frame(kind: str, headers: dict[str, str], query: str
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gevent", "pywsgi", *THREADED])
-def test_own_flask_sock_routes(kind: str) -> None:
-    """An app's own flask-sock routes work beside the extension's, with their own options."""
+def test_the_flask_sock_routes_of_an_app_keep_working(kind: str) -> None:
+    """They keep their own options."""
     with running(app="tests.support.own_sock:create_app()", kind=kind) as server:
         with client(server) as one, open_socket(f"ws://{server.host}/echo", compression=None, close_timeout=1) as echo:
             for number in range(3):
@@ -74,8 +76,8 @@ def test_own_flask_sock_routes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gevent", "gunicorn-gevent-websocket", "pywsgi", "pywsgi-gevent-websocket"])
-def test_idle_connection_costs_no_greenlet(kind: str) -> None:
-    """After the hand-over no greenlet, no context and no worker slot belongs to a connection."""
+def test_an_idle_connection_costs_no_greenlet(kind: str) -> None:
+    """It occupies no worker connection of gunicorn either."""
     arguments = ("--worker-connections", "10") if kind.startswith("gunicorn") else ()
     with running(app="tests.support.own_sock:create_app()", kind=kind, arguments=arguments) as server:
         with client(server):
@@ -88,8 +90,7 @@ def test_idle_connection_costs_no_greenlet(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gevent", "gunicorn-gthread"])
-def test_tls(kind: str, tmp_path: Path) -> None:
-    """TLS that gunicorn terminates works, with large messages and many at once."""
+def test_tls_of_gunicorn_works_with_large_messages(kind: str, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""Guard patterns and verdicts."""
+"""Guard patterns, and how a guard's answer is read."""
 
 from __future__ import annotations
 
@@ -78,41 +78,37 @@ def chosen(patterns: list[str], name: str) -> str | None:
         (["x.<int:i>"], "private-xy5", None),
     ],
 )
-def test_precedence(patterns: list[str], name: str, winner: str | None) -> None:
-    """Exact beats `*`, more literal characters beat fewer, the first registered wins a tie."""
+def test_the_most_specific_pattern_wins(patterns: list[str], name: str, winner: str | None) -> None:
+    """An exact pattern beats `*`, more literal characters beat fewer, and the first registered pattern wins a tie."""
     assert chosen(patterns, name) == winner
 
 
 @given(st.text("ab*", min_size=1, max_size=8), st.text("ab", max_size=8))
-def test_star_is_any_characters(pattern: str, name: str) -> None:
-    """A pattern means what the regular expression with `.*` for `*` means."""
+def test_a_star_matches_any_characters(pattern: str, name: str) -> None:
+    """It means what `.*` means in a regular expression."""
     expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
     assert Pattern(pattern).matches(name) == expected
 
 
 @given(st.permutations(["*", "a*", "ab*", "*b", "ab", "b"]), st.text("ab", min_size=1, max_size=4))
-def test_order_of_registration(patterns: list[str], name: str) -> None:
-    """Without ties the order of registration does not matter."""
+def test_the_order_of_registration_matters_only_for_ties(patterns: list[str], name: str) -> None:
     without_ties = [pattern for pattern in patterns if pattern != "*b"]
     assert chosen(without_ties, f"private-{name}") == chosen(sorted(without_ties), f"private-{name}")
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "a\n", "x" * 201, None, 5])
-def test_bad_pattern(bad: Any) -> None:
-    """A pattern that can match nothing raises where it is written."""
+def test_a_pattern_that_can_match_nothing_raises_at_registration(bad: Any) -> None:
     with pytest.raises(ValueError, match="pattern"):
         compile_pattern(bad)
 
 
-def test_bad_function() -> None:
-    """So does a function that cannot be called."""
+def test_a_guard_with_the_wrong_arguments_raises_at_registration() -> None:
     for bad in (5, lambda a, b, c, d: True, lambda *, needed: True):
         with pytest.raises(TypeError):
             GuardRegistry("join", 3).add(Pattern("x"), bad)  # type: ignore[arg-type]
 
 
-def test_arguments() -> None:
-    """A guard takes the arguments that it wants, from the left."""
+def test_a_guard_may_leave_out_its_last_arguments() -> None:
     seen: list[tuple[Any, ...]] = []
     guards: list[Any] = [
         lambda: seen.append(()),
@@ -156,7 +152,7 @@ def test_arguments() -> None:
         (deny("r" * 300), False, "r" * 200, False),
     ],
 )
-def test_verdict(answer: Any, allowed: bool, reason: str | None, is_mistake: bool) -> None:
-    """Only a plain yes allows; what is merely truthy is a mistake."""
+def test_only_a_plain_yes_allows(answer: Any, allowed: bool, reason: str | None, is_mistake: bool) -> None:
+    """An answer that is only truthy is a mistake."""
     verdict = read_verdict(answer)
     assert (verdict.allowed, verdict.reason, verdict.mistake is not None) == (allowed, reason, is_mistake)

@@ -1,4 +1,4 @@
-"""Guards over a real server: what lets in, what does not, and in which context they run."""
+"""Guards on a real server: which answers let a user in, and in which context a guard runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from ..support.server import DEADLINE, Server, running, wait_until
 from ..support.variations import variation
 
 
-def test_guard_decides(connect: Connect, name: str) -> None:
-    """A guard sees the user's claims and the channel's topic."""
+def test_a_guard_sees_the_claims_and_the_topic(connect: Connect, name: str) -> None:
     ann = connect("ann", claims={"teams": [name]})
     ann.join(f"private-team-{name}")
     ann.join(f"presence-team-{name}")
@@ -27,22 +26,21 @@ def test_guard_decides(connect: Connect, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["denied", "truthy", "none", "broken", "coroutine", "timeout", "exit"])
-def test_everything_else_denies(connect: Connect, name: str, kind: str) -> None:
-    """False, None, what is merely truthy, a coroutine and anything raised all deny, and tell nothing."""
+def test_every_answer_but_a_plain_yes_denies(connect: Connect, name: str, kind: str) -> None:
+    """False, None, a truthy value, a coroutine and any exception deny, and the client is not told why."""
     ann = connect("ann")
     answer = ann.request("join", channel=f"private-{kind}-{name}")
     assert answer == {"type": "error", "code": "FORBIDDEN", "message": "Access denied"}
     assert ann.request("ping")["type"] == "pong"
 
 
-def test_reason(connect: Connect, name: str) -> None:
-    """A guard's reason is told."""
+def test_the_client_is_told_the_reason(connect: Connect, name: str) -> None:
     answer = connect("ann").request("join", channel=f"presence-reason-{name}")
     assert (answer["code"], answer["message"]) == ("FORBIDDEN", "Not on Mondays")
 
 
-def test_mistakes_are_logged(connect: Connect, server: Server, name: str) -> None:
-    """The log says what is wrong with a guard, with its traceback where it raised."""
+def test_the_log_names_the_mistake_of_a_guard(connect: Connect, server: Server, name: str) -> None:
+    """If the guard raised, the log has its traceback."""
     ann = connect("ann")
     for kind in ("truthy", "broken"):
         ann.request("join", channel=f"private-{kind}-{name}")
@@ -51,19 +49,18 @@ def test_mistakes_are_logged(connect: Connect, server: Server, name: str) -> Non
     assert "secret of the guard" in log
 
 
-def test_no_guard_on_public(connect: Connect, name: str) -> None:
-    """No guard is asked about a public channel."""
+def test_no_guard_is_asked_about_a_public_channel(connect: Connect, name: str) -> None:
     connect().join(f"denied-{name}")
 
 
-def test_context(connect: Connect, name: str) -> None:
-    """Inside a guard flask-jwt-extended works as in a view, and `user_info` is a copy."""
+def test_flask_jwt_extended_works_in_a_guard(connect: Connect, name: str) -> None:
+    """`user_info` is a copy."""
     me = connect("ann").join(f"presence-context-{name}", name="Ann")["me"]
     assert me["name"] == "Ann"
 
 
-def test_denied_later(connect: Connect, server: Server, name: str) -> None:
-    """A guard is asked again at every join; a no takes the connection out of the channel."""
+def test_the_guard_is_asked_at_every_join(connect: Connect, server: Server, name: str) -> None:
+    """If it denies, the connection leaves the channel."""
     one, watcher, channel = connect("ann"), connect("watcher"), f"presence-closing-{name}"
     one.join(channel)
     watcher.join(channel)
@@ -75,8 +72,8 @@ def test_denied_later(connect: Connect, server: Server, name: str) -> None:
     assert [event["reason"] for event in left] == ["denied"]
 
 
-def test_revoked_at_join(connect: Connect, server: Server, name: str) -> None:
-    """The blocklist is asked again at every join, of a public channel too; revoked means 4401."""
+def test_a_join_with_a_revoked_token_closes_with_4401(connect: Connect, server: Server, name: str) -> None:
+    """This holds for public channels too."""
     for prefix in ("presence-", "public-"):
         user = f"{prefix}{name}"
         one = connect(user)
@@ -86,8 +83,8 @@ def test_revoked_at_join(connect: Connect, server: Server, name: str) -> None:
         assert one.wait_closed()[0] == 4401
 
 
-def test_fault_in_the_application(connect: Connect, server: Server, name: str) -> None:
-    """Where the app's own code fails beside a guard, the join fails, and the log has the client id."""
+def test_a_fault_of_the_app_beside_the_guard_fails_the_join(connect: Connect, server: Server, name: str) -> None:
+    """The log has the client id."""
     one = connect(f"user-{name}", claims={"fragile": True})
     assert server.get(f"/close/user-{name}")[0] == 200
     answer = one.request("join", channel=f"private-{name}")
@@ -96,8 +93,8 @@ def test_fault_in_the_application(connect: Connect, server: Server, name: str) -
     wait_until(lambda: f"join of client {one.id} failed" in server.log())
 
 
-def test_slow_guard_delays_nobody_else(connect: Connect, server: Server, name: str) -> None:
-    """While a guard blocks, other connections are answered, and this one's pings too."""
+def test_a_blocking_guard_delays_nobody_else(connect: Connect, server: Server, name: str) -> None:
+    """The connection that waits for the guard still answers pings."""
     ann, bob, channel = connect("ann"), connect("bob"), f"private-gated-{name}"
     ann.send({"type": "join", "channel": channel})
     for _ in range(20):
@@ -107,8 +104,7 @@ def test_slow_guard_delays_nobody_else(connect: Connect, server: Server, name: s
     assert ann.event()["type"] == "channel:joined"
 
 
-def test_gone_while_guard_runs(connect: Connect, server: Server, name: str) -> None:
-    """Who goes away while the guard runs has joined nothing."""
+def test_a_client_that_goes_while_the_guard_runs_joins_nothing(connect: Connect, server: Server, name: str) -> None:
     watcher, channel = connect("watcher"), f"presence-slow-{name}"
     watcher.join(channel, seconds=0)
     ann = connect("ann")
@@ -121,8 +117,8 @@ def test_gone_while_guard_runs(connect: Connect, server: Server, name: str) -> N
     assert [event["name"] for event in server.json(f"/heard/{ann.id}")] == ["client.connected", "client.disconnected"]
 
 
-def test_database_session_per_guard_call() -> None:
-    """Fifty open sockets share a pool of one database connection: each call gives it back."""
+def test_each_guard_call_returns_its_database_session() -> None:
+    """Fifty open connections share a pool of one."""
     with running(app="tests.support.database:create_app()") as server:
         clients: list[Any] = []
         problems: list[BaseException] = []
@@ -150,8 +146,8 @@ def test_database_session_per_guard_call() -> None:
         assert server.json("/pool") == {"checked_out": 0, "teardowns_missing": 0}
 
 
-def test_end_behind_waiting_frames(connect: Connect, server: Server, name: str) -> None:
-    """A connection that ends while its guard runs joins nothing, whatever it has sent behind the join."""
+def test_a_connection_that_ends_during_its_join_joins_nothing(connect: Connect, server: Server, name: str) -> None:
+    """This holds for any number of frames that it sent behind the join."""
     watcher, channel = connect("watcher"), f"presence-slow-{name}"
     watcher.join(channel, seconds=0)
     for frames in (100, 3000):
@@ -166,15 +162,14 @@ def test_end_behind_waiting_frames(connect: Connect, server: Server, name: str) 
     assert watcher.silent()
 
 
-def test_async_guard() -> None:
-    """What asgiref makes of an async function is an ordinary one, with the arguments of the inner one."""
+def test_async_to_sync_makes_a_guard_of_an_async_function() -> None:
+    """It gets the arguments of the async function."""
     with variation("async_guard") as server, client(server, "ann") as ann:
         assert ann.join("presence-ann")["me"]["id"] == "ann"
         assert ann.request("join", channel="presence-bob")["code"] == "FORBIDDEN"
 
 
-def test_async_guards_at_once() -> None:
-    """Also where many are asked at the same time."""
+def test_many_async_guards_run_at_the_same_time() -> None:
     with variation("async_guard") as server, ExitStack() as stack:
         users = [f"user-{number}" for number in range(20)]
         clients = [stack.enter_context(client(server, user)) for user in users]
@@ -183,8 +178,8 @@ def test_async_guards_at_once() -> None:
         assert [one.event()["type"] for one in clients] == ["channel:joined"] * 20
 
 
-def test_guard_that_waits_in_c() -> None:
-    """A guard that stops gevent's loop is named in the log, with what to do; one that lets others go on is not."""
+def test_the_log_names_a_guard_that_stops_the_loop() -> None:
+    """It also says what to do. A guard that lets other greenlets run is not named."""
     with variation("slow_guards") as server, client(server, "ann") as ann, client(server, "bob") as bob:
         ann.join("private-patient-1")
         assert "held everybody up" not in server.log()

@@ -1,4 +1,4 @@
-"""Origins: the very same one, and what the setting allows."""
+"""Origins: a page may connect if its origin is the server's own or allowed by the setting."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ from ..support.server import Server, running
         ("https://", False),
     ],
 )
-def test_origin(origin: str, allowed: bool) -> None:
-    """Scheme, host and port are compared whole."""
+def test_scheme_host_and_port_are_compared_as_a_whole(origin: str, allowed: bool) -> None:
     setting = ("https://*.partner.org", "http://localhost:5000")
     assert is_allowed(origin, "https", "example.com", setting) == allowed
 
@@ -62,8 +61,7 @@ APPS = [
 
 
 @pytest.mark.parametrize("origin", APPS)
-def test_origins_of_apps(origin: str) -> None:
-    """What shells and extensions send is taken as it is written, and compared whole."""
+def test_the_origin_of_an_app_shell_or_extension_is_compared_as_a_whole(origin: str) -> None:
     check_allowed(origin)
     assert is_allowed(origin, "https", "example.com", (origin,))
     assert is_allowed(origin.upper(), "https", "example.com", (origin,))
@@ -73,16 +71,14 @@ def test_origins_of_apps(origin: str) -> None:
 
 
 @pytest.mark.parametrize("origin", ["null", "file://"])
-def test_pages_without_an_origin(origin: str) -> None:
-    """They may be named, and nothing else stands for them."""
+def test_a_page_without_an_origin_is_allowed_only_by_name(origin: str) -> None:
     assert is_allowed(origin, "https", "example.com", (origin,))
     assert not is_allowed("https://evil.example", "https", "example.com", (origin,))
     assert not is_allowed(origin, "https", "example.com", ("https://example.com",))
 
 
 @pytest.mark.parametrize("entry", ["*", "null", "file://"])
-def test_open_to_all_with_cookies(entry: str) -> None:
-    """Entries that say nothing of where a page is from are refused where its visitors' cookies would be used."""
+def test_an_entry_that_allows_any_page_is_refused_if_cookies_log_in(entry: str) -> None:
     presence = Presence()
     presence.user_loader(lambda: None)
     app = Flask("origins")
@@ -94,18 +90,16 @@ def test_open_to_all_with_cookies(entry: str) -> None:
 @pytest.mark.parametrize(
     "entry", ["example.com", "://x", "1x://y", "https://", "capacitor://", "app://x/y", "NULL", ""]
 )
-def test_no_origins(entry: str) -> None:
+def test_an_entry_that_is_no_origin_raises_value_error(entry: str) -> None:
     with pytest.raises(ValueError, match="is no origin"):
         check_allowed(entry)
 
 
-def test_ipv6() -> None:
-    """An IPv6 host is its own origin."""
+def test_an_ipv6_host_is_its_own_origin() -> None:
     assert is_allowed("http://[::1]:5000", "http", "[::1]:5000", ())
 
 
-def test_any() -> None:
-    """`"*"` is any."""
+def test_a_star_allows_any_origin() -> None:
     assert is_allowed("https://anywhere.example", "https", "example.com", ("*",))
 
 
@@ -126,21 +120,18 @@ def test_any() -> None:
         "",
     ],
 )
-def test_foreign_origin(server: Server, origin: str) -> None:
-    """Only the very same origin may connect, unless others are allowed."""
+def test_a_foreign_origin_is_refused_with_403(server: Server, origin: str) -> None:
     headers = {"Origin": origin.format(host=server.host)}
     assert refusal(server, headers=headers) == (403, "Origin not allowed")
 
 
-def test_refused_origin_is_logged(server: Server, name: str) -> None:
-    """The log names the refused origin beside the setting that would allow it."""
+def test_the_log_names_the_refused_origin_and_the_setting(server: Server, name: str) -> None:
     assert refusal(server, headers={"Origin": f"http://{name}.example"})[0] == 403
     line = next(line for line in server.log().splitlines() if f"{name}.example" in line)
     assert "PRESENCE_ALLOWED_ORIGINS" in line
 
 
-def test_allowed_origins(connect: Connect, server: Server) -> None:
-    """The same origin, in any case, and those in the setting."""
+def test_the_own_origin_and_those_of_the_setting_may_connect(connect: Connect, server: Server) -> None:
     assert connect(headers={"Origin": server.origin.upper()}).connected["type"] == "connected"
     allowed = ["https://app.example.com", "https://*.example.org"]
     with running(PRESENCE_ALLOWED_ORIGINS=allowed) as own:
@@ -156,14 +147,13 @@ def test_allowed_origins(connect: Connect, server: Server) -> None:
             assert refusal(own, headers={"Origin": origin})[0] == 403
 
 
-def test_forwarded_headers_are_not_believed(server: Server) -> None:
-    """Without the app's own ProxyFix, no header makes a foreign page the same origin."""
+def test_forwarded_headers_do_not_change_the_own_origin(server: Server) -> None:
+    """They count only if the app uses ProxyFix."""
     headers = {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
     assert refusal(server, headers=headers)[0] == 403
 
 
-def test_two_origins(server: Server) -> None:
-    """Two `Origin` headers are no origin."""
+def test_two_origin_headers_are_refused(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
         origins = f"\r\nOrigin: {server.origin}\r\nOrigin: http://evil.example\r\n\r\n"
         raw.sendall(upgrade_request(server.port).replace(b"\r\n\r\n", origins.encode()))

@@ -1,4 +1,4 @@
-"""Who gets a socket, and as whom: tokens in every place, origins, loaders, and refusals before the handshake."""
+"""Tokens: where they may be, which are refused, and what happens when they expire or are revoked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..support.server import COMMANDS, Server, running
 from ..support.variations import variation
 
 
-def test_token_places(connect: Connect, server: Server) -> None:
-    """A token is taken from `?token=` and from `Authorization`, in any case; the query wins."""
+def test_a_token_may_be_in_the_query_or_in_authorization(connect: Connect, server: Server) -> None:
+    """The scheme is case-insensitive, and the query wins."""
     token = server.token("ann")
     assert connect(token=token).connected["user"] == {"id": "ann"}
     for scheme in ("Bearer", "bearer", "BEARER"):
@@ -24,28 +24,26 @@ def test_token_places(connect: Connect, server: Server) -> None:
     assert connect(token=token, headers=other).connected["user"] == {"id": "ann"}
 
 
-def test_no_credential(connect: Connect) -> None:
-    """No token, an empty one, and `Basic` are no credential: anonymous."""
+def test_a_connection_without_a_token_is_anonymous(connect: Connect) -> None:
+    """An empty token and `Basic` are no credential."""
     assert connect().connected["user"] is None
     assert connect(query="?token=").connected["user"] is None
     assert connect(headers={"Authorization": "Basic YTpi"}).connected["user"] is None
 
 
 @pytest.mark.parametrize("bad", ["garbage", "a.b.c", "ey.ey.ey", "%00", "x" * 2000, "a b", "ä"])
-def test_malformed_token(server: Server, bad: str) -> None:
-    """Garbage in place of a token is a 401, not an anonymous connection."""
+def test_a_malformed_token_is_refused_with_401(server: Server, bad: str) -> None:
     query = f"?token={bad.replace(' ', '%20').replace('ä', '%C3%A4')}"
     assert refusal(server, query=query) == (401, "Invalid token")
 
 
-def test_bad_bearer(server: Server) -> None:
-    """So it is in the header, where `Bearer` alone is bad too."""
+def test_a_malformed_authorization_header_is_refused_with_401(server: Server) -> None:
+    """`Bearer` without a token is malformed too."""
     for value in ("Bearer garbage", "Bearer", "Bearer a b"):
         assert refusal(server, headers={"Authorization": value}) == (401, "Invalid token")
 
 
-def test_refused_tokens(server: Server, name: str) -> None:
-    """Refresh, expired, revoked and foreign tokens are refused."""
+def test_refresh_expired_revoked_and_tampered_tokens_are_refused(server: Server, name: str) -> None:
     refresh = server.token("ann", refresh=True)
     expired = server.token("ann", exp=int(time.time()) - 5)
     revoked = server.token(f"revoked-{name}")
@@ -55,24 +53,23 @@ def test_refused_tokens(server: Server, name: str) -> None:
         assert refusal(server, token=token) == (401, "Invalid token")
 
 
-def test_authentication_required() -> None:
-    """Where it is required, none is a 401 of its own."""
+def test_an_anonymous_connection_is_refused_if_authentication_is_required() -> None:
     with running(PRESENCE_AUTH_REQUIRED=True) as server:
         assert refusal(server) == (401, "Authentication required")
         with client(server, "ann") as one:
             assert one.connected["user"] == {"id": "ann"}
 
 
-def test_token_in_query_switched_off() -> None:
-    """`PRESENCE_TOKEN_IN_QUERY = False` ignores `?token=`, good or bad."""
+def test_a_token_in_the_query_is_ignored_if_the_setting_is_off() -> None:
+    """This holds for valid and invalid tokens."""
     with running(PRESENCE_TOKEN_IN_QUERY=False) as server:
         for token in (server.token("ann"), "garbage"):
             with client(server, token=token) as one:
                 assert one.connected["user"] is None
 
 
-def test_app_without_tokens() -> None:
-    """An app without a `JWTManager` works, all anonymous; a token there is a 401."""
+def test_an_app_without_a_jwt_manager_refuses_every_token() -> None:
+    """Without a token, every connection is anonymous."""
     with running(app="tests.support.plain:create_app()") as server:
         with client(server) as one:
             assert one.connected["user"] is None
@@ -83,8 +80,8 @@ def test_app_without_tokens() -> None:
             assert refusal(server, **options)[0] == 401
 
 
-def test_expiry() -> None:
-    """A token's end is announced, and is the end of the connection, unless a new one comes in time."""
+def test_an_expired_token_closes_the_connection_with_4401() -> None:
+    """The server announces it before, and a new token keeps the connection open."""
     with running() as server:
         short = server.token("ann", exp=int(time.time()) + 2)
         with client(server, token=short) as one, client(server, token=short) as renewed:
@@ -100,8 +97,8 @@ def test_expiry() -> None:
             assert renewed.request("ping")["type"] == "pong"
 
 
-def test_auth_request(connect: Connect, server: Server, name: str) -> None:
-    """An anonymous connection may say later who it is; nobody may become somebody else."""
+def test_an_anonymous_connection_becomes_a_user_by_auth(connect: Connect, server: Server, name: str) -> None:
+    """Nobody can become a different user."""
     one = connect()
     one.join(f"public-{name}")
     assert one.request("join", channel=f"private-{name}")["code"] == "FORBIDDEN"
@@ -115,15 +112,14 @@ def test_auth_request(connect: Connect, server: Server, name: str) -> None:
     assert one.say(f"public-{name}", 1)["delivered"] == 0
 
 
-def test_revocation_is_noticed() -> None:
-    """The app's blocklist is asked again on a schedule."""
+def test_a_revoked_token_closes_the_connection_at_the_next_check() -> None:
     with running(PRESENCE_TOKEN_RECHECK=0.5) as server, client(server, "ann") as one:
         assert server.get("/revoke/ann")[0] == 200
         assert one.wait_closed()[0] == 4401
 
 
-def test_token_is_not_logged(connect: Connect, server: Server) -> None:
-    """A token in a query string is in none of our log lines, even at DEBUG."""
+def test_no_log_line_has_a_token(connect: Connect, server: Server) -> None:
+    """This holds at the level DEBUG."""
     token = server.token("ann")
     connect(token=token).request("ping")
     with pytest.raises(InvalidStatus):
@@ -131,8 +127,8 @@ def test_token_is_not_logged(connect: Connect, server: Server) -> None:
     assert token not in server.log()
 
 
-def test_odd_expiry() -> None:
-    """A token whose `exp` is a string, or far beyond the calendar, disturbs no other token's end."""
+def test_a_token_with_an_odd_expiry_disturbs_no_other_token() -> None:
+    """Its `exp` is a string, or lies far beyond the calendar."""
     with running() as server:
         soon = int(time.time()) + 2
         with client(server, "odd", claims={"exp": str(soon + 1000)}), client(server, "far", claims={"exp": 10**15}):
@@ -143,8 +139,7 @@ def test_odd_expiry() -> None:
             assert (answer["type"], answer["expiresAt"][:4]) == ("auth:ok", "9999")
 
 
-def test_leeway() -> None:
-    """The leeway that views give a token after its end is the socket's too."""
+def test_the_leeway_of_views_counts_for_connections_too() -> None:
     with variation("leeway") as server:
         with client(server, token=server.json("/token/20")) as late:
             assert late.event()["type"] == "auth:expiring"
@@ -154,16 +149,15 @@ def test_leeway() -> None:
             assert later.wait_closed() == (4401, "Token expired")
 
 
-def test_no_login_at_all() -> None:
-    """A token where the app can read none: the log says, once, what it lacks."""
+def test_the_log_says_once_that_the_app_can_read_no_token() -> None:
     with variation("plain") as server:
         for _ in range(3):
             assert refusal(server, token="a.b.c") == (401, "Invalid token")
         assert server.log().count("neither flask-jwt-extended's JWTManager nor a user_loader") == 1
 
 
-def test_refused_token_is_explained() -> None:
-    """The log says for what a token was refused, and not the token."""
+def test_the_log_says_why_a_token_was_refused() -> None:
+    """It does not contain the token."""
     with (
         variation("with_tokens") as server,
         variation("with_tokens", JWT_SECRET_KEY="another, of 32 characters too") as other,
@@ -175,8 +169,8 @@ def test_refused_token_is_explained() -> None:
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_bearer_subprotocol(kind: str) -> None:
-    """A token behind the subprotocol `bearer` is a credential, `bearer` is selected, and no other ever is."""
+def test_a_token_behind_the_subprotocol_bearer_is_a_credential(kind: str) -> None:
+    """The server selects `bearer`, and never another protocol."""
     options = {"SOCK_SERVER_OPTIONS": {"subprotocols": ["chat"]}}
     with variation("with_tokens", kind, **options) as server:
         token = server.json("/token?user=ann")
@@ -189,8 +183,8 @@ def test_bearer_subprotocol(kind: str) -> None:
         assert token not in server.log()
 
 
-def test_bad_bearer_subprotocol() -> None:
-    """A bad token there is as bad as elsewhere; the query and `Authorization` come first."""
+def test_an_invalid_token_in_the_subprotocol_is_refused() -> None:
+    """A token in the query or in `Authorization` comes first."""
     with variation("with_tokens") as server:
         token = server.json("/token?user=ann")
         for offered in (["bearer", "garbage"], ["bearer"]):

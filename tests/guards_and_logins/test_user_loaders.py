@@ -1,4 +1,4 @@
-"""A login that is no token, Flask-Login's here: it works in guards and handlers, is asked about again, and ends."""
+"""Logins other than tokens in the query: cookies, Flask-Login, and any other user loader."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def enter(stack: ExitStack, server: Server, name: str | None, query: str = "", a
     return stack.enter_context(client(server, headers=headers, query=query, user_agent_header=agent))
 
 
-def test_current_user(stack: ExitStack) -> None:
-    """`current_user` is who it should be in guards, message guards and handlers; and the request is the upgrade's."""
+def test_current_user_works_in_guards_and_handlers(stack: ExitStack) -> None:
+    """The request in which they run has the query string of the upgrade."""
     server = start(stack)
     ann, bob, visitor = (enter(stack, server, name, "?page=7") for name in ("ann", "bob", None))
     assert ann.join("presence-of-ann")["me"]["name"] == "Ann"
@@ -51,8 +51,8 @@ def test_current_user(stack: ExitStack) -> None:
 
 @pytest.mark.parametrize("change", ["gone/ann", "rename/ann/eve"])
 @pytest.mark.parametrize("how", ["recheck", "schedule"])
-def test_login_that_ends(stack: ExitStack, change: str, how: str) -> None:
-    """A user who is no more, or is somebody else now, is disconnected: at once by `recheck`, else by the schedule."""
+def test_a_login_that_ended_or_changed_disconnects_the_user(stack: ExitStack, change: str, how: str) -> None:
+    """`recheck` does this at once, and the schedule later."""
     server = start(stack, PRESENCE_TOKEN_RECHECK=0.5 if how == "schedule" else 60)
     ann, bob, visitor = (enter(stack, server, name) for name in ("ann", "bob", None))
     ann.join("by-hand")
@@ -63,8 +63,7 @@ def test_login_that_ends(stack: ExitStack, change: str, how: str) -> None:
     assert bob.request("ping")["type"] == visitor.request("ping")["type"] == "pong"
 
 
-def test_loader_that_fails_now_and_then(stack: ExitStack) -> None:
-    """Two failures in a row throw nobody out; three do."""
+def test_the_third_failure_of_a_loader_in_a_row_disconnects_the_user(stack: ExitStack) -> None:
     server = start(stack)
     ann = enter(stack, server, "ann")
     for _ in range(2):
@@ -82,8 +81,7 @@ def test_loader_that_fails_now_and_then(stack: ExitStack) -> None:
     assert "could not be checked again" in server.log()
 
 
-def test_what_is_kept_is_small(stack: ExitStack) -> None:
-    """Of an upgrade as browsers send it, less than a kilobyte is kept."""
+def test_less_than_a_kilobyte_of_an_upgrade_is_kept(stack: ExitStack) -> None:
     from flask_presence.app.auth import _kept, _restored
 
     browser = {
@@ -101,8 +99,8 @@ def test_what_is_kept_is_small(stack: ExitStack) -> None:
     assert _restored(kept).keys() == {key for key in browser if not re.search("WEBSOCKET|CONNECTION|input", key)}
 
 
-def test_cookies() -> None:
-    """A cookie counts where the app says so, with an `Origin`; a stale one alone means anonymous."""
+def test_a_cookie_is_a_login_if_the_request_has_an_origin() -> None:
+    """An invalid cookie makes the connection anonymous."""
     with running(JWT_TOKEN_LOCATION=["cookies", "headers"], JWT_COOKIE_SECURE=False) as server:
         good = {"Cookie": f"access_token_cookie={server.token('ann')}"}
         stale = {"Cookie": "access_token_cookie=garbage"}
@@ -122,8 +120,8 @@ def test_cookies() -> None:
         assert refusal(server, headers=good | own | {"Authorization": "Bearer garbage"}) == (401, "Invalid token")
 
 
-def test_user_loader_with_flask_login() -> None:
-    """A `user_loader` takes Flask-Login's session; nobody logged in is anonymous; a fault is a 401."""
+def test_a_user_loader_reads_the_session_of_flask_login() -> None:
+    """If nobody is logged in, the connection is anonymous. If the loader fails, the answer is 401."""
     with running(app="tests.support.flask_login_app:create_app()") as server:
         own = {"Origin": server.origin}
         _, headers, _ = server.get("/login/ann")
@@ -140,16 +138,15 @@ def test_user_loader_with_flask_login() -> None:
         assert server.json("/teardowns")["missing"] == 0
 
 
-def test_login_in_g() -> None:
-    """A user_loader that reads `g` is refused, and the log says what it should read."""
+def test_a_loader_that_reads_g_is_refused_and_explained() -> None:
+    """The log says what the loader should read."""
     with variation("login_in_g") as server:
         assert refusal(server)[0] == 401
         assert "g.user" in server.log()
         assert "before_request" in server.log()
 
 
-def test_cookie_of_somebody_else() -> None:
-    """Without an `Origin`, a cookie is in the way only where it is what says who somebody is."""
+def test_a_cookie_needs_an_origin_only_if_it_identifies_the_user() -> None:
     with variation("keys") as server:
         for cookies in ({}, {"Cookie": "AWSALB=abc"}, {"Cookie": "session=forged"}):
             assert raw_upgrade(server, UPGRADE | {"X-Api-Key": "ann"} | cookies)[0] == 101
@@ -160,7 +157,6 @@ def test_cookie_of_somebody_else() -> None:
         assert raw_upgrade(server, UPGRADE | login | {"Origin": server.origin})[0] == 101
 
 
-def test_uuid() -> None:
-    """A user's id may be a UUID."""
+def test_a_user_id_may_be_a_uuid() -> None:
     with variation("uuids") as server, client(server) as one:
         assert one.connected["user"] == {"id": "00000000-0000-0000-0000-000000000005"}

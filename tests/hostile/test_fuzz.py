@@ -1,4 +1,5 @@
-"""Whatever bytes come: one documented answer or a documented close, no traceback, nobody else's state changed."""
+"""Random bytes: each message gets one documented answer or close, nothing causes a traceback, and other users notice
+nothing."""
 
 from __future__ import annotations
 
@@ -133,8 +134,7 @@ RAW = st.one_of(
 
 @settings(max_examples=300)
 @given(pieces=st.lists(RAW, max_size=6))
-def test_any_bytes(fuzzed: tuple[Server, Client], pieces: list[bytes]) -> None:
-    """After the handshake, any bytes at all."""
+def test_any_bytes_after_the_handshake_are_handled(fuzzed: tuple[Server, Client], pieces: list[bytes]) -> None:
     server, watcher = fuzzed
     with upgraded(server.port, server.token("mallory")) as raw:
         converse(raw, b"".join(pieces))
@@ -167,8 +167,8 @@ def framed(payload: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mutations(fuzzed: tuple[Server, Client], seed: int) -> None:
-    """A hundred thousand mutated requests, in four runs: every one is answered, once, with a documented answer."""
+def test_a_hundred_thousand_mutated_requests_get_documented_answers(fuzzed: tuple[Server, Client], seed: int) -> None:
+    """Each request gets one answer."""
     server, watcher = fuzzed
     rng, token = random.Random(seed), server.token("mallory")
     answered: Counter[str] = Counter()
@@ -184,8 +184,8 @@ def test_mutations(fuzzed: tuple[Server, Client], seed: int) -> None:
     assert_untouched(server, watcher)
 
 
-def test_flipped_bits(fuzzed: tuple[Server, Client]) -> None:
-    """Frames with a bit flipped anywhere, heads and masks included."""
+def test_frames_with_flipped_bits_are_handled(fuzzed: tuple[Server, Client]) -> None:
+    """The bits of heads and masks are flipped too."""
     server, watcher = fuzzed
     rng, token = random.Random(5), server.token("mallory")
     for _ in range(500):

@@ -1,4 +1,4 @@
-"""A hostile neighbour changes nothing: whatever one client does, two others talk as if it were not there."""
+"""Hostile clients: two other users talk as if the attacker were not there."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("kind", ATTACKS)
-def test_nobody_else_notices(kind: str) -> None:
-    """Every message arrives, once, in order, to the right people; then the attacker is gone without a trace."""
+def test_nobody_else_notices_a_hostile_client(kind: str) -> None:
+    """Every message arrives once, in order, at the right users. Afterwards the attacker leaves nothing behind."""
     with (
         running(PRESENCE_MAX_OUTBOX=131072, PRESENCE_RATE_LIMIT=[100, 300]) as server,
         client(server, "ann") as ann,

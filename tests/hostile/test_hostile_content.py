@@ -1,4 +1,4 @@
-"""What clients put into their frames, to pose as somebody, to forge, to leak or to fill up: it stays in its place."""
+"""Hostile content of frames and tokens: it cannot forge a sender, a member or a log line, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ JSON_VALUES = st.recursive(
 
 
 @pytest.mark.parametrize("type", SERVER_TYPES)
-def test_envelope_is_the_servers(connect: Connect, name: str, type: str) -> None:
-    """Whatever a client calls its message and adds to it, the others get a message from that client, and no more."""
+def test_a_client_cannot_forge_the_envelope_of_a_message(connect: Connect, name: str, type: str) -> None:
+    """The others get a `channel:message` from that client."""
     ann, bob = connect("ann"), connect("bob")
     bob.join(name)
     ann.join(name)
@@ -53,8 +53,8 @@ def test_envelope_is_the_servers(connect: Connect, name: str, type: str) -> None
         max_size=6,
     )
 )
-def test_nobody_poses_as_somebody(server: Server, info: dict[str, Any]) -> None:
-    """Whatever is in a `userInfo`, at a join or an update: the server's fields are the server's."""
+def test_user_info_cannot_change_the_fields_of_the_server(server: Server, info: dict[str, Any]) -> None:
+    """This holds at a join and at an update."""
     with client(server, "mallory") as mallory:
         joined = mallory.join("presence-posing", **info)["me"]
         updated = mallory.update("presence-posing", **info)["member"]
@@ -68,8 +68,7 @@ def test_nobody_poses_as_somebody(server: Server, info: dict[str, Any]) -> None:
             assert isinstance(member.get("avatar", ""), str)
 
 
-def test_forbidden_tells_nothing(connect: Connect, name: str) -> None:
-    """Who may not join cannot learn from the answers whether anybody is there."""
+def test_a_refusal_does_not_tell_whether_a_channel_is_empty(connect: Connect, name: str) -> None:
     eve, taken = connect("eve"), f"presence-team-{name}"
     nobody = eve.request("join", channel=f"presence-denied-{name}")
     connect("ann", claims={"teams": [name]}).join(taken)
@@ -80,8 +79,7 @@ def test_forbidden_tells_nothing(connect: Connect, name: str) -> None:
     assert anonymous.request("join", channel=taken) == anonymous.request("join", channel=f"presence-{name}-empty")
 
 
-def test_no_forged_log_lines(name: str) -> None:
-    """What a client sends cannot begin a line of the log, and makes no long ones."""
+def test_a_client_cannot_begin_a_log_line_or_make_a_long_one(name: str) -> None:
     with running() as server, client(server, f"a\r\nFAKE {name}", claims={"name": "b\r\nFAKE"}) as one:
         for channel in (f"private-broken-{'x' * 180}", "private-broken-\u2028FAKE", "private-broken-\u009bFAKE"):
             one.request("join", channel=channel)
@@ -94,8 +92,8 @@ def test_no_forged_log_lines(name: str) -> None:
     assert "FAKE" * 80 not in log
 
 
-def test_asking_for_channels_without_end(name: str) -> None:
-    """Somebody who asks for ever more channels, refused or not, leaves nothing behind."""
+def test_endless_joins_leave_nothing_behind(name: str) -> None:
+    """The server refuses some of them."""
     with running(PRESENCE_RATE_LIMIT=None) as server:
         status = Path(f"/proc/{server.worker_pids()[0]}/statm")
         before = 0
@@ -121,8 +119,8 @@ def ask(raw: socket.socket, channels: list[str]) -> None:
             answers += len(frames)
 
 
-def test_lone_surrogates(connect: Connect, name: str) -> None:
-    """A name that has no UTF-8 is shown without it, and hurts neither its bearer nor those who come later."""
+def test_a_name_with_lone_surrogates_hurts_nobody(connect: Connect, name: str) -> None:
+    """It is shown without them, to everybody who joins later too."""
     odd = connect("odd", claims={"name": "a\ud800b", "avatar": "\ud800", "email": "\udfff"})
     assert odd.join(f"presence-{name}")["me"]["name"] == "a?b"
     assert [member["id"] for member in connect("ann").join(f"presence-{name}")["members"]] == ["odd", "ann"]
@@ -130,8 +128,8 @@ def test_lone_surrogates(connect: Connect, name: str) -> None:
     assert (answer["code"], answer["message"]) == ("FORBIDDEN", "?")
 
 
-def test_numbers_beyond_python(connect: Connect, server: Server, name: str) -> None:
-    """A handler can read any data that was let through."""
+def test_a_handler_can_read_any_number(connect: Connect, server: Server, name: str) -> None:
+    """Python reads a number that is too large as infinity."""
     one = connect()
     one.join(name)
     one.raw(f'{{"type":"channel:message","channel":"{name}","data":[1e999]}}')

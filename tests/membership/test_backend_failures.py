@@ -1,4 +1,4 @@
-"""Faults in the server: answered with their codes, and nothing is left half done."""
+"""A backend that fails: every request gets its error code, and no request is left half done."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ REQUESTS: list[tuple[dict[str, Any], str, str | None]] = [
 
 
 @pytest.mark.parametrize(("request_", "fault", "_away"), REQUESTS, ids=[str(row[0]["type"]) for row in REQUESTS])
-def test_fault(
+def test_a_fault_is_answered_with_internal_error(
     faulty: tuple[Any, FaultyBackend], caplog: pytest.LogCaptureFixture, request_: Any, fault: str, _away: str | None
 ) -> None:
-    """A fault is `Internal error`, its text goes to the log alone, and afterwards all is as before."""
+    """Only the log has the text of the fault, and afterwards everything is as before."""
     ann, backend = faulty
     backend.problem = RuntimeError("a secret")
     assert ann.request(request_) == {"type": "error", "code": fault, "message": "Internal error"}
@@ -82,8 +82,10 @@ def test_fault(
 
 
 @pytest.mark.parametrize(("request_", "_fault", "away"), REQUESTS, ids=[str(row[0]["type"]) for row in REQUESTS])
-def test_backend_away(faulty: tuple[Any, FaultyBackend], request_: Any, _fault: str, away: str | None) -> None:
-    """A state store that is away is `Temporarily unavailable`, and worth another try; a leave succeeds."""
+def test_an_unavailable_backend_is_answered_with_a_retryable_error(
+    faulty: tuple[Any, FaultyBackend], request_: Any, _fault: str, away: str | None
+) -> None:
+    """A leave succeeds."""
     ann, backend = faulty
     backend.problem = BackendUnavailable("gone")
     answer = ann.request(request_)

@@ -15,8 +15,8 @@ def lose(server: Server, one: Client) -> None:
     wait_until(lambda: server.json("/presence/stats")["connections"] < before)
 
 
-def test_back_in_time() -> None:
-    """Who comes back in time has never left, for anybody; meanwhile they are listed, but nothing is delivered."""
+def test_a_user_who_comes_back_within_the_grace_has_never_left() -> None:
+    """Until then the user is a member, but gets no messages."""
     with running(PRESENCE_GRACE_ABRUPT=20) as server, client(server, "watcher") as watcher:
         watcher.join("presence-room")
         with client(server, "ann") as ann:
@@ -30,8 +30,8 @@ def test_back_in_time() -> None:
         assert watcher.event()["type"] == "presence:member_left"
 
 
-def test_too_late() -> None:
-    """At the end of the grace the member has left; where nobody else is in it, the channel is gone."""
+def test_a_member_leaves_when_the_grace_ends() -> None:
+    """If the channel has no other members, it no longer exists."""
     with running(PRESENCE_GRACE_ABRUPT=0.5) as server, client(server, "watcher") as watcher:
         watcher.join("presence-room")
         with client(server, "ann") as ann:
@@ -46,8 +46,8 @@ def test_too_late() -> None:
         assert server.get("/presence/channels/presence-alone")[0] == 404
 
 
-def test_disconnect_ends_it() -> None:
-    """`disconnect` ends a grace at once, and a clean close has none."""
+def test_disconnect_ends_a_grace_at_once() -> None:
+    """A clean close has no grace."""
     with running(PRESENCE_GRACE_ABRUPT=30) as server, client(server, "watcher") as watcher:
         watcher.join("presence-room")
         with client(server, "ann") as ann:

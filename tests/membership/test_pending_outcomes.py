@@ -1,4 +1,4 @@
-"""Pending outcomes: settled once, passed on in the same step, problems included."""
+"""Pending outcomes: they are settled once and passed on in the same step, errors included."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def fail() -> int:
     raise ValueError("no")
 
 
-def test_then_runs_in_the_step_that_settles() -> None:
-    """Whoever settles an outcome has everything done that waited for it, in order."""
+def test_callbacks_run_in_the_step_that_settles_the_outcome() -> None:
+    """They run in the order in which they were added."""
     log: list[Any] = []
     pending: Pending[int] = Pending()
 
@@ -31,8 +31,7 @@ def test_then_runs_in_the_step_that_settles() -> None:
     assert log == [3, -3, 6]
 
 
-def test_problems_pass_on() -> None:
-    """A problem reaches the end of the chain, or who catches it."""
+def test_an_error_reaches_the_end_of_the_chain_unless_it_is_caught() -> None:
     pending: Pending[int] = Pending()
     chain = pending.then(lambda outcome: outcome() + 1).then(lambda outcome: outcome() + 1)
 
@@ -49,8 +48,8 @@ def test_problems_pass_on() -> None:
     end.when(lambda outcome: outcome() == "caught no" or pytest.fail("it was not caught"))
 
 
-def test_a_fault_is_nobody_elses(caplog: pytest.LogCaptureFixture) -> None:
-    """One that waits and fails keeps neither the others nor whoever brought the outcome."""
+def test_a_callback_that_raises_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """It does not disturb the code that settles the outcome either."""
     pending: Pending[int] = Pending()
     heard: list[int] = []
     pending.when(lambda outcome: [][outcome()])
@@ -60,8 +59,7 @@ def test_a_fault_is_nobody_elses(caplog: pytest.LogCaptureFixture) -> None:
     assert "IndexError" in caplog.text
 
 
-def test_pending_of_pending() -> None:
-    """What gives another pending outcome waits for that one."""
+def test_a_step_that_returns_a_pending_outcome_is_waited_for() -> None:
     first: Pending[int] = Pending()
     second: Pending[int] = Pending()
 
@@ -77,15 +75,15 @@ def test_pending_of_pending() -> None:
     assert seen == [3]
 
 
-def test_then_of_a_value() -> None:
-    """A value that is there is used at once, and its problems are raised at once."""
+def test_a_value_is_passed_on_at_once() -> None:
+    """Its errors are raised at once."""
     assert then(2, lambda outcome: outcome() + 1) == 3
     with pytest.raises(ValueError, match="no"):
         then(2, lambda _: fail())
 
 
-def test_when_all() -> None:
-    """All that is pending is waited for, failures included; nothing, if nothing is."""
+def test_when_all_waits_for_every_pending_outcome() -> None:
+    """Failures count as settled. If nothing is pending, it calls back at once."""
     seen: list[str] = []
     when_all([None, 3], lambda: seen.append("at once"))
     first: Pending[int] = Pending()

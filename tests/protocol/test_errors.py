@@ -30,14 +30,15 @@ def error(code: str, message: str) -> dict[str, Any]:
         ("channel:update", "Channel and userInfo are required"),
     ],
 )
-def test_missing_channel(connect: Connect, request_type: str, message: str, empty: dict[str, Any]) -> None:
-    """Absent, null and empty are all missing."""
+def test_a_request_without_a_channel_is_invalid(
+    connect: Connect, request_type: str, message: str, empty: dict[str, Any]
+) -> None:
+    """An absent, null or empty channel is missing."""
     answer = connect().request(request_type, data=1, userInfo={}, **empty)
     assert answer == error("INVALID_REQUEST", message)
 
 
-def test_missing_rest(connect: Connect) -> None:
-    """The other required fields are required."""
+def test_a_request_without_another_required_field_is_invalid(connect: Connect) -> None:
     one = connect()
     assert one.request("channel:message", channel="x") == error("INVALID_REQUEST", "Channel and data are required")
     for empty in ({}, {"userInfo": None}, {"userInfo": ""}):
@@ -48,8 +49,7 @@ def test_missing_rest(connect: Connect) -> None:
 
 @pytest.mark.parametrize("wrong", [5, 1.5, True, [], {}])
 @pytest.mark.parametrize("request_type", ["join", "leave", "channel:message", "channel:update"])
-def test_wrong_type_of_channel(connect: Connect, request_type: str, wrong: Any) -> None:
-    """A channel that is no string is named in the answer."""
+def test_a_channel_that_is_no_string_is_invalid(connect: Connect, request_type: str, wrong: Any) -> None:
     answer = connect().request(request_type, channel=wrong, data=1, userInfo={})
     assert answer == error("INVALID_REQUEST", "channel must be a string")
 
@@ -63,8 +63,9 @@ def test_wrong_type_of_channel(connect: Connect, request_type: str, wrong: Any) 
         *[("auth", {"token": wrong}, "token") for wrong in WRONG_STRINGS if wrong is not None],
     ],
 )
-def test_wrong_type(connect: Connect, request_type: str, fields: dict[str, Any], field: str) -> None:
-    """A field of the wrong type is named in the answer."""
+def test_the_answer_names_a_field_of_the_wrong_type(
+    connect: Connect, request_type: str, fields: dict[str, Any], field: str
+) -> None:
     answer = connect("ann").request(request_type, channel="presence-x", **fields)
     assert answer["code"] == "INVALID_REQUEST"
     assert answer["message"].startswith(f"{field} must be")
@@ -72,22 +73,21 @@ def test_wrong_type(connect: Connect, request_type: str, fields: dict[str, Any],
 
 @pytest.mark.parametrize("bad", ["a b", "a\tb", "a\n", "\x00", "a\x7f", "a\u00a0b", "\u2028", "a\x85", "x" * 201])
 @pytest.mark.parametrize("request_type", ["join", "leave", "channel:message", "channel:update"])
-def test_bad_channel_name(connect: Connect, request_type: str, bad: str) -> None:
-    """White space, control characters and 201 characters make no channel name."""
+def test_white_space_control_characters_and_201_characters_are_no_name(
+    connect: Connect, request_type: str, bad: str
+) -> None:
     answer = connect("ann").request(request_type, channel=bad, data=1, userInfo={})
     assert answer["code"] == "INVALID_REQUEST"
     assert answer["message"].startswith("channel must be")
 
 
 @pytest.mark.parametrize("good", ["x" * 200, "ü", "日本", "a/b?c#d%e", "<script>", "presence", "private"])
-def test_good_channel_name(connect: Connect, good: str) -> None:
-    """Everything else does, and is public without a prefix."""
+def test_any_other_name_without_a_prefix_is_a_public_channel(connect: Connect, good: str) -> None:
     assert connect().join(good)["channelType"] == "public"
 
 
 @pytest.mark.parametrize("channel", ["Presence-x", "PRIVATE-x", "xprivate-x", "private_x"])
-def test_prefix_is_exact(connect: Connect, channel: str) -> None:
-    """Only the exact prefixes make a private or presence channel."""
+def test_only_the_exact_prefixes_make_a_private_or_presence_channel(connect: Connect, channel: str) -> None:
     assert connect().join(channel)["channelType"] == "public"
 
 
@@ -125,8 +125,8 @@ NASTY: list[tuple[str, str, str | None]] = [
 
 
 @pytest.mark.parametrize(("frame", "code", "message"), NASTY)
-def test_one_documented_answer(connect: Connect, frame: str, code: str, message: str | None) -> None:
-    """Whatever comes is answered once, with its code, and the connection goes on."""
+def test_any_text_gets_one_documented_answer(connect: Connect, frame: str, code: str, message: str | None) -> None:
+    """The connection stays open."""
     one = connect("ann")
     answer = one.raw(frame)
     assert answer["code"] == code
@@ -134,22 +134,19 @@ def test_one_documented_answer(connect: Connect, frame: str, code: str, message:
     assert one.raw('{"type":"ping"}')["type"] == "pong"
 
 
-def test_no_traceback() -> None:
-    """The server's log has no traceback for anything that a client sent."""
+def test_no_text_of_a_client_causes_a_traceback() -> None:
     with running() as server, client(server, "ann") as one:
         for frame, code, _ in NASTY:
             assert one.raw(frame)["code"] == code
         assert "Traceback" not in server.log()
 
 
-def test_anonymous_is_forbidden(connect: Connect) -> None:
-    """Nobody joins a private or presence channel without saying who they are."""
+def test_an_anonymous_connection_cannot_join_a_private_or_presence_channel(connect: Connect) -> None:
     for channel in ("private-x", "presence-x"):
         assert connect().request("join", channel=channel) == error("FORBIDDEN", "Authentication required")
 
 
-def test_not_in_channel(connect: Connect, name: str) -> None:
-    """Only who is in a channel may send to it."""
+def test_only_a_connection_in_a_channel_can_send_to_it(connect: Connect, name: str) -> None:
     one, other = connect(), connect()
     for _ in range(2):
         answer = one.request("channel:message", channel=name, data=1)
@@ -158,16 +155,14 @@ def test_not_in_channel(connect: Connect, name: str) -> None:
     assert other.silent()
 
 
-def test_leave_errors(connect: Connect, name: str) -> None:
-    """A leave tells a channel that does not exist from one that one is not in."""
+def test_leaving_distinguishes_a_missing_channel_from_a_missing_membership(connect: Connect, name: str) -> None:
     one, other = connect(), connect()
     assert one.request("leave", channel=name) == error("NOT_FOUND", "Channel not found")
     other.join(name)
     assert one.request("leave", channel=name) == error("NOT_MEMBER", "Not a member of this channel")
 
 
-def test_update_errors(connect: Connect, name: str) -> None:
-    """An update says why it failed."""
+def test_a_failed_update_says_why(connect: Connect, name: str) -> None:
     ann, bob = connect("ann"), connect("bob")
 
     def update(channel: str) -> dict[str, Any]:
@@ -180,8 +175,8 @@ def test_update_errors(connect: Connect, name: str) -> None:
     assert update(name) == error("UPDATE_FAILED", "Not a presence channel")
 
 
-def test_channels_disabled() -> None:
-    """Switched off, every channel request says so, before anything else; the rest works."""
+def test_disabled_channels_answer_every_channel_request_with_the_same_error() -> None:
+    """Other requests still work."""
     with running(PRESENCE_ENABLED=False) as server, client(server, "ann") as one:
         for request_type in ("join", "leave", "channel:message", "channel:update"):
             for fields in ({}, {"channel": 5}, {"channel": "x", "data": 1, "userInfo": {}}):
@@ -190,8 +185,7 @@ def test_channels_disabled() -> None:
         assert one.request("ping")["type"] == "pong"
 
 
-def test_reserved_keys(connect: Connect, name: str) -> None:
-    """Nobody poses as somebody else."""
+def test_a_client_cannot_set_reserved_keys(connect: Connect, name: str) -> None:
     ann, bob = connect("ann"), connect("bob")
     bob.join(f"presence-{name}")
     evil = {"id": "bob", "clientId": bob.id, "joinedAt": "1970", "updatedAt": "1970", "__proto__": {"x": 1}}
@@ -202,8 +196,8 @@ def test_reserved_keys(connect: Connect, name: str) -> None:
     assert [event["type"] for event in bob.events()] == ["presence:member_joined"]
 
 
-def test_name_and_avatar_that_are_no_strings(connect: Connect, name: str) -> None:
-    """What is no string does not count as a name or an avatar; `null` removes them again."""
+def test_a_name_or_avatar_that_is_no_string_is_ignored(connect: Connect, name: str) -> None:
+    """`null` removes a name or an avatar."""
     ann = connect("ann", claims={"email": "ann@example.com"})
     me = ann.join(f"presence-{name}", name=5, avatar=["x"])["me"]
     assert (me["name"], "avatar" in me) == ("Anonymous", False)
@@ -214,8 +208,8 @@ def test_name_and_avatar_that_are_no_strings(connect: Connect, name: str) -> Non
     assert connect("bob").join(f"presence-{name}")["me"]["name"] == "Anonymous"
 
 
-def test_user_info_size(connect: Connect, name: str) -> None:
-    """A `userInfo` of 4096 bytes is taken, one more is not; nor is what would merge to more."""
+def test_user_info_may_have_4096_bytes(connect: Connect, name: str) -> None:
+    """This limit also counts for the merged result."""
     ann, channel = connect("ann"), f"presence-{name}"
     frame = len(json.dumps({"a": ""}, separators=(",", ":")))
     too_large = ann.request("join", channel=channel, userInfo={"a": "x" * (4097 - frame)})
@@ -229,8 +223,8 @@ def test_user_info_size(connect: Connect, name: str) -> None:
     assert other.request("channel:message", channel=channel, data=1)["code"] == "NOT_IN_CHANNEL"
 
 
-def test_channels_per_connection(connect: Connect, name: str) -> None:
-    """A hundred channels may be joined, not one more, until one is left."""
+def test_a_connection_may_join_a_hundred_channels(connect: Connect, name: str) -> None:
+    """After it leaves one, it may join another."""
     one = connect()
     for number in range(100):
         one.join(f"{name}-{number}")

@@ -12,8 +12,7 @@ from ..support.server import running
 
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=400))
-def test_rate_limit(gaps: list[float]) -> None:
-    """Over any span no more frames are admitted than the rate and the burst allow."""
+def test_no_span_of_time_admits_more_than_the_rate_and_the_burst(gaps: list[float]) -> None:
     limit, now, admitted = RateLimit(5, 10, 0.0), 0.0, 0
     for gap in gaps:
         now += gap
@@ -21,8 +20,8 @@ def test_rate_limit(gaps: list[float]) -> None:
     assert admitted <= 10 + 5 * now + 1e-6
 
 
-def test_patience() -> None:
-    """101 refused frames within ten seconds exhaust it, 100 do not; nor do 101 over a longer time."""
+def test_101_refused_frames_within_ten_seconds_exhaust_the_limit() -> None:
+    """Neither 100 frames do so, nor 101 over a longer time."""
     quick = RateLimit(0.001, 1, 0.0)
     quick.admit(0.0)
     for _ in range(100):
@@ -37,8 +36,8 @@ def test_patience() -> None:
         assert not slow.exhausted
 
 
-def test_rate_limit_of_a_server() -> None:
-    """Over the limit requests are refused with their ids; whoever keeps on is closed with 1008."""
+def test_requests_over_the_limit_are_refused_until_the_server_closes() -> None:
+    """The refusal repeats the request's id, the close code is 1008, and pings over the limit get no pong."""
     with running(PRESENCE_RATE_LIMIT=[1, 5]) as server, client(server) as one, client(server) as pinger:
         answers = [one.request("ping") for _ in range(8)]
         assert [answer["type"] for answer in answers] == ["pong"] * 5 + ["error"] * 3

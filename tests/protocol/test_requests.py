@@ -1,4 +1,4 @@
-"""The main job, over a real server: join, talk, update, leave, see who is there."""
+"""Every request of the protocol, if it succeeds: join, message, update, leave, ping."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..support.server import Server, wait_until
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-def test_greeting(connect: Connect) -> None:
-    """The first frame says who one is, with an id of at least 22 url-safe characters."""
+def test_the_first_frame_names_the_client_and_the_user(connect: Connect) -> None:
+    """The client id has at least 22 URL-safe characters."""
     greeting = connect("ann").connected
     assert greeting.keys() == {"type", "clientId", "user", "timestamp"}
     assert greeting["type"] == "connected"
@@ -24,14 +24,15 @@ def test_greeting(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize(("prefix", "kind"), [("public-", "public"), ("", "public"), ("private-", "private")])
-def test_join_without_members(connect: Connect, name: str, prefix: str, kind: str) -> None:
-    """A public or private join is answered without members."""
+def test_joining_a_public_or_private_channel_returns_no_members(
+    connect: Connect, name: str, prefix: str, kind: str
+) -> None:
     answer = connect("ann").join(f"{prefix}{name}")
     assert answer == {"type": "channel:joined", "channel": f"{prefix}{name}", "channelType": kind}
 
 
-def test_join_presence(connect: Connect, name: str) -> None:
-    """A joiner gets the members in order of joining; the others hear of the joiner, once."""
+def test_joining_a_presence_channel_returns_the_members(connect: Connect, name: str) -> None:
+    """They are in order of joining. The others hear about the joiner, once."""
     ann, bob = connect("ann"), connect("bob", claims={"name": "Bob B.", "avatar": "b.png"})
     mine = ann.join(f"presence-{name}", name="Ann", status="here")
     assert mine["channelType"] == "presence"
@@ -48,8 +49,8 @@ def test_join_presence(connect: Connect, name: str) -> None:
     assert bob.silent()
 
 
-def test_message(connect: Connect, name: str) -> None:
-    """A message reaches everybody else, the sender's other tab too, and says how many."""
+def test_a_message_reaches_everybody_but_its_sender(connect: Connect, name: str) -> None:
+    """The sender's other connection gets it too, and the answer says how many connections got it."""
     ann, tab, bob = connect("ann"), connect("ann"), connect("bob")
     for one in (ann, tab, bob):
         one.join(f"private-{name}")
@@ -68,8 +69,8 @@ def test_message(connect: Connect, name: str) -> None:
     assert ann.silent()
 
 
-def test_anonymous_sender(connect: Connect, name: str) -> None:
-    """An anonymous sender has no userId; the event is `message` by default; `null` is data."""
+def test_an_anonymous_sender_has_no_user_id(connect: Connect, name: str) -> None:
+    """The event is `message` by default, and `null` is valid data."""
     one, other = connect(), connect()
     one.join(name)
     other.join(name)
@@ -79,8 +80,7 @@ def test_anonymous_sender(connect: Connect, name: str) -> None:
 
 
 @pytest.mark.parametrize("data", ['{"b":1,  "a":[1.50, 1e999, 12345678901234567890123]}', '"\\u0041ä"', "-0", '""'])
-def test_data_is_untouched(connect: Connect, name: str, data: str) -> None:
-    """`data` comes out byte for byte as it went in."""
+def test_data_arrives_byte_for_byte(connect: Connect, name: str, data: str) -> None:
     one, other = connect(), connect()
     one.join(name)
     other.join(name)
@@ -88,8 +88,8 @@ def test_data_is_untouched(connect: Connect, name: str, data: str) -> None:
     assert f'"data":{data},"from"' in str(other.socket.recv(timeout=10))
 
 
-def test_update(connect: Connect, name: str) -> None:
-    """An update merges; its sender gets the member in the answer, everybody else as an event."""
+def test_an_update_is_merged_and_announced_to_everybody_else(connect: Connect, name: str) -> None:
+    """The sender gets the member in the answer. An update that changes nothing is announced to nobody."""
     ann, tab, bob = connect("ann"), connect("ann"), connect("bob")
     ann.join(f"presence-{name}", name="Ann", status="here", mood="fine")
     tab.join(f"presence-{name}")
@@ -110,8 +110,8 @@ def test_update(connect: Connect, name: str) -> None:
     assert bob.silent()
 
 
-def test_leave(connect: Connect, name: str) -> None:
-    """A leave is answered; the others hear of the member's last state; then the channel is closed to the leaver."""
+def test_leaving_announces_the_last_state_of_the_member(connect: Connect, name: str) -> None:
+    """Afterwards the connection cannot send to the channel."""
     ann, bob = connect("ann"), connect("bob")
     ann.join(f"presence-{name}", status="here")
     bob.join(f"presence-{name}")
@@ -122,8 +122,8 @@ def test_leave(connect: Connect, name: str) -> None:
     assert ann.request("channel:message", channel=f"presence-{name}", data=1)["code"] == "NOT_IN_CHANNEL"
 
 
-def test_first_in_last_out(connect: Connect, name: str) -> None:
-    """Three tabs are one member: joined with the first, left with the last, known by the first all along."""
+def test_several_tabs_of_a_user_are_one_member(connect: Connect, name: str) -> None:
+    """The member joins with the first tab, leaves with the last, and keeps the client id of the first."""
     watcher, channel = connect("watcher"), f"presence-{name}"
     watcher.join(channel)
     first, second, third = (connect("ann") for _ in range(3))
@@ -138,8 +138,8 @@ def test_first_in_last_out(connect: Connect, name: str) -> None:
     assert watcher.silent()
 
 
-def test_further_tab_merges(connect: Connect, name: str) -> None:
-    """A further tab's `userInfo` is merged and announced as an update; its token changes nothing."""
+def test_the_user_info_of_a_second_tab_is_merged_and_announced(connect: Connect, name: str) -> None:
+    """The claims of its token change nothing."""
     first, channel = connect("ann", claims={"name": "Ann"}), f"presence-{name}"
     first.join(channel, status="here")
     answer = connect("ann", claims={"name": "Somebody else"}).join(channel, mood="fine")
@@ -149,8 +149,8 @@ def test_further_tab_merges(connect: Connect, name: str) -> None:
     assert (event["member"]["name"], event["member"]["status"], event["member"]["mood"]) == ("Ann", "here", "fine")
 
 
-def test_join_again(connect: Connect, name: str) -> None:
-    """Joining again is idempotent: a fresh snapshot, `userInfo` merged, nothing announced twice."""
+def test_joining_again_returns_a_new_snapshot_and_announces_nobody(connect: Connect, name: str) -> None:
+    """A changed `userInfo` is merged and announced as an update."""
     ann, bob, channel = connect("ann"), connect("bob"), f"presence-{name}"
     me = ann.join(channel, name="Ann")["me"]
     bob.join(channel)
@@ -163,8 +163,8 @@ def test_join_again(connect: Connect, name: str) -> None:
     assert [event["member"] for event in bob.events()] == [changed]
 
 
-def test_connection_end_leaves_everything(connect: Connect, server: Server, name: str) -> None:
-    """A connection that ends leaves all its channels at once, and empty channels are gone."""
+def test_a_closed_connection_leaves_all_its_channels(connect: Connect, server: Server, name: str) -> None:
+    """Empty channels no longer exist."""
     ann, bob = connect("ann"), connect("bob")
     bob.join(f"presence-{name}")
     for prefix in ("presence-", "presence-b-", "private-", ""):
@@ -176,8 +176,8 @@ def test_connection_end_leaves_everything(connect: Connect, server: Server, name
     assert server.json(f"/presence/channels/presence-{name}")["memberCount"] == 1
 
 
-def test_order_in_one_segment(connect: Connect, name: str) -> None:
-    """Join, message and leave sent at once, behind a guard that blocks, give three successes in order."""
+def test_requests_are_answered_in_the_order_in_which_they_came(connect: Connect, name: str) -> None:
+    """This holds behind a guard that blocks."""
     ann, channel = connect("ann"), f"private-slow-{name}"
     frames: list[dict[str, object]] = [
         {"type": "join", "channel": channel, "userInfo": {"seconds": 0.2}},
@@ -190,16 +190,15 @@ def test_order_in_one_segment(connect: Connect, name: str) -> None:
     assert [ann.event()["type"] for _ in frames] == ["channel:joined", "channel:sent", "pong", "channel:left"]
 
 
-def test_ping(connect: Connect) -> None:
-    """`pong` has the time as a number of milliseconds."""
+def test_a_pong_has_the_time_in_milliseconds(connect: Connect) -> None:
     timestamp = connect().request("ping")["timestamp"]
     assert isinstance(timestamp, int)
     assert timestamp > 1_700_000_000_000
 
 
 @pytest.mark.parametrize("request_id", ['"abc"', "0", '""', "null", "[1, {}]", "1.50"])
-def test_request_id_is_verbatim(connect: Connect, request_id: str) -> None:
-    """The answer has the request's `requestId`, whatever it is; without one it has none."""
+def test_an_answer_repeats_the_request_id_unchanged(connect: Connect, request_id: str) -> None:
+    """An answer to a request without one has none."""
     one = connect()
     one.socket.send(f'{{"type":"ping","requestId":{request_id}}}')
     assert f'"requestId":{request_id},' in str(one.socket.recv(timeout=10))
@@ -208,8 +207,8 @@ def test_request_id_is_verbatim(connect: Connect, request_id: str) -> None:
     assert "requestId" not in one.raw('{"type":"ping"}')
 
 
-def test_binary_frame(connect: Connect) -> None:
-    """A binary frame with the same JSON is a request; with bad UTF-8 it is `INVALID_JSON`."""
+def test_a_binary_frame_with_json_is_a_request(connect: Connect) -> None:
+    """If its text is not UTF-8, the answer is `INVALID_JSON`."""
     one = connect()
     assert one.raw(b'{"type":"ping"}')["type"] == "pong"
     assert one.raw(b'{"type":"ping","x":"\xff"}')["code"] == "INVALID_JSON"

@@ -1,4 +1,4 @@
-"""Requests: any bytes, one meaning."""
+"""The wire format: any bytes have one meaning."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ REQUESTS = st.fixed_dictionaries(
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes(payload: bytes) -> None:
-    """No bytes raise."""
+def test_no_bytes_make_the_decoder_raise(payload: bytes) -> None:
     outcome = wire.decode_request(payload)
     assert isinstance(outcome, (wire.Request, wire.Rejected))
     wire.read_request_id(payload)
@@ -44,8 +43,8 @@ def test_any_bytes(payload: bytes) -> None:
 
 @given(REQUESTS)
 @settings(max_examples=300)
-def test_any_object(request: dict[str, Any]) -> None:
-    """Every object is a request or is rejected with a code; the `requestId` is never lost."""
+def test_every_object_is_a_request_or_is_rejected_with_a_code(request: dict[str, Any]) -> None:
+    """The `requestId` is never lost."""
     payload = json.dumps(request).encode()
     outcome = wire.decode_request(payload)
     problem = outcome.error if isinstance(outcome, wire.Rejected) else None
@@ -62,8 +61,7 @@ def test_any_object(request: dict[str, Any]) -> None:
 
 
 @given(JSON)
-def test_data_is_spliced(data: Any) -> None:
-    """`data` and `requestId` come out byte for byte."""
+def test_data_and_request_id_come_out_byte_for_byte(data: Any) -> None:
     raw = json.dumps(data)
     payload = f'{{"type":"channel:message","channel":"x","data":{raw},"requestId":{raw}}}'.encode()
     request = wire.decode_request(payload)
@@ -75,22 +73,19 @@ def test_data_is_spliced(data: Any) -> None:
     assert f'"requestId":{raw}'.encode() in wire.answer(wire.Pong(timestamp=1), request.requestId)
 
 
-def test_long_unknown_type_is_cut() -> None:
-    """An answer does not repeat more than 200 characters."""
+def test_an_error_repeats_at_most_200_characters_of_the_type() -> None:
     outcome = wire.decode_request(json.dumps({"type": "x" * 5000}).encode())
     assert isinstance(outcome, wire.Rejected)
     assert outcome.error.message == "Unknown message type: " + "x" * 200
 
 
 @pytest.mark.parametrize("text", ["NaN", "[1,", '"\\ud800"', "Infinity", "1 2"])
-def test_check_json(text: str) -> None:
-    """What clients could not parse raises `TypeError`."""
+def test_json_that_clients_cannot_parse_raises_type_error(text: str) -> None:
     with pytest.raises(TypeError):
         wire.check_json(text)
 
 
-def test_naive_time() -> None:
-    """A time without a zone has no place on the wire."""
+def test_a_time_without_a_zone_raises_value_error() -> None:
     from datetime import datetime
 
     with pytest.raises(ValueError, match="time zone"):

@@ -1,4 +1,4 @@
-"""ChannelOperations put together on their way to Redis: each gets its own outcome, in order."""
+"""Operations that travel to Redis together: each gets its own outcome, in order."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def loop() -> ThreadLoop:
     return ThreadLoop()
 
 
-def test_put_together(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
-    """A thousand operations are a few lots; each has its own outcome, and they are done in order."""
+def test_a_thousand_operations_travel_in_a_few_batches(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
+    """They are done in order."""
     client, operations = Counted(redis_server.url), store_of(prefix, max_info=20).channels("worker")
     pipeline = pipeline_on(client, loop)
     joins: list[Operation[Any]] = [operations.join(LOBBY, str(number), None, None, NOW) for number in range(1000)]
@@ -81,8 +81,8 @@ def test_put_together(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
     client.close()
 
 
-def test_each_its_own_outcome(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
-    """Errors, merges that take several calls, and scripts that Redis has forgotten, side by side."""
+def test_each_operation_gets_its_own_outcome(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
+    """The batch has an error, a merge of several calls, and scripts that Redis forgot."""
     client, operations = Client(redis_server.url), store_of(prefix, max_info=20).channels("worker")
     pipeline = pipeline_on(client, loop)
     all_of(loop, pipeline, [operations.join(ROOM, "1", ANN, {"x": 1}, NOW)])
@@ -105,8 +105,8 @@ def test_each_its_own_outcome(redis_server: Any, loop: ThreadLoop, prefix: str) 
     client.close()
 
 
-def test_redis_away(program: str, loop: ThreadLoop, prefix: str) -> None:
-    """What is under way when Redis goes fails; what comes after it is back succeeds."""
+def test_operations_under_way_fail_if_redis_stops(program: str, loop: ThreadLoop, prefix: str) -> None:
+    """Operations after its return succeed."""
     with running_redis(program) as server:
         client, operations = Client(server.url), store_of(prefix, max_info=20).channels("worker")
         pipeline = pipeline_on(client, loop)

@@ -1,4 +1,4 @@
-"""The connections to Redis: what was idle for long, what is lost in the middle, and books that do not grow."""
+"""Connections to Redis: idle ones, lost ones, and bookkeeping that does not grow."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ def address_of(port: int, **changes: float) -> Address:
     return dataclasses.replace(parse_address(f"redis://127.0.0.1:{port}/0"), **changes)  # type: ignore[arg-type]
 
 
-def test_idle_connections(redis_server: RedisServer) -> None:
-    """What something between has forgotten without a word is not used again: no call pays for it."""
+def test_a_connection_that_was_idle_too_long_is_not_used_again(redis_server: RedisServer) -> None:
     with running_proxy(redis_server.port) as proxy:
         pool = Pool(address_of(proxy.port, max_idle=0.2), lambda connection: None)
         use_all(pool, 5)
@@ -49,8 +48,7 @@ def test_idle_connections(redis_server: RedisServer) -> None:
         pool.close()
 
 
-def test_ended_connections(redis_server: RedisServer) -> None:
-    """What Redis, or something between, has closed meanwhile is replaced."""
+def test_a_closed_connection_is_replaced(redis_server: RedisServer) -> None:
     with running_proxy(redis_server.port) as proxy:
         pool = Pool(address_of(proxy.port), lambda connection: None)
         use_all(pool, 3)
@@ -61,8 +59,7 @@ def test_ended_connections(redis_server: RedisServer) -> None:
         pool.close()
 
 
-def test_libuv(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With gevent's other loop nothing fails now and then."""
+def test_the_libuv_loop_of_gevent_works(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEVENT_LOOP", "libuv-cffi")
     options = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": "test-libuv", "PRESENCE_RATE_LIMIT": None}
     with running(**options) as server, client(server, "ann") as ann, client(server, "bob") as bob:
@@ -75,9 +72,8 @@ def test_libuv(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> No
         assert "WARNING" not in server.log()
 
 
-def test_delivery_unknown(redis_server: RedisServer) -> None:
-    """A message that Redis may have got is not called retryable: it may be out, and is not sent twice. Before it could
-    have got it, it is."""
+def test_a_message_that_redis_may_have_got_is_not_retryable(redis_server: RedisServer) -> None:
+    """It is not sent twice. A message that Redis cannot have got is retryable."""
     prefix = {"PRESENCE_REDIS_PREFIX": "test-delivery-unknown", "PRESENCE_LEASE": 30}
     with running_proxy(redis_server.port) as proxy, ExitStack() as stack:
         behind = stack.enter_context(running(PRESENCE_BACKEND=f"redis://127.0.0.1:{proxy.port}/0", **prefix))
@@ -99,8 +95,8 @@ def test_delivery_unknown(redis_server: RedisServer) -> None:
         assert bob.event()["data"] == "after"
 
 
-def test_books_do_not_grow(redis_server: RedisServer) -> None:
-    """Names that were heard and dropped leave nothing behind, neither here nor in redis-py."""
+def test_dropped_subscriptions_leave_no_memory_behind(redis_server: RedisServer) -> None:
+    """This holds for redis-py too."""
     loop, store = ThreadLoop(), Client(parse_address(redis_server.url))
     heard: list[str] = []
     subscriber = Subscriber(store, loop, lambda topic, _: heard.append(topic), lambda: None, lambda: False)

@@ -1,4 +1,4 @@
-"""Redis goes away and comes back, in every way: sockets stay open, and who never left causes no events."""
+"""Redis fails and comes back, in every way: connections stay open, and members who never left cause no events."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def refused(one: Client, type: str, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-def test_away_and_back_empty(place: Place) -> None:
-    """Redis ends: requests fail at once and say that they may be tried again, leaves succeed, health says so. It comes
-    back with nothing in it: everybody is there again, and nobody has heard of anything."""
+def test_an_empty_restart_of_redis_restores_every_member_silently(place: Place) -> None:
+    """While Redis is down, requests fail at once with a retryable error, leaves succeed, and `/health` is 503.
+    Afterwards everybody is a member again, and nobody got an event."""
     ann, bob, eve = place.members
     before = place.servers[0].json("/presence/channels/presence-local")
     place.redis_server.stop()
@@ -126,8 +126,8 @@ def test_away_and_back_empty(place: Place) -> None:
     settled(ann, [("member_updated", "eve")])
 
 
-def test_refused_at_once(program: str) -> None:
-    """While Redis is away no request waits for it or tries to reach it: only the process itself does, now and then."""
+def test_requests_are_refused_without_contacting_redis_while_it_is_down(program: str) -> None:
+    """Only the worker itself tries to reach it, now and then."""
     with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}/0"
         with running(PRESENCE_BACKEND=url, PRESENCE_RATE_LIMIT=None) as server, client(server, "ann") as ann:
@@ -165,8 +165,8 @@ def stop_for_a_while(place: Place) -> None:
 
 
 @pytest.mark.parametrize("fault", [flush, cut_subscriptions, cut_commands, stop_for_a_while])
-def test_no_events(place: Place, fault: Callable[[Place], None]) -> None:
-    """Whatever happens to Redis: state heals from the live sockets, and members who never left see no events."""
+def test_members_who_never_left_get_no_events(place: Place, fault: Callable[[Place], None]) -> None:
+    """After any fault of Redis the state heals from the open connections."""
     fault(place)
     place.until_healed()
     end = time.monotonic() + LEASE  # past the time for which the missing are waited for
@@ -178,8 +178,7 @@ def test_no_events(place: Place, fault: Callable[[Place], None]) -> None:
         settled(one, [("member_joined", "new")])
 
 
-def test_left_meanwhile(place: Place) -> None:
-    """Who really leaves while Redis is away has left for everybody once it is back, each once."""
+def test_a_member_who_leaves_during_an_outage_is_announced_once(place: Place) -> None:
     ann, bob, eve = place.members
     place.redis_server.stop()
     bob.socket.close()
@@ -190,8 +189,7 @@ def test_left_meanwhile(place: Place) -> None:
     wait_until(lambda: place.servers[1].json("/presence/channels/presence-local")["memberCount"] == 1)
 
 
-def test_silent_subscription(program: str) -> None:
-    """A subscription that is open and says nothing is noticed, and made anew."""
+def test_a_silent_subscription_is_noticed_and_replaced(program: str) -> None:
     with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
         near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": LEASE}
         far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
@@ -204,8 +202,7 @@ def test_silent_subscription(program: str) -> None:
             wait_until(lambda: ann.say("presence-local", "hello")["delivered"] == 1)
 
 
-def test_order_given_while_deaf(place: Place) -> None:
-    """Who is to be disconnected is, even if the process that has them did not hear it when it was said."""
+def test_a_control_message_reaches_a_worker_that_was_not_subscribed(place: Place) -> None:
     eve = place.members[2]
     for _ in range(3):
         cut_subscriptions(place)
@@ -213,8 +210,7 @@ def test_order_given_while_deaf(place: Place) -> None:
     assert eve.wait_closed()[0] == 4403
 
 
-def test_order_given_in_silence(program: str) -> None:
-    """Nor does it help that the subscription was open, and silent, when it was said."""
+def test_a_control_message_reaches_a_worker_whose_subscription_was_silent(program: str) -> None:
     with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
         near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": LEASE}
         far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
@@ -225,8 +221,8 @@ def test_order_given_in_silence(program: str) -> None:
             assert eve.wait_closed()[0] == 4403
 
 
-def test_order_given_while_cut_off(program: str) -> None:
-    """Nor that the process was cut off from Redis altogether, and has tried in vain to come back."""
+def test_a_control_message_reaches_a_worker_that_was_cut_off_from_redis(program: str) -> None:
+    """The worker tried in vain to reconnect before."""
     with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
         near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": 3 * DEADLINE}
         far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
@@ -240,9 +236,9 @@ def test_order_given_while_cut_off(program: str) -> None:
             assert eve.wait_closed()[0] == 4403
 
 
-def test_connections_that_nobody_has(place: Place) -> None:
-    """What Redis says of a live process that is not so, in a channel that this has long left, is put right: an old copy
-    of its data may say so after a restart, or a command that was given up and came late."""
+def test_a_worker_removes_connections_that_it_does_not_have(place: Place) -> None:
+    """They may come from old data after a restart, or from a late command. The worker may have left the channel long
+    ago."""
     keys, store = Keys("fp"), RedisClient(place.redis_server.url)
     worker_id = place.admin.srandmember(keys.workers).decode()
     ghost, now = User("ghost"), datetime.now(timezone.utc)
@@ -260,8 +256,7 @@ def test_connections_that_nobody_has(place: Place) -> None:
     store.close()
 
 
-def test_lost_meanwhile_with_grace(program: str) -> None:
-    """Whose connection is lost while Redis is away has the same grace as ever."""
+def test_a_connection_that_is_lost_during_an_outage_has_its_grace(program: str) -> None:
     with running_redis(program) as redis_server, ExitStack() as stack:
         config = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_GRACE_ABRUPT": 60}
         one, other = (stack.enter_context(running(**config)) for _ in range(2))
@@ -285,8 +280,7 @@ def test_lost_meanwhile_with_grace(program: str) -> None:
         assert eve.silent()
 
 
-def test_left_meanwhile_is_told(place: Place) -> None:
-    """The application hears that a member left although Redis was away when they did."""
+def test_the_app_hears_of_a_member_who_left_during_an_outage(place: Place) -> None:
     bob = place.members[1]
     place.redis_server.process.send_signal(signal.SIGSTOP)
     wait_until(lambda: place.members[0].request("join", channel="other")["type"] == "error")
@@ -303,8 +297,7 @@ def test_left_meanwhile_is_told(place: Place) -> None:
     assert names.count("member.left") == 1
 
 
-def test_redis_away_at_start(program: str) -> None:
-    """The server starts without Redis, and works once it is there."""
+def test_a_server_that_starts_without_redis_works_as_soon_as_it_is_up(program: str) -> None:
     with running_redis(program) as redis_server:
         redis_server.stop()
         with running(PRESENCE_BACKEND=redis_server.url) as server, client(server, "ann") as ann:

@@ -1,4 +1,4 @@
-"""The URL of Redis: what is taken, what is overruled, and errors that tell no password."""
+"""The URL of Redis: accepted options, overruled options, and errors that contain no password."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ TAKEN += ["health_check_interval=15", "socket_keepalive=True", "db=2"]
 
 
 @pytest.mark.parametrize("option", OVERRULED + TAKEN)
-def test_options(redis_server: RedisServer, option: str) -> None:
-    """With any of them, Redis answers as it must."""
+def test_redis_answers_in_bytes_with_any_option(redis_server: RedisServer, option: str) -> None:
     store = Client(f"redis://127.0.0.1:{redis_server.port}/0?{option}")
     try:
         assert store.ask("ECHO", "\xe4") == "\xe4".encode()
@@ -29,8 +28,7 @@ def test_options(redis_server: RedisServer, option: str) -> None:
         store.close()
 
 
-def test_numbers() -> None:
-    """What the URL says of pools is what is done."""
+def test_the_options_of_the_pool_count() -> None:
     address = parse_address("redis://localhost/4?timeout=20&max_connections=3&health_check_interval=15")
     assert (address.db, address.max_connections, address.pool_timeout, address.max_idle) == (4, 3, 20, 15)
     assert parse_address("unix:///run/redis.sock?db=5").db == 5
@@ -63,8 +61,7 @@ def test_numbers() -> None:
         ("unix://?db=1", "socket"),
     ],
 )
-def test_errors(url: str, told: str) -> None:
-    """What is wrong is named, and nothing of the URL but its scheme."""
+def test_an_error_names_the_mistake_and_only_the_scheme_of_the_url(url: str, told: str) -> None:
     app = Flask("address")
     app.config["PRESENCE_BACKEND"] = url
     with pytest.raises(ConfigurationError) as caught:
@@ -75,7 +72,7 @@ def test_errors(url: str, told: str) -> None:
 
 
 @pytest.mark.parametrize("value", [b"redis://:s3cret@h", ["redis://:s3cret@h"], "", None, 5])
-def test_no_text(value: object) -> None:
+def test_a_backend_that_is_no_text_raises(value: object) -> None:
     app = Flask("address")
     app.config["PRESENCE_BACKEND"] = value
     with pytest.raises(ConfigurationError, match="must be a URL") as caught:
@@ -83,8 +80,7 @@ def test_no_text(value: object) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_settings_hide_it() -> None:
-    """Nor does it stand where a traceback shows the settings."""
+def test_the_repr_of_the_settings_has_no_password() -> None:
     from flask_presence.settings import load_settings
 
     assert "s3cret" not in repr(load_settings({"PRESENCE_BACKEND": "redis://:s3cret@localhost"}, {}))

@@ -1,7 +1,4 @@
-"""Several real workers on a real Redis are one service: what holds in one process holds across them.
-
-Which worker of one gunicorn takes a connection is chance, so most tests have several servers of one worker each.
-"""
+"""Several real workers on a real Redis are one service: what holds in one process holds across them."""
 
 from __future__ import annotations
 
@@ -89,8 +86,8 @@ def settled(one: Client, wanted: list[tuple[str, str]]) -> None:
     assert sorted(heard) == sorted(wanted)
 
 
-def test_one_service(connect: Connect, workers: list[Server], name: str) -> None:
-    """Members, messages, counts and questions are the same whichever worker is asked."""
+def test_every_worker_gives_the_same_answers(connect: Connect, workers: list[Server], name: str) -> None:
+    """This holds for members, messages, counts and updates."""
     local = f"presence-{name}"
     clients = [connect(f"{name}-{number}") for number in range(9)]
     for number, one in enumerate(clients):
@@ -115,9 +112,9 @@ def test_one_service(connect: Connect, workers: list[Server], name: str) -> None
     settled(clients[8], [("member_left", f"{name}-{number}") for number in range(1, 8)])
 
 
-def test_snapshot_in_a_storm(connect: Connect, name: str) -> None:
-    """While the list changes and messages fly, each joiner's snapshot and what it hears after add up: nobody is
-    missed, nothing comes twice, and `delivered` is how many have heard it."""
+def test_a_snapshot_and_the_events_after_it_add_up(connect: Connect, name: str) -> None:
+    """Updates and messages go on while clients join. No client misses a member or gets one twice, and `delivered` is
+    the number of connections that got the message."""
     local = f"presence-{name}"
     writers = [connect(f"{name}-w{number}") for number in range(3)]
     for one in writers:
@@ -166,8 +163,8 @@ def test_snapshot_in_a_storm(connect: Connect, name: str) -> None:
     assert {mark: heard.get(mark, 0) for mark in sent} == sent
 
 
-def test_order(connect: Connect, name: str) -> None:
-    """Messages that several send at once through several workers come to all in one order."""
+def test_all_clients_get_messages_in_one_order(connect: Connect, name: str) -> None:
+    """Several clients send at once through several workers."""
     local = f"private-{name}"
     clients = [connect(f"{name}-{number}") for number in range(6)]
     for one in clients:
@@ -188,8 +185,8 @@ def test_order(connect: Connect, name: str) -> None:
         assert [turn for sender, turn in orders[0] if sender == number] == list(range(50))
 
 
-def test_from_anywhere(connect: Connect, config: dict[str, Any], name: str) -> None:
-    """Whoever has the app and the URL can ask and tell: a shell, a task queue, a plain worker."""
+def test_a_process_without_sockets_can_ask_and_send(connect: Connect, config: dict[str, Any], name: str) -> None:
+    """It only needs the app and the URL of Redis."""
     local = f"presence-{name}"
     ann, bob, tab = connect(f"{name}-ann"), connect(f"{name}-bob"), connect(f"{name}-ann")
     for one in (ann, bob, tab):
@@ -213,8 +210,7 @@ def test_from_anywhere(connect: Connect, config: dict[str, Any], name: str) -> N
     assert bob.silent()
 
 
-def test_disconnect_from_any_worker(connect: Connect, workers: list[Server], name: str) -> None:
-    """`disconnect` reaches the connections of every worker, whichever is asked."""
+def test_disconnect_reaches_the_connections_of_every_worker(connect: Connect, workers: list[Server], name: str) -> None:
     clients = [connect(f"{name}-ann") for _ in range(6)]
     argument = urllib.parse.quote(json.dumps({"user_id": f"{name}-ann"}))
     assert workers[0].json(f"/call/disconnect?arguments={argument}") == 6
@@ -222,9 +218,8 @@ def test_disconnect_from_any_worker(connect: Connect, workers: list[Server], nam
     assert workers[1].json(f"/call/disconnect?arguments={argument}") == 0
 
 
-def test_kill(config: dict[str, Any]) -> None:
-    """`kill -9` of a worker: its members are gone long before its lease is over, each announced once, nobody else; the
-    application hears of it, in a process that is left."""
+def test_the_members_of_a_killed_worker_leave_once_long_before_its_lease_ends(config: dict[str, Any]) -> None:
+    """No other member leaves, and the app of another worker gets the events."""
     options = config | {"PRESENCE_REDIS_PREFIX": "test-kill", "PRESENCE_LEASE": 3 * DEADLINE}
     with ExitStack() as stack:
         doomed, *others = [stack.enter_context(running(**options)) for _ in range(3)]
@@ -258,8 +253,7 @@ def test_kill(config: dict[str, Any]) -> None:
             assert {event["reason"] for event in heard if "reason" in event} == {"worker_lost"}
 
 
-def test_kill_the_only_worker_with_sockets(config: dict[str, Any]) -> None:
-    """Where no other process has sockets, whoever is asked first sees to the dead."""
+def test_a_question_removes_a_dead_worker_if_no_other_has_sockets(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-all", "PRESENCE_LEASE": 3 * DEADLINE}
     with running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         one = stack.enter_context(client(server, "ann"))
@@ -268,9 +262,8 @@ def test_kill_the_only_worker_with_sockets(config: dict[str, Any]) -> None:
         wait_until(lambda: server.get("/presence/channels/presence-local")[0] == 404)
 
 
-def test_pause(config: dict[str, Any]) -> None:
-    """A worker that is stopped for longer than its lease counts as dead; when it goes on it says so, is let in again,
-    and its own clients have seen nothing."""
+def test_a_worker_that_is_paused_longer_than_its_lease_comes_back(config: dict[str, Any]) -> None:
+    """The others see its members leave and join again, and its own clients see nothing."""
     options = config | {"PRESENCE_REDIS_PREFIX": "test-pause"}
     with running(**options) as here, running(**options) as there, ExitStack() as stack:
         ann, bob = stack.enter_context(client(here, "ann")), stack.enter_context(client(there, "bob"))
@@ -291,8 +284,8 @@ def test_pause(config: dict[str, Any]) -> None:
         assert [member["n"] for member in here.json("/presence/channels/presence-local")["members"]] == [1, 2]
 
 
-def test_rolling_restart(config: dict[str, Any]) -> None:
-    """`kill -HUP`: who comes back within the grace causes no events at all; who does not leaves at its end."""
+def test_a_client_that_comes_back_after_a_restart_causes_no_events(config: dict[str, Any]) -> None:
+    """A client that does not come back leaves at the end of its grace."""
     options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 8, "PRESENCE_DRAIN": 0.5}
     with running(**options) as watched, running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         watcher = stack.enter_context(client(watched, "watcher"))
@@ -316,8 +309,7 @@ def test_rolling_restart(config: dict[str, Any]) -> None:
         assert watched.json("/presence/stats")["connections"] == 3
 
 
-def test_kill_with_grace(config: dict[str, Any]) -> None:
-    """With a grace for abrupt losses, who was on a killed worker may come back without having left."""
+def test_a_member_of_a_killed_worker_may_come_back_within_the_abrupt_grace(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-grace", "PRESENCE_GRACE_ABRUPT": 8}
     with running(**options) as watched, running(**options) as server, ExitStack() as stack:
         watcher, ann = stack.enter_context(client(watched, "watcher")), stack.enter_context(client(server, "ann"))
@@ -336,8 +328,9 @@ def test_kill_with_grace(config: dict[str, Any]) -> None:
         assert watcher.silent()
 
 
-def test_stop_with_much_to_leave(redis_server: RedisServer, config: dict[str, Any]) -> None:
-    """A worker that stops while its clients are in hundreds of channels leaves nobody behind, and is forgotten."""
+def test_a_worker_that_stops_with_hundreds_of_memberships_leaves_none_behind(
+    redis_server: RedisServer, config: dict[str, Any]
+) -> None:
     prefix = "test-leave-all"
     options = config | {"PRESENCE_REDIS_PREFIX": prefix, "PRESENCE_GRACE": 1, "PRESENCE_DRAIN": 0.2}
     keys = redis.Redis(port=redis_server.port, decode_responses=True)
@@ -361,8 +354,7 @@ def test_stop_with_much_to_leave(redis_server: RedisServer, config: dict[str, An
         wait_until(is_clean)
 
 
-def test_claims_outlive_a_worker(config: dict[str, Any]) -> None:
-    """What is heard of a dead worker's connections has their users with their claims, as ever."""
+def test_events_about_a_dead_worker_have_the_claims_of_its_users(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-claims"}
     with running(**options) as doomed, running(**options) as other, ExitStack() as stack:
         stack.enter_context(client(other, "watcher")).join("presence-local")
@@ -379,8 +371,7 @@ def test_claims_outlive_a_worker(config: dict[str, Any]) -> None:
         assert [event["teams"] for event in heard] == [["red"]] * 3
 
 
-def test_clean_leave_after_coming_back(config: dict[str, Any]) -> None:
-    """Who came back within the grace and then leaves has left, at once."""
+def test_a_user_who_came_back_and_leaves_has_left_at_once(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-came-back", "PRESENCE_GRACE_ABRUPT": 30}
     with running(**options) as one, running(**options) as other, ExitStack() as stack:
         watcher = stack.enter_context(client(one, "watcher"))
@@ -394,8 +385,9 @@ def test_clean_leave_after_coming_back(config: dict[str, Any]) -> None:
         settled(watcher, [("member_joined", "ann"), ("member_left", "ann")])
 
 
-def test_looking_for_what_is_not_there(redis_server: RedisServer, connect: Connect, config: dict[str, Any]) -> None:
-    """Requests about channels that nobody is in write nothing into Redis."""
+def test_requests_about_missing_channels_write_nothing_into_redis(
+    redis_server: RedisServer, connect: Connect, config: dict[str, Any]
+) -> None:
     keys, prefix = redis.Redis(port=redis_server.port), config["PRESENCE_REDIS_PREFIX"]
     one = connect("ann")
     before = set(keys.scan_iter(f"{prefix}:channel:*", count=1000))
@@ -405,8 +397,7 @@ def test_looking_for_what_is_not_there(redis_server: RedisServer, connect: Conne
     assert set(keys.scan_iter(f"{prefix}:channel:*", count=1000)) <= before
 
 
-def test_joins_without_end(config: dict[str, Any], name: str) -> None:
-    """Many joins to a quiet channel are no sign that something is wrong."""
+def test_many_joins_to_a_quiet_channel_are_not_taken_for_a_loss(config: dict[str, Any], name: str) -> None:
     with running(PRESENCE_RATE_LIMIT=None, **config) as server, client(server) as one:
         end = time.monotonic() + 4
         while time.monotonic() < end:

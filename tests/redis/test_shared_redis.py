@@ -1,4 +1,4 @@
-"""What keeps services apart that share a Redis: the prefix, and the number of the database."""
+"""Services that share a Redis: the prefix and the number of the database keep them apart."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def urls(request: pytest.FixtureRequest, program: str, tmp_path: Path) -> Iterat
         yield form.format(0), form.format(1)
 
 
-def test_databases_never_meet(urls: tuple[str, str]) -> None:
-    """Members, messages, orders and watchers of one database do not reach another, and miss nothing of their own."""
+def test_services_in_two_databases_never_meet(urls: tuple[str, str]) -> None:
+    """Each gets all of its own members, messages and control messages."""
     with ExitStack() as stack:
         one, other = (stack.enter_context(running(PRESENCE_BACKEND=url, PRESENCE_LEASE=2)) for url in urls)
         ann, al = (stack.enter_context(client(one, user)) for user in ("ann", "al"))
@@ -54,8 +54,7 @@ def _call(server: Server, method: str, **arguments: Any) -> Any:
     return server.json(f"/call/{method}?{urllib.parse.urlencode({'arguments': json.dumps(arguments)})}")
 
 
-def test_same_database(redis_server: RedisServer) -> None:
-    """Two forms of the address of one database are one service."""
+def test_two_urls_of_one_database_are_one_service(redis_server: RedisServer) -> None:
     prefix = {"PRESENCE_REDIS_PREFIX": "test-same-database"}
     with ExitStack() as stack:
         forms = (f"redis://127.0.0.1:{redis_server.port}/3", f"redis://127.0.0.1:{redis_server.port}?db=3")
@@ -66,8 +65,7 @@ def test_same_database(redis_server: RedisServer) -> None:
         assert ann.say("presence-local", "hello")["delivered"] == 1
 
 
-def test_two_apps(redis_server: RedisServer, prefix: str) -> None:
-    """Two apps on one Redis, with prefixes of their own, never meet."""
+def test_services_with_two_prefixes_never_meet(redis_server: RedisServer, prefix: str) -> None:
     with ExitStack() as stack:
         servers = [
             stack.enter_context(

@@ -1,4 +1,4 @@
-"""The life of connections over a real Redis: what holds in memory holds there."""
+"""The state machine of connections, with Redis: everything that holds in memory holds there."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ..support.server import wait_until
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_life(redis_server: RedisServer, workers: int) -> None:
-    """Connections of one process, and of several that know each other by Redis alone."""
+def test_the_state_machine_holds_with_redis(redis_server: RedisServer, workers: int) -> None:
+    """It runs with one worker, and with several that know each other only through Redis."""
 
     class RedisLife(Life):
         def configure(self) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def test_life(redis_server: RedisServer, workers: int) -> None:
     run_state_machine_as_test(RedisLife, settings=few)
 
 
-def test_clients_one_after_another(redis_server: RedisServer, prefix: str) -> None:
-    """Test clients that come and go leave nothing in Redis, and wait for nobody in between."""
+def test_test_clients_leave_nothing_in_redis(redis_server: RedisServer, prefix: str) -> None:
+    """A test client does not wait for the previous one."""
     app = Flask("life")
     app.config.update(
         JWT_SECRET_KEY="a secret of thirty-two characters",

@@ -75,7 +75,7 @@ def new_app(**config: Any) -> Flask:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
-def test_block_has_a_language_that_is_checked(block: Block) -> None:
+def test_every_block_has_a_language_that_is_checked(block: Block) -> None:
     assert block.language in LANGUAGES
     assert block.text.strip()
 
@@ -84,8 +84,9 @@ def test_block_has_a_language_that_is_checked(block: Block) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names_of(DOCUMENTS))
-def test_python_runs(document: Path) -> None:
-    """The blocks of a document build on one another; a function `test_…` in them passes; every setting is valid."""
+def test_python_blocks_run(document: Path) -> None:
+    """The blocks of a document build on one another, functions named `test_…` in them pass, and every setting is
+    valid."""
     app = new_app()
     JWTManager(app)
     namespace: dict[str, Any] = {"__name__": "app", "app": app, "presence": Presence(), "Presence": Presence}
@@ -115,8 +116,8 @@ def globals_of(code: CodeType) -> set[str]:
     return names
 
 
-def test_readme_app_and_page_belong_together() -> None:
-    """The page renders in the app, what it loads is there, and its channel lets in whom the guard lets in."""
+def test_the_app_and_the_page_of_the_readme_belong_together() -> None:
+    """The page renders, its script exists, and the guard lets in the users of the channel."""
     python, page = (next(b for b in blocks_of(README) if b.language == kind) for kind in ("python", "html"))
     namespace: dict[str, Any] = {"__name__": "app"}
     exec(compile(python.text, str(README), "exec"), namespace)
@@ -141,7 +142,7 @@ def test_readme_app_and_page_belong_together() -> None:
 
 
 @in_language("js", "html")
-def test_javascript_is_valid(block: Block, tmp_path: Path) -> None:
+def test_javascript_blocks_are_valid(block: Block, tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:
         missing("Node")
@@ -234,8 +235,8 @@ def decoded(frame: bytes) -> dict[str, Any]:
     return fields
 
 
-def test_wire_is_as_documented() -> None:
-    """Every request in the protocol gets the answer that stands below it, and every event looks as it does there."""
+def test_every_frame_looks_as_documented() -> None:
+    """Every request gets the answer below it, and every event looks like its block."""
     blocks = [block for block in blocks_of(DOCS / "protocol.md") if block.language == "json"]
     with ExitStack() as stack:
         conversation = Conversation(stack)
@@ -275,7 +276,7 @@ def compare(documented: Any, actual: Any, where: str) -> None:
 
 
 @in_language("json")
-def test_json_is_valid(block: Block) -> None:
+def test_json_blocks_are_valid(block: Block) -> None:
     json.loads(block.text)
 
 
@@ -304,7 +305,7 @@ def test_every_close_code_is_in_the_protocol() -> None:
 
 
 @in_language("console")
-def test_commands_exist(block: Block) -> None:
+def test_documented_commands_exist(block: Block) -> None:
     lines = [line.removeprefix("$ ") for line in block.text.splitlines() if line.strip()]
     for line in lines:
         for words in commands_in(line):
@@ -397,8 +398,8 @@ def test_every_command_is_documented() -> None:
 # Tables
 
 
-def test_settings_are_documented() -> None:
-    """`docs/settings.md` has every setting, with its default, and no other."""
+def test_the_documented_settings_are_the_settings() -> None:
+    """`docs/settings.md` has every setting with its default, and no other."""
     rows = [row for row in rows_of(DOCS / "settings.md") if row[0].startswith("`PRESENCE_")]
     documented = {row[0].strip("`"): ast.literal_eval(row[2].strip("`")) for row in rows}
     assert len(rows) == len(documented)
@@ -407,13 +408,13 @@ def test_settings_are_documented() -> None:
 
 
 @pytest.mark.parametrize("document", LINKED, ids=names_of(LINKED))
-def test_settings_that_are_named_exist(document: Path) -> None:
+def test_every_setting_that_a_document_names_exists(document: Path) -> None:
     known = {f"PRESENCE_{one.name.upper()}" for one in fields(Settings)}
     assert set(re.findall(r"PRESENCE_[A-Z_]+[A-Z]", read(document))) <= known
 
 
-def test_server_api_is_documented() -> None:
-    """Every public name of `Presence` is in `docs/server-api.md` with its arguments, and no other."""
+def test_the_documented_server_api_is_the_public_api() -> None:
+    """`docs/server-api.md` has every public name of `Presence` with its arguments, and no other."""
     text = read(DOCS / "server-api.md")
     public = {name: member for name, member in vars(Presence).items() if not name.startswith("_")}
     named = set(re.findall(r"\bpresence\.(\w+)", prose_of(DOCS / "server-api.md")))
@@ -424,13 +425,12 @@ def test_server_api_is_documented() -> None:
         assert written.replace('"', "'") == ", ".join(arguments), name
 
 
-def test_exported_names_are_documented() -> None:
+def test_every_exported_name_is_documented() -> None:
     text = read(DOCS / "server-api.md") + read(DOCS / "guards.md")
     assert [name for name in flask_presence.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_events_are_documented() -> None:
-    """Every event, with every field; every reason."""
+def test_every_event_field_and_reason_is_documented() -> None:
     kinds = {kind.name: kind for kind in events.Event.__subclasses__()}
     rows = {row[0].strip("`"): row for row in rows_of(DOCS / "server-api.md") if row[0].strip("`") in kinds}
     assert rows.keys() == kinds.keys() == set(events.EVENT_NAMES)
@@ -445,8 +445,8 @@ def test_events_are_documented() -> None:
     assert {*re.findall(r"^\| `(\w+)` \|", reasons, re.MULTILINE)} == {"reason", *get_args(events.Reason)}
 
 
-def test_metrics_are_documented() -> None:
-    """Every metric is in `docs/operations.md`, by its kind, and no other."""
+def test_the_documented_metrics_are_the_metrics() -> None:
+    """`docs/operations.md` has every metric with its kind, and no other."""
     app = new_app(PRESENCE_STATS_PUBLIC=True)
     Presence(app)
     text = app.test_client().get("/presence/metrics").text
@@ -460,7 +460,7 @@ def test_metrics_are_documented() -> None:
     assert documented == actual
 
 
-def test_routes_are_documented() -> None:
+def test_every_route_is_documented() -> None:
     app = new_app()
     Presence(app)
     text = "".join(map(read, DOCUMENTS))
@@ -471,8 +471,8 @@ def test_routes_are_documented() -> None:
     assert [path for path in sorted(paths) if f"`{path}" not in text] == []
 
 
-def test_log_lines_are_the_software_s() -> None:
-    """One string of the package contains every part of a documented line; `…` separates the parts."""
+def test_every_documented_log_line_exists() -> None:
+    """One string of the package contains every part of the line; `…` separates the parts."""
     section = section_of(DOCS / "operations.md", "## The log")
     lines = [
         line for first in re.findall(r"^\| (`.*?) \| \w", section, re.MULTILINE) for line in first.split("`")[1::2]
@@ -493,24 +493,24 @@ def test_log_lines_are_the_software_s() -> None:
 # The documents themselves
 
 
-def test_readme_is_short() -> None:
+def test_the_readme_has_at_most_150_lines() -> None:
     assert len(read(README).splitlines()) <= 150
 
 
-def test_line_that_passes_the_tests_stands_once_in_the_readme() -> None:
-    """`.ci/run` takes it from there, and a contributor from the other document."""
+def test_the_readme_has_the_test_line_once() -> None:
+    """`.ci/run` reads it there, and `CONTRIBUTING.md` repeats it."""
     lines = re.findall(r"^python3 -m venv .*pytest.*$", read(README), re.MULTILINE)
     assert len(lines) == 1
     assert lines[0] in read(CONTRIBUTING)
 
 
 @pytest.mark.parametrize("document", FOR_USERS, ids=names_of(FOR_USERS))
-def test_only_what_is_public_is_named(document: Path) -> None:
+def test_documents_for_users_name_only_public_modules(document: Path) -> None:
     assert set(re.findall(r"\bflask_presence\.(\w+)", read(document))) <= {"signals"}
 
 
 @pytest.mark.parametrize("document", LINKED, ids=names_of(LINKED))
-def test_links_lead_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", prose_of(document))
     for target in targets:
         if re.match(r"[a-z]+:", target):

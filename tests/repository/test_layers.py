@@ -1,4 +1,4 @@
-"""The layers of the package: a module may import from its own layer and from those before it, from no other."""
+"""The layers of the package: a module imports only from its own layer and from those before it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def named(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=named)
-def test_module_imports_only_from_layers_before_it(path: Path) -> None:
+def test_a_module_imports_only_from_layers_before_it(path: Path) -> None:
     mine = layer_of(module_of(path))
     for target, name in imports_of(path):
         if target is None:
@@ -101,7 +101,7 @@ def test_module_imports_only_from_layers_before_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if wing_of(module_of(path))], ids=named)
-def test_redis_wing_imports_only_from_wings_before_it(path: Path) -> None:
+def test_a_redis_module_imports_only_from_parts_before_it(path: Path) -> None:
     mine = wing_of(module_of(path))
     assert mine is not None
     for target, _ in imports_of(path):
@@ -110,17 +110,17 @@ def test_redis_wing_imports_only_from_wings_before_it(path: Path) -> None:
             assert WINGS.index(theirs) <= WINGS.index(mine), f"{mine} imports from {theirs}, after it"
 
 
-def test_no_module_is_in_an_import_circle() -> None:
+def test_no_module_is_in_an_import_cycle() -> None:
     edges = graph()
     circles = [circle for module in edges if (circle := circle_through(module, edges))]
     assert not circles, "\n".join(" -> ".join(map(named, circle)) for circle in circles)
 
 
-def test_nothing_imports_the_extension_but_the_package() -> None:
+def test_only_the_package_imports_the_extension() -> None:
     importers = {named(module) for module, targets in graph().items() if PACKAGE / "extension" in targets}
     assert importers == {"."}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=named)
-def test_module_begins_with_what_it_is_for(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))

@@ -1,4 +1,4 @@
-"""The app and the page in the README, copied into files and run as it says."""
+"""The app and the page of the README, copied into files and run as the README says."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def open_page(browser: Browser, server: Server, user: str, problems: list[str]) 
     return page
 
 
-def test_complete_app(browser: Browser, tmp_path: Path) -> None:
-    """Two users see each other and talk."""
+def test_two_users_of_the_readme_app_see_each_other_and_talk(browser: Browser, tmp_path: Path) -> None:
     copy_example(tmp_path)
     problems: list[str] = []
     with running(app="app:app", arguments=("--chdir", str(tmp_path))) as server:

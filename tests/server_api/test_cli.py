@@ -1,4 +1,4 @@
-"""`flask presence …`: what people and programs read, and what comes back when something is not as it should be."""
+"""The commands of `flask presence`: what they print, and how they fail."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ def where(server: Server) -> tuple[str, str]:
     return "--url", f"{server.origin}/presence"
 
 
-def test_stats(connect: Connect, where: tuple[str, str], name: str) -> None:
-    """Numbers for people, and the shape of `/stats` for programs."""
+def test_stats_prints_numbers_or_the_json_of_the_endpoint(connect: Connect, where: tuple[str, str], name: str) -> None:
     connect("ann").join(f"presence-{name}")
     shape = json.loads(succeed("stats", *where, "--json"))
     assert shape.keys() == {"channels", "totalMembers", "byType", "connections"}
@@ -60,8 +59,10 @@ def test_stats(connect: Connect, where: tuple[str, str], name: str) -> None:
     assert re.search(r"^Connections +\d+$", succeed("stats", *where), re.MULTILINE)
 
 
-def test_channels(connect: Connect, server: Server, where: tuple[str, str], name: str) -> None:
-    """A table, and the very shape of `/channels`, narrowed in the same ways."""
+def test_channels_prints_a_table_or_the_json_of_the_endpoint(
+    connect: Connect, server: Server, where: tuple[str, str], name: str
+) -> None:
+    """The options filter as the endpoint does."""
     ann = connect("ann")
     ann.join(f"presence-{name}-room")
     ann.join(f"{name}-public")
@@ -73,8 +74,10 @@ def test_channels(connect: Connect, server: Server, where: tuple[str, str], name
     assert len(shape["channels"]) == 1
 
 
-def test_members(connect: Connect, server: Server, where: tuple[str, str], name: str) -> None:
-    """Who is in a channel, with metadata and the number of connections; an empty one is an error."""
+def test_members_prints_who_is_in_a_channel(
+    connect: Connect, server: Server, where: tuple[str, str], name: str
+) -> None:
+    """It prints the members' info and number of connections. An empty channel is an error."""
     channel = f"presence-{name}/ä?#"
     connect("ann").join(channel, mood="gr\u202eeat")
     connect("ann").join(channel)
@@ -91,8 +94,8 @@ def test_members(connect: Connect, server: Server, where: tuple[str, str], name:
     assert run("members", name, *where).exit_code == 1
 
 
-def test_closed_pages() -> None:
-    """A header lets in where the pages are closed; without one the answer says what is missing."""
+def test_a_header_or_a_password_opens_closed_pages() -> None:
+    """Without one, the error says what is missing."""
     with running(app="tests.support.plain:create_app()", PRESENCE_STATS_PUBLIC=False) as server:
         where = ("--url", f"{server.origin}/presence/")
         result = run("stats", *where)
@@ -109,8 +112,7 @@ def test_closed_pages() -> None:
 
 
 @pytest.mark.parametrize("command", [["stats"], ["channels"], ["members", "presence-x"], ["watch"]])
-def test_memory_has_no_state_here(command: list[str]) -> None:
-    """With the memory backend the questions say whom to ask."""
+def test_a_question_to_the_memory_backend_names_the_url_option(command: list[str]) -> None:
     result = run(*command)
     assert (result.exit_code, result.stdout) == (1, "")
     assert f"flask presence {' '.join(command)} --url http://" in result.stderr
@@ -120,8 +122,7 @@ def test_memory_has_no_state_here(command: list[str]) -> None:
     "command",
     [["publish", "x", "news", "1"], ["broadcast", "x", "{}"], ["disconnect", "--user", "ann"]],
 )
-def test_memory_takes_no_orders(command: list[str]) -> None:
-    """With the memory backend the orders say where they can be given."""
+def test_a_command_to_the_memory_backend_names_redis(command: list[str]) -> None:
     result = run(*command)
     assert result.exit_code == 1
     assert "memory://" in result.stderr
@@ -147,15 +148,13 @@ def test_memory_takes_no_orders(command: list[str]) -> None:
         (["unknown"], "No such command"),
     ],
 )
-def test_wrong_calls(command: list[str], told: str) -> None:
-    """A wrong call is 2, with what would be right."""
+def test_a_wrong_call_exits_with_2_and_says_what_is_right(command: list[str], told: str) -> None:
     result = run(*command)
     assert (result.exit_code, result.stdout) == (2, "")
     assert told in result.stderr
 
 
-def test_no_server() -> None:
-    """A server that does not answer, one that is no blueprint, and one that redirects: 1, and a sentence."""
+def test_an_unreachable_or_wrong_server_exits_with_1_and_a_sentence() -> None:
     assert "is the server running?" in run("stats", "--url", "http://127.0.0.1:1/presence").stderr
     with elsewhere() as (url, seen):
         assert (
@@ -168,8 +167,8 @@ def test_no_server() -> None:
         assert len(seen) == 4
 
 
-def test_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server is asked itself: no proxy of the environment sees what lets in."""
+def test_the_server_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of the environment sees the credentials."""
     with elsewhere() as (url, seen), running() as server:
         monkeypatch.setenv("http_proxy", url)
         succeed("stats", "--url", f"{server.origin}/presence", "--header", "X-Key: k")
@@ -237,8 +236,8 @@ class Watching:
         return self.process.returncode
 
 
-def test_watch_a_server(server: Server, where: tuple[str, str], name: str) -> None:
-    """Joins, updates and leaves of a running server, as they happen, also those of a moment."""
+def test_watch_prints_the_changes_of_a_channel(server: Server, where: tuple[str, str], name: str) -> None:
+    """It prints even members who leave at once."""
     channel = f"presence-{name}"
     watching = Watching(channel, *where, "--json")
     try:
@@ -258,8 +257,7 @@ def test_watch_a_server(server: Server, where: tuple[str, str], name: str) -> No
         watching.end()
 
 
-def test_watch_everything(server: Server, where: tuple[str, str], name: str) -> None:
-    """Without a channel all are watched; people read a line."""
+def test_watch_without_a_channel_prints_all_changes(server: Server, where: tuple[str, str], name: str) -> None:
     watching = Watching(*where)
     try:
         with client(server, "ann") as ann:
@@ -272,8 +270,7 @@ def test_watch_everything(server: Server, where: tuple[str, str], name: str) -> 
         assert watching.end() == 0
 
 
-def test_watched_server_stops() -> None:
-    """A server that stops ends the stream at once, and the watcher says so."""
+def test_watch_ends_with_1_when_the_server_stops() -> None:
     with running() as server:
         watching = Watching("--url", f"{server.origin}/presence")
         server.stop()
@@ -287,8 +284,7 @@ def redis_config(redis_server: RedisServer) -> dict[str, Any]:
     return on_redis(redis_server)
 
 
-def test_redis_needs_no_server(redis_config: dict[str, Any]) -> None:
-    """On Redis every command works from a process of its own."""
+def test_every_command_works_with_redis_and_without_a_server(redis_config: dict[str, Any]) -> None:
     with running(**redis_config) as server, client(server, "ann") as ann, client(server, "bob") as bob:
         ann.join("presence-room", mood="good")
         bob.join("presence-room")
@@ -317,8 +313,7 @@ def test_redis_needs_no_server(redis_config: dict[str, Any]) -> None:
         assert succeed("disconnect", "--client", ann.id, **redis_config) == "disconnected: 1\n"
 
 
-def test_redis_is_away() -> None:
-    """A state store that does not answer is said to be away, with the setting that names it."""
+def test_an_unreachable_redis_names_the_setting() -> None:
     for command in (["stats"], ["watch"], ["publish", "x", "y", "1"]):
         result = run(*command, PRESENCE_BACKEND="redis://127.0.0.1:1/0")
         assert result.exit_code == 1
@@ -326,7 +321,6 @@ def test_redis_is_away() -> None:
 
 
 @given(st.text())
-def test_printable(text: str) -> None:
-    """What is printed moves no cursor and hides nothing."""
+def test_printed_text_moves_no_cursor_and_hides_nothing(text: str) -> None:
     assert printable(text).isprintable()
     assert next(table([], [(text, "x")])).isprintable()

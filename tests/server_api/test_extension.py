@@ -1,4 +1,4 @@
-"""The extension object: settings, registration, and the test client."""
+"""The extension object: several apps, signals, and the values that it returns."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from flask_presence import Presence, User, signals
 from ..support.flask_app import make_app, make_presence_app
 
 
-def test_second_init(app: Flask, presence: Presence) -> None:
-    """An app is initialised once."""
+def test_a_second_init_app_raises(app: Flask, presence: Presence) -> None:
     assert app.extensions["presence"] is presence
     with pytest.raises(RuntimeError, match="already"):
         presence.init_app(app)
 
 
-def test_several_apps(presence: Presence, app: Flask) -> None:
-    """One instance serves several apps, each with its own channels."""
+def test_one_instance_serves_several_apps(presence: Presence, app: Flask) -> None:
+    """Each app has its own channels."""
     other = make_app()
     presence.init_app(other)
     with presence.test_client(app=app) as here, presence.test_client(app=other):
@@ -34,16 +33,16 @@ def test_several_apps(presence: Presence, app: Flask) -> None:
             assert presence.get_channel("room") is None
 
 
-def test_without_context(presence: Presence) -> None:
-    """Outside an app context the methods raise Flask's error; in a foreign app, what was forgotten."""
+def test_a_call_without_an_app_context_raises(presence: Presence) -> None:
+    """In an app without the extension, the error names `init_app`."""
     with pytest.raises(RuntimeError, match="application context"):
         presence.get_channel("x")
     with make_app().app_context(), pytest.raises(RuntimeError, match="init_app"):
         presence.get_channel("x")
 
 
-def test_signals(app: Flask, presence: Presence) -> None:
-    """Events are signals too: sender the app, keyword `event`, once each."""
+def test_every_event_is_a_signal_too(app: Flask, presence: Presence) -> None:
+    """The sender is the app, and the keyword is `event`."""
     heard: list[Any] = []
 
     def receiver(sender: Flask, event: Any) -> None:
@@ -56,8 +55,8 @@ def test_signals(app: Flask, presence: Presence) -> None:
     assert heard == [("channel.joined", "public-room", "public", None)]
 
 
-def test_server_data_like_flask_json(app: Flask, presence: Presence) -> None:
-    """Dates, UUIDs and the like are encoded as Flask's JSON does; what cannot be raises first."""
+def test_data_is_encoded_like_flask_json(app: Flask, presence: Presence) -> None:
+    """Data that cannot be encoded raises before anything is sent."""
     with presence.test_client(app=app) as one:
         one.join("room")
         with app.app_context():
@@ -73,8 +72,8 @@ def test_server_data_like_flask_json(app: Flask, presence: Presence) -> None:
         assert one.received == []
 
 
-def test_values(room: tuple[Any, Any], app: Flask, presence: Presence) -> None:
-    """Channels and members are immutable values in snake_case, with the guide's camelCase in `to_dict()`."""
+def test_channels_and_members_are_immutable(room: tuple[Any, Any], app: Flask, presence: Presence) -> None:
+    """Their attributes are snake_case, and `to_dict()` is camelCase."""
     with app.app_context():
         channel = presence.get_channel("presence-room-1")
         members = presence.get_channel_members("presence-room-1")
@@ -89,8 +88,8 @@ def test_values(room: tuple[Any, Any], app: Flask, presence: Presence) -> None:
     assert channel.to_dict()["members"][0]["clientId"] == room[0].client_id
 
 
-def test_user_values() -> None:
-    """A user's id is a string, also where it came as a number; the claims are read-only."""
+def test_the_id_of_a_user_is_a_string() -> None:
+    """A number becomes a string, and the claims are read-only."""
     assert User(5).id == "5"  # type: ignore[arg-type]
     for bad in ("", None, True, 1.5):
         with pytest.raises(TypeError):
@@ -106,8 +105,8 @@ def test_user_values() -> None:
         user.claims["teams"].append("blue")
 
 
-def test_own_values_as_data(room: tuple[Any, Any], app: Flask, presence: Presence) -> None:
-    """Members and channels can be sent as they are, and copied; what is handed out cannot change the roster."""
+def test_channels_and_members_can_be_sent_and_copied(room: tuple[Any, Any], app: Flask, presence: Presence) -> None:
+    """A returned value cannot change the roster."""
     ann, _ = room
     ann.update("presence-room-1", cursor={"x": 1})
     with app.app_context():
@@ -130,8 +129,8 @@ def test_own_values_as_data(room: tuple[Any, Any], app: Flask, presence: Presenc
     assert data["channel"]["memberCount"] == 2
 
 
-def test_nobody_is_reached(caplog: pytest.LogCaptureFixture) -> None:
-    """In memory, what a process without sockets says and asks reaches nobody: it says so, once. A view may ask."""
+def test_the_log_says_once_that_a_call_in_memory_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """A view may call without a log line."""
     presence, app = make_presence_app()
     app.add_url_rule("/publish", view_func=lambda: {"heard": presence.publish("news", "x", 1)})
     assert app.test_client().get("/publish").json == {"heard": 0}

@@ -1,4 +1,4 @@
-"""What is refused where it is written: async functions, wrong signatures, decorators that are used wrongly."""
+"""Mistakes that raise where they are written: async functions, wrong signatures, misused decorators."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ DECORATORS: dict[str, Callable[[Presence], Any]] = {
 
 @pytest.mark.parametrize("kind", ASYNC)
 @pytest.mark.parametrize("decorator", DECORATORS)
-def test_async(decorator: str, kind: str) -> None:
-    """Nobody would await it; the text says what to do."""
+def test_an_async_function_raises_and_names_async_to_sync(decorator: str, kind: str) -> None:
     with pytest.raises(TypeError, match=r"cannot be async.*async_to_sync"):
         DECORATORS[decorator](Presence())(ASYNC[kind])
 
@@ -65,16 +64,15 @@ async def _wants_three(user: User, channel: Any, user_info: Any) -> bool:
 
 
 @pytest.mark.parametrize("function", [_wants_user, _wants_three])
-def test_async_to_sync(function: Any) -> None:
-    """What asgiref makes of it is an ordinary function with the inner one's arguments."""
+def test_async_to_sync_keeps_the_arguments_of_the_function(function: Any) -> None:
     presence, app = make_presence_app()
     presence.guard("*")(async_to_sync(function))
     with presence.test_client(user="ann", app=app) as ann:
         assert ann.join("presence-room-1", user_info={"a": 1})["type"] == "channel:joined"
 
 
-def test_coroutines_that_come_later(caplog: pytest.LogCaptureFixture) -> None:
-    """An ordinary function that gives a coroutine is a mistake, of a guard and of a handler, and is logged as one."""
+def test_a_function_that_returns_a_coroutine_is_logged_as_a_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    """This holds for guards and handlers."""
     presence, app = make_presence_app()
     presence.guard("*")(lambda: coroutine())
     presence.on("client.connected")(lambda: coroutine())
@@ -99,13 +97,12 @@ def test_coroutines_that_come_later(caplog: pytest.LogCaptureFixture) -> None:
         (lambda presence: presence.guard("x")(type), "arguments"),
     ],
 )
-def test_wrong_use(call: Callable[[Presence], Any], told: str) -> None:
+def test_a_misused_decorator_says_how_to_use_it(call: Callable[[Presence], Any], told: str) -> None:
     with pytest.raises(TypeError, match=told):
         call(Presence())
 
 
-def test_handler_without_arguments() -> None:
-    """A handler may leave out the event."""
+def test_a_handler_may_leave_out_the_event() -> None:
     presence, app = make_presence_app()
     heard: list[str] = []
     presence.on("client.connected")(lambda: heard.append("connected"))
@@ -114,8 +111,7 @@ def test_handler_without_arguments() -> None:
         assert heard == ["connected"]
 
 
-def test_mistakes_at_registration(presence: Presence) -> None:
-    """A programmer's mistake raises where it is written."""
+def test_a_bad_pattern_event_or_loader_raises_at_registration(presence: Presence) -> None:
     with pytest.raises(ValueError, match="pattern"):
         presence.guard("a b")
     with pytest.raises(ValueError, match=r"member\.joined"):

@@ -1,4 +1,4 @@
-"""What the server's own code can ask and tell, from a view, a greenlet and a real thread; and what it hears."""
+"""What the app's own code can call from a view, a greenlet and a thread, and the events that it gets."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def call(server: Server, method: str, place: str = "view", **arguments: Any) -> 
 
 
 @PLACES
-def test_publish(connect: Connect, server: Server, name: str, place: str) -> None:
-    """`publish` is a `channel:message` from the server to everybody in the channel."""
+def test_publish_sends_a_channel_message_from_the_server(
+    connect: Connect, server: Server, name: str, place: str
+) -> None:
     one, other = connect(), connect("ann")
     one.join(name)
     other.join(name)
@@ -40,8 +41,9 @@ def test_publish(connect: Connect, server: Server, name: str, place: str) -> Non
 
 
 @PLACES
-def test_broadcast(connect: Connect, server: Server, name: str, place: str) -> None:
-    """A broadcast is the object itself, to everybody but `exclude`."""
+def test_broadcast_sends_the_object_itself_to_everybody_but_one(
+    connect: Connect, server: Server, name: str, place: str
+) -> None:
     one, other = connect(), connect()
     one.join(name)
     other.join(name)
@@ -52,8 +54,7 @@ def test_broadcast(connect: Connect, server: Server, name: str, place: str) -> N
     assert call(server, "broadcast_to_channel", place, name=f"nobody-{name}", message={}) == 0
 
 
-def test_what_cannot_be_sent(server: Server, name: str) -> None:
-    """What is no JSON, no object or no channel name raises before anything is sent."""
+def test_a_message_that_cannot_be_sent_raises_first(server: Server, name: str) -> None:
     nan: dict[str, Any] = {"name": name, "message": {"x": float("nan")}}
     assert call(server, "broadcast_to_channel", **nan)["raised"] == "TypeError"
     assert call(server, "broadcast_to_channel", name=name, message=[1])["raised"] == "TypeError"
@@ -62,8 +63,9 @@ def test_what_cannot_be_sent(server: Server, name: str) -> None:
 
 
 @PLACES
-def test_questions(connect: Connect, server: Server, name: str, place: str) -> None:
-    """Channels, members and counts, as they are."""
+def test_channels_members_and_counts_are_returned_as_they_are(
+    connect: Connect, server: Server, name: str, place: str
+) -> None:
     ann, anonymous = connect("ann"), connect()
     me = ann.join(f"presence-{name}", name="Ann", cursor={"x": 1})["me"]
     anonymous.join(f"public-{name}")
@@ -83,8 +85,8 @@ def test_questions(connect: Connect, server: Server, name: str, place: str) -> N
 
 
 @PLACES
-def test_disconnect(connect: Connect, server: Server, name: str, place: str) -> None:
-    """`disconnect` closes with 4403 and the reason; the members have left when it returns."""
+def test_disconnect_closes_with_4403_and_the_reason(connect: Connect, server: Server, name: str, place: str) -> None:
+    """When it returns, the members have left."""
     user = f"user-{name}"
     tabs, watcher = [connect(user), connect(user)], connect("watcher")
     watcher.join(f"presence-{name}")
@@ -100,8 +102,7 @@ def test_disconnect(connect: Connect, server: Server, name: str, place: str) -> 
     assert call(server, "disconnect", place)["raised"] == "ValueError"
 
 
-def test_stats() -> None:
-    """Counts over all channels and connections, in the guide's shape."""
+def test_stats_count_all_channels_and_connections() -> None:
     with running() as server:
         assert call(server, "get_channel_stats")["connections"] == 0
         with client(server, "ann") as one, client(server, "ann") as two, client(server):
@@ -119,8 +120,7 @@ def test_stats() -> None:
             assert server.json("/presence/stats") == expected
 
 
-def test_events_of_a_connection(connect: Connect, server: Server, name: str) -> None:
-    """Handlers hear everything of a connection, once, in the order in which it happened."""
+def test_handlers_get_the_events_of_a_connection_once_and_in_order(connect: Connect, server: Server, name: str) -> None:
     ann, channel = connect("ann"), f"presence-{name}"
     ann.join(channel)
     ann.say(channel, {"x": 1}, event="hello")
@@ -156,8 +156,7 @@ def test_events_of_a_connection(connect: Connect, server: Server, name: str) -> 
     assert (by_name["client.disconnected"]["code"], by_name["client.disconnected"]["reason"]) == ("1000", "closed")
 
 
-def test_failing_handler(connect: Connect, server: Server, name: str) -> None:
-    """A handler that raises is logged, and hinders nothing."""
+def test_a_handler_that_raises_is_logged_and_stops_nothing(connect: Connect, server: Server, name: str) -> None:
     one = connect()
     one.join(name)
     one.say(name, 1, event="break")
@@ -166,8 +165,8 @@ def test_failing_handler(connect: Connect, server: Server, name: str) -> None:
     assert "a handler failed" in server.log()
 
 
-def test_lost_connection(connect: Connect, server: Server, name: str) -> None:
-    """A connection that ends without a goodbye is `lost`, with the code 1006."""
+def test_a_connection_that_ends_without_a_close_is_lost(connect: Connect, server: Server, name: str) -> None:
+    """Its code is 1006."""
     one = connect("ann")
     one.join(f"presence-{name}")
     one.socket.socket.close()

@@ -1,4 +1,4 @@
-"""Settings: defaults, wrong values, and combinations that are refused."""
+"""Settings: defaults, wrong values, and combinations that raise."""
 
 from __future__ import annotations
 
@@ -35,28 +35,24 @@ from ..support.flask_app import make_app
         ("PRESENCE_PING_INTERVALL", 5),
     ],
 )
-def test_wrong_setting(key: str, value: Any) -> None:
-    """A wrong setting raises at `init_app`, and names itself."""
+def test_a_wrong_setting_raises_and_is_named(key: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=key):
         Presence(make_app(**{key: value}))
 
 
-def test_unknown_setting_lists_the_valid_ones() -> None:
-    """An unknown key comes with the list of the valid ones; so does an unknown argument."""
+def test_an_unknown_argument_lists_the_valid_settings() -> None:
     with pytest.raises(ConfigurationError, match="PRESENCE_PING_INTERVAL"):
         Presence(make_app(), pingg=5)
 
 
 @pytest.mark.parametrize(("arguments", "config"), [({"url_prefix": "/a"}, {}), ({"url_prefix": "/b"}, {"URL": "/a"})])
-def test_defaults(arguments: dict[str, Any], config: dict[str, str]) -> None:
-    """Keyword arguments are defaults for the config."""
+def test_keyword_arguments_are_defaults_for_the_config(arguments: dict[str, Any], config: dict[str, str]) -> None:
     app = make_app(**({"PRESENCE_URL_PREFIX": config["URL"]} if config else {}))
     Presence(app, **arguments)
     assert app.test_client().get("/a/health").get_json() == {"status": "ok"}
 
 
-def test_any_origin_with_cookies() -> None:
-    """`"*"` is refused while credentials may come from cookies."""
+def test_any_origin_raises_if_cookies_may_log_in() -> None:
     with pytest.raises(ConfigurationError, match="PRESENCE_ALLOWED_ORIGINS"):
         Presence(make_app(PRESENCE_ALLOWED_ORIGINS="*", JWT_TOKEN_LOCATION=["cookies"]))
     loading = Presence(allowed_origins=["*"])

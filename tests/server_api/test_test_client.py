@@ -1,4 +1,4 @@
-"""The test client that the package gives to its users."""
+"""The test client for the tests of an app."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from flask_presence import ChannelName, Presence, PresenceTestError, User, deny
 from ..support.flask_app import make_presence_app
 
 
-def test_test_client(room: tuple[Any, Any]) -> None:
-    """The test client joins, sends, updates, receives, and fails at once where nothing came."""
+def test_a_test_client_joins_sends_updates_and_receives(room: tuple[Any, Any]) -> None:
+    """If nothing has arrived, `receive` raises at once."""
     ann, bob = room
     assert ann.send("presence-room-1", event="typing", data={"isTyping": True})["delivered"] == 1
     assert bob.receive()["data"] == {"isTyping": True}
@@ -29,9 +29,7 @@ def test_test_client(room: tuple[Any, Any]) -> None:
     assert caught.value.code == "NOT_IN_CHANNEL"
 
 
-def test_test_client_meets_guards(app: Flask, presence: Presence) -> None:
-    """The test client meets the real guards, with a real token."""
-
+def test_a_test_client_meets_the_real_guards_with_a_real_token(app: Flask, presence: Presence) -> None:
     @presence.guard("team-*")
     def team(user: User, channel: ChannelName, user_info: dict[str, Any]) -> Any:
         assert get_jwt_identity() == user.id
@@ -45,8 +43,7 @@ def test_test_client_meets_guards(app: Flask, presence: Presence) -> None:
         anonymous.join("private-team-red")
 
 
-def test_disconnected_test_client(app: Flask, presence: Presence) -> None:
-    """A test client that was disconnected says so."""
+def test_a_disconnected_test_client_raises_with_its_close_code(app: Flask, presence: Presence) -> None:
     with presence.test_client(user="ann", app=app) as ann:
         with app.app_context():
             assert presence.disconnect(user_id="ann", reason="enough") == 1
@@ -54,8 +51,7 @@ def test_disconnected_test_client(app: Flask, presence: Presence) -> None:
             ann.request({"type": "ping"})
 
 
-def test_test_client_with_an_identity_loader(app: Flask) -> None:
-    """An app's `user_identity_loader` that wants a user object does not hinder the test client."""
+def test_a_test_client_works_with_a_user_identity_loader(app: Flask) -> None:
     jwt = JWTManager(app)
     jwt.user_identity_loader(lambda user: user.id)
     presence = Presence(app)
@@ -63,7 +59,7 @@ def test_test_client_with_an_identity_loader(app: Flask) -> None:
         assert one.join("presence-room")["me"]["id"] == "7"
 
 
-def test_test_client_outside_with() -> None:
+def test_a_test_client_outside_of_a_with_statement_raises() -> None:
     presence, app = make_presence_app()
     one = presence.test_client(user="ann", app=app)
     for use in (lambda: one.join("news"), lambda: one.received, lambda: one.receive(), lambda: one.request({})):
@@ -71,7 +67,7 @@ def test_test_client_outside_with() -> None:
             use()
 
 
-def test_app_in_the_place_of_the_user() -> None:
+def test_an_app_in_place_of_the_user_raises() -> None:
     presence, app = make_presence_app()
     with pytest.raises(TypeError, match=r"test_client\(app=app\)"):
         presence.test_client(app)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What several workers have counted is counted once, whatever becomes of them."""
+"""The counts of several workers: each is counted once, whether a worker stops, is killed or is paused."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ NODES = ["a", "b", "c"]
         max_size=25,
     )
 )
-def test_counted_once(redis_client: RedisClient, steps: list[tuple[str, str, int, float]]) -> None:
-    """Workers come, count, and are forgotten, some of them twice: all sees what each has said last, and never less."""
+def test_every_count_is_counted_once_and_never_goes_back(
+    redis_client: RedisClient, steps: list[tuple[str, str, int, float]]
+) -> None:
+    """Workers begin, record counts, and are forgotten, some of them twice."""
     store = store_of(f"test-{secrets.token_hex(8)}")
     said: dict[str, dict[str, float]] = {}
     gone: dict[str, float] = {}
@@ -68,8 +70,8 @@ def test_counted_once(redis_client: RedisClient, steps: list[tuple[str, str, int
         assert round(sum(survey.rates(now)[0]) * 2) == slots[slot]
 
 
-def test_late_readings(redis_client: RedisClient) -> None:
-    """What a worker says after it was buried, or while it is, is not taken: it has been added up."""
+def test_a_reading_of_a_removed_worker_is_refused(redis_client: RedisClient) -> None:
+    """Its counts have been added to the total already."""
     store = store_of(f"test-{secrets.token_hex(8)}")
     redis_client.run(store.workers.heartbeat("a", first=True))
     assert redis_client.run(store.counts.record("a", Reading({"received": 100})))
@@ -82,9 +84,8 @@ def test_late_readings(redis_client: RedisClient) -> None:
     assert redis_client.run(store.counts.read()).counts["received"] == 100
 
 
-def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
-    """Three workers, one of which is killed, one stopped, one paused for longer than its lease: their counts stay, none
-    is counted twice, and what they were is no more."""
+def test_every_worker_returns_the_same_counts(redis_server: RedisServer) -> None:
+    """One of three workers is killed, one is stopped, and one is paused longer than its lease."""
     config = on_redis(redis_server) | {"PRESENCE_LEASE": LEASE, "PRESENCE_GRACE": 0}
     with ExitStack() as stack:
         servers = [stack.enter_context(running(**config)) for _ in range(3)]
@@ -132,8 +133,8 @@ def test_any_worker_says_the_same(redis_server: RedisServer) -> None:
         assert value(scrape(servers[0]), "messages_published_total") == published
 
 
-def test_data_are_lost(program: str) -> None:
-    """When Redis has lost everything the counts of who is alive are told again, once."""
+def test_live_workers_record_their_counts_again_after_a_loss(program: str) -> None:
+    """They are counted once."""
 
     with running_redis(program) as store, running(PRESENCE_BACKEND=store.url) as server, client(server, "ann") as ann:
         ann.join("presence-local")

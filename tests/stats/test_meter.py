@@ -1,4 +1,4 @@
-"""What is counted adds up over processes, and stays bounded whatever clients do."""
+"""Counts add up over workers, and stay bounded whatever clients do."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ seconds = st.floats(0, 100)
 
 
 @given(st.lists(counts))
-def test_counts_add_up(several: list[dict[str, int]]) -> None:
-    """The sum of several has the sum of each name; what has been added since an earlier one is the difference."""
+def test_counts_add_up_and_subtract_by_name(several: list[dict[str, int]]) -> None:
     total = add(*several)
     for name in {name for each in several for name in each}:
         assert total[name] == sum(each.get(name, 0) for each in several)
@@ -37,8 +36,8 @@ def test_counts_add_up(several: list[dict[str, int]]) -> None:
 
 
 @given(st.lists(st.one_of(st.integers(1000, 4999), st.integers())))
-def test_close_codes_are_bounded(codes: list[int]) -> None:
-    """A peer may close with any code: all are counted, and no label is new."""
+def test_an_unknown_close_code_makes_no_new_label(codes: list[int]) -> None:
+    """Every close is counted."""
     meter, labels = Meter(), set(Meter().closed)
     for code in codes:
         meter.close(code)
@@ -49,8 +48,7 @@ def test_close_codes_are_bounded(codes: list[int]) -> None:
 
 
 @given(st.lists(seconds), st.lists(seconds))
-def test_histograms_add_up(some: list[float], others: list[float]) -> None:
-    """Two processes' histograms together are the histogram of all that both have seen."""
+def test_the_sum_of_two_histograms_is_the_histogram_of_all_values(some: list[float], others: list[float]) -> None:
     meters = [Meter(), Meter()]
     for meter, times in zip(meters, (some, others), strict=True):
         for time in times:
@@ -67,8 +65,8 @@ def test_histograms_add_up(some: list[float], others: list[float]) -> None:
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
-def test_a_node_with_another_name(before: int, posted: int, after: int) -> None:
-    """What is read since an earlier reading, and the earlier one, are all that was counted, slot by slot too."""
+def test_a_reading_and_the_difference_to_it_are_all_that_was_counted(before: int, posted: int, after: int) -> None:
+    """This holds for each slot too."""
     earlier = Reading({"received": before}, {7: (before, 0)})
     later = Reading({"received": before + posted + after}, {7: (before + posted, 0), 8: (after, after)})
     rest = later.since(earlier)
@@ -76,15 +74,13 @@ def test_a_node_with_another_name(before: int, posted: int, after: int) -> None:
     assert rest.slots == {7: (posted, 0), 8: (after, after)}
 
 
-def test_reading_survives_json() -> None:
-    """A reading that another process keeps as JSON is the same reading."""
+def test_a_reading_survives_json() -> None:
     outbox = Backlog(5, 3, 1, (Blocked("c", None, 3),))
     reading = Reading(Meter().counts(), {884: (1, 2)}, {"presence-ä": 0.5}, outbox, 0.25)
     assert msgspec.json.decode(msgspec.json.encode(reading), type=Reading) == reading
 
 
-def test_survey() -> None:
-    """The service is its processes together: sums of what adds up, the worst of what does not."""
+def test_a_survey_sums_counts_and_takes_the_worst_lag() -> None:
     one = Reading({"received": 2}, {}, {"a": 3.0}, Backlog(5, 3, 1, (Blocked("c", "ann", 3),)), 0.2)
     two = Reading({"received": 3}, {}, {"a": 4.0, "b": 1.0}, Backlog(9, 9, 1, (Blocked("d", None, 9),)), 0.1)
     dead = Reading({"received": 7}, {}, {"z": 9.0}, Backlog(99, 99, 1), 9.0)
@@ -97,8 +93,8 @@ def test_survey() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.05, 5), st.integers(0, 20), st.integers(0, 20)), max_size=40))
-def test_traffic(steps: list[tuple[float, int, int]]) -> None:
-    """Every message is in exactly one slot; once all slots are complete, the rates add up to what was counted."""
+def test_every_message_is_in_exactly_one_slot(steps: list[tuple[float, int, int]]) -> None:
+    """When all slots are complete, the rates add up to the counts."""
     traffic, now, received, sent = Traffic(), 1_000_000.0, 0, 0
     for wait, came, went in steps:
         now, received, sent = now + wait, received + came, sent + went
@@ -111,8 +107,8 @@ def test_traffic(steps: list[tuple[float, int, int]]) -> None:
     assert traffic.slots == {}
 
 
-def test_busy() -> None:
-    """A channel's rate is the mean of the last slots, and it is forgotten once it is quiet."""
+def test_the_rate_of_a_channel_is_the_mean_of_the_last_slots() -> None:
+    """A quiet channel is forgotten."""
     busy, now = Busy(), 1_000_000.0
     for step in range(BUSY_SLOTS + 1):
         busy.turn(now + step * SLOT)
@@ -126,8 +122,7 @@ def test_busy() -> None:
     assert busy.rates() == {}
 
 
-def test_lag() -> None:
-    """The worst is remembered for a while, and no longer."""
+def test_the_worst_lag_is_kept_for_a_while() -> None:
     lag = Lag()
     lag.note(100.0, 0.5)
     lag.note(111.0, 0.1)
@@ -136,8 +131,7 @@ def test_lag() -> None:
     assert lag.worst == 0.2
 
 
-def test_labels() -> None:
-    """Counts with labels come back by label."""
+def test_counts_with_labels_come_back_by_label() -> None:
     meter = Meter()
     meter.joins["presence"] = 3
     assert by_label(meter.counts(), "joins") == {"public": 0, "private": 0, "presence": 3}

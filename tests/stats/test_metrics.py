@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus reads is what has happened."""
+"""The metrics that Prometheus reads are what has happened."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def fresh(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-def test_counts(fresh: Server) -> None:
-    """Connections, joins, messages, bytes, guards, errors and closes are counted exactly."""
+def test_everything_is_counted_exactly(fresh: Server) -> None:
+    """Connections, joins, messages, bytes, guards, errors and closes."""
     before = scrape(fresh)
     assert value(before, "backend_up") == 1
     assert value(before, "connections_opened_total") == 0
@@ -70,8 +70,7 @@ def test_counts(fresh: Server) -> None:
     wait_until(lambda: value(scrape(fresh), "loop_lag_seconds_count") > 0)
 
 
-def test_refusals(fresh: Server) -> None:
-    """Who is not let in is counted by the status that they are told."""
+def test_refused_upgrades_are_counted_by_status(fresh: Server) -> None:
     attempts: dict[int, dict[str, Any]] = {401: {"token": "nonsense"}, 403: {"origin": "https://elsewhere.example"}}
     for status, options in attempts.items():
         with pytest.raises(InvalidStatus) as refused, client(fresh, **options):
@@ -82,8 +81,8 @@ def test_refusals(fresh: Server) -> None:
     assert value(samples, "upgrades_refused_total", status="403") == 1
 
 
-def test_slow_client(fresh: Server) -> None:
-    """Who does not read is seen, by user and by the bytes that wait, before it is closed, and counted when it is."""
+def test_a_slow_client_is_shown_before_it_is_closed(fresh: Server) -> None:
+    """It is shown with its user and its waiting bytes, and counted when it is closed."""
     with client(fresh, "ann") as ann, small_socket(fresh.port) as slow:
         ann.join("room")
         greet(slow, fresh.port, fresh.token("slow"))
@@ -108,8 +107,8 @@ def test_slow_client(fresh: Server) -> None:
         assert fresh.json("/presence/activity")["outbox"]["closed"] == 1
 
 
-def test_formats(fresh: Server) -> None:
-    """OpenMetrics is understood as well, and says the same; every metric has a help text and a type."""
+def test_openmetrics_and_the_text_format_say_the_same(fresh: Server) -> None:
+    """Every metric has a help text and a type."""
     with client(fresh, "ann") as ann:
         ann.join("presence-room")
         plain, modern = scrape(fresh), scrape(fresh, OPENMETRICS)
@@ -123,8 +122,7 @@ def test_formats(fresh: Server) -> None:
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in names} == set(kinds)
 
 
-def test_labels_are_bounded(fresh: Server) -> None:
-    """Whatever names clients choose, no sample has one of them, and their number stays."""
+def test_no_label_has_a_name_that_a_client_chose(fresh: Server) -> None:
     before = scrape(fresh).keys()
     with client(fresh, "ann") as ann:
         for number in range(20):
@@ -134,8 +132,7 @@ def test_labels_are_bounded(fresh: Server) -> None:
     assert scrape(fresh).keys() == before
 
 
-def test_dashboard(fresh: Server) -> None:
-    """The dashboard asks for nothing that does not exist."""
+def test_the_dashboard_uses_only_metrics_that_exist(fresh: Server) -> None:
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in scrape(fresh)}
     dashboard = json.loads(Path(DASHBOARD).read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]

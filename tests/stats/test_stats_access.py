@@ -1,4 +1,4 @@
-"""Who may see the pages."""
+"""Who may see the pages: debug mode, the stats guard, and nobody else."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..support.server import running
 PAGES = ("/", "/stats", "/activity", "/channels", "/channels/x", "/members", "/metrics", "/watch")
 
 
-def test_closed_by_default() -> None:
-    """Without leave the pages are 403, with a sentence that says how to open them; health is open."""
+def test_the_pages_return_403_until_the_app_allows_access() -> None:
+    """The answer says how to allow it. `/health` is open."""
     with running(PRESENCE_STATS_PUBLIC=False) as server:
         for page in PAGES:
             status, headers, body = server.get(f"/presence{page}")
@@ -58,8 +58,8 @@ def coroutine() -> Any:
         (coroutine, "stats_guard"),
     ],
 )
-def test_stats_guard_says_no(guard: Callable[[], object], told: str) -> None:
-    """Whatever is not a plain yes keeps every page closed, and nothing of a failure is told."""
+def test_every_answer_but_a_plain_yes_closes_every_page(guard: Callable[[], object], told: str) -> None:
+    """The answer contains nothing of a failure."""
     visitor = app_with_guard(guard).test_client()
     for page in PAGES:
         response = visitor.get(f"/presence{page}")
@@ -68,8 +68,8 @@ def test_stats_guard_says_no(guard: Callable[[], object], told: str) -> None:
         assert "secret" not in response.text
 
 
-def test_stats_guard_says_yes() -> None:
-    """The function runs in the page's request context, once for each request; True opens, as does a dictionary."""
+def test_the_stats_guard_runs_once_for_each_request() -> None:
+    """True and `{"authorized": True}` open the pages."""
     seen: list[str] = []
 
     def guard() -> bool:
@@ -85,9 +85,7 @@ def test_stats_guard_says_yes() -> None:
     assert app_with_guard(lambda: {"authorized": True}).test_client().get("/presence/").status_code == 200
 
 
-def test_stats_guard_asks_for_a_login() -> None:
-    """A function that aborts decides itself what is answered."""
-
+def test_a_stats_guard_may_abort_with_its_own_answer() -> None:
     def guard() -> bool:
         abort(401, www_authenticate=WWWAuthenticate("basic", {"realm": "operators"}))
 
@@ -96,8 +94,8 @@ def test_stats_guard_asks_for_a_login() -> None:
     assert response.headers["WWW-Authenticate"].startswith("Basic")
 
 
-def test_stats_guard() -> None:
-    """A stats guard opens the pages with `True`, in the page's request context."""
+def test_a_stats_guard_opens_the_pages_with_true() -> None:
+    """It runs in the request context of the page."""
     presence, app = make_presence_app()
     assert app.test_client().get("/presence/stats").status_code == 403
     presence.stats_guard(lambda: request.headers.get("X-Admin") == "yes" or "not quite")
@@ -105,8 +103,7 @@ def test_stats_guard() -> None:
     assert app.test_client().get("/presence/stats", headers={"X-Admin": "yes"}).status_code == 200
 
 
-def test_debug_opens_the_pages() -> None:
-    """In debug mode the pages are open."""
+def test_debug_mode_opens_the_pages() -> None:
     _, app = make_presence_app()
     app.debug = True
     assert app.test_client().get("/presence/").status_code == 200

@@ -1,4 +1,4 @@
-"""The blueprint's pages: what they show, and to whom."""
+"""The JSON of the pages: channels, members, activity, and their queries."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..support.client import client
 from ..support.server import DEADLINE, Server, running, wait_until
 
 
-def test_channels(connect: Connect, server: Server, name: str) -> None:
-    """The list can be narrowed by type and prefix; a channel comes with its members."""
+def test_channels_can_be_filtered_by_type_and_prefix(connect: Connect, server: Server, name: str) -> None:
+    """A single channel comes with its members."""
     me = connect("ann").join(f"presence-{name}", name="Ann")["me"]
     connect().join(name)
     listed = server.json(f"/presence/channels?type=presence&prefix=presence-{name}")["channels"]
@@ -31,8 +31,8 @@ def test_channels(connect: Connect, server: Server, name: str) -> None:
     assert (status, json.loads(body)["error"]["code"]) == (400, "INVALID_REQUEST")
 
 
-def test_stats_page(connect: Connect, server: Server, name: str) -> None:
-    """The page shows names as text, and allows nothing from outside."""
+def test_the_page_shows_names_as_text(connect: Connect, server: Server, name: str) -> None:
+    """It allows no content from another origin."""
     hostile = f"<script>alert('{name}')</script>"
     connect().join(hostile)
     connect().join(f'"><img/onerror={name}>')
@@ -45,14 +45,12 @@ def test_stats_page(connect: Connect, server: Server, name: str) -> None:
     assert headers["X-Frame-Options"] == "DENY"
 
 
-def test_no_slash(server: Server) -> None:
-    """Without its slash the page redirects, also for who may not see it."""
+def test_the_page_redirects_to_its_url_with_a_slash(server: Server) -> None:
     assert server.get("/presence")[0] == 200
 
 
 @pytest.mark.parametrize("odd", ["a//b", "/a", "//", "..", ".", "?x=1#y", "%2F", "a/../b", "ä"])
-def test_odd_names(connect: Connect, server: Server, name: str, odd: str) -> None:
-    """A channel is found under its name, whatever that is."""
+def test_a_channel_is_found_under_any_name(connect: Connect, server: Server, name: str, odd: str) -> None:
     channel = odd if odd in ("..", ".", "//") else f"{odd}{name}"
     connect("ann").join(channel)
     assert server.json(f"/presence/channels/{urllib.parse.quote(channel, safe='')}")["name"] == channel
@@ -60,7 +58,6 @@ def test_odd_names(connect: Connect, server: Server, name: str, odd: str) -> Non
 
 
 def test_errors_are_json(server: Server) -> None:
-    """What is not there, and what is asked in another way than by GET, is answered in JSON as well."""
     status, _, body = server.get("/presence/nothing/here")
     assert (status, json.loads(body)["error"]["code"]) == (404, "NOT_FOUND")
     with pytest.raises(urllib.error.HTTPError) as refused:
@@ -72,8 +69,8 @@ def test_errors_are_json(server: Server) -> None:
         assert (status, json.loads(body)["error"]["code"]) == (400, "INVALID_REQUEST")
 
 
-def test_paging(connect: Connect, server: Server, name: str) -> None:
-    """Channels can be searched, sorted and paged; the pages together are the whole, and the next one is named."""
+def test_channels_can_be_searched_sorted_and_paged(connect: Connect, server: Server, name: str) -> None:
+    """All pages together are the whole list, and each names the next."""
     ann, bob = connect("ann"), connect("bob")
     for number in range(7):
         ann.join(f"presence-{name}-{number}")
@@ -91,8 +88,8 @@ def test_paging(connect: Connect, server: Server, name: str) -> None:
     assert server.json(f"{where}&offset=99") == {"channels": [], "total": 7, "next": None}
 
 
-def test_members_in_pages(connect: Connect, server: Server, name: str) -> None:
-    """Members can be paged, in order of joining, with how many connections each has."""
+def test_members_can_be_paged_in_order_of_joining(connect: Connect, server: Server, name: str) -> None:
+    """On request each comes with its number of connections."""
     channel = f"presence-{name}"
     for number in range(5):
         connect(f"user-{number}").join(channel)
@@ -104,8 +101,7 @@ def test_members_in_pages(connect: Connect, server: Server, name: str) -> None:
     assert "connections" not in server.json(f"/presence/channels/{channel}")
 
 
-def test_rates(connect: Connect, server: Server, name: str) -> None:
-    """The channel in which much is said is the busiest, and its rate goes back to nothing."""
+def test_the_busiest_channel_has_the_highest_rate(connect: Connect, server: Server, name: str) -> None:
     ann = connect("ann")
     ann.join(f"loud-{name}")
     ann.join(f"soft-{name}")
@@ -135,8 +131,8 @@ def test_rates(connect: Connect, server: Server, name: str) -> None:
     "query",
     ["type=secret", "sort=size", "limit=0", "limit=1001", "limit=x", "offset=-1", "offset=1e3", "include=members"],
 )
-def test_bad_queries(server: Server, query: str) -> None:
-    """What cannot be meant is answered with 400, and with what can be."""
+def test_an_invalid_query_is_refused_with_400(server: Server, query: str) -> None:
+    """The message says which values are valid."""
     status, _, body = server.get(f"/presence/channels?{query}")
     error = json.loads(body)["error"]
     assert (status, error["code"]) == (400, "INVALID_REQUEST")
@@ -144,8 +140,7 @@ def test_bad_queries(server: Server, query: str) -> None:
     assert server.get(f"/presence/?{query}")[0] == 400
 
 
-def test_etags(name: str) -> None:
-    """While nothing happens an ETag spares the body; when something has, the body is a new one."""
+def test_an_etag_saves_the_body_while_nothing_changes(name: str) -> None:
     with running(PRESENCE_BACKEND="memory://") as quiet, client(quiet, "ann") as ann:
         for path in ("stats", "activity", "channels?limit=9&include=rate", f"channels/presence-{name}"):
             ann.join(f"presence-{name}")
@@ -167,9 +162,9 @@ def _is_unchanged(server: Server, path: str) -> bool:
     return status == 304 and body == ""
 
 
-def test_page_without_script(connect: Connect, server: Server, name: str) -> None:
-    """The page itself has the numbers, the channels that were asked for, and the members of the one that is open; what
-    else stands in its query string stays in its links."""
+def test_the_page_works_without_the_script(connect: Connect, server: Server, name: str) -> None:
+    """It has the numbers, the requested channels and the members of the open channel. Its links keep the other
+    parameters of the query."""
     ann = connect("ann", claims={"name": "Ann"})
     ann.join(f"presence-{name}", mood=f"<b>{name}</b>")
     connect("ann").join(f"presence-{name}")

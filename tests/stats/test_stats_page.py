@@ -1,4 +1,4 @@
-"""The stats page in a real browser: its numbers are the truth while clients come and go."""
+"""The stats page in a real browser: its numbers stay right while clients come and go."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def expect_cells(page: Page, table: str, fields: str, wanted: list[list[str]]) -
             expect(cell).to_have_text(text, timeout=LIVE)
 
 
-def test_numbers(show: Open, server: Server, connect: Connect, name: str) -> None:
-    """Connections, members, channels, closes, errors and guards: as they are, while they change."""
+def test_the_numbers_follow_what_happens(show: Open, server: Server, connect: Connect, name: str) -> None:
+    """Connections, members, channels, closes, errors and guards."""
     page = show(f"?search={name}")
     expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
     with ExitStack() as stack:
@@ -93,8 +93,7 @@ def test_numbers(show: Open, server: Server, connect: Connect, name: str) -> Non
     assert (truth["connections"], truth["channels"]) == (0, 0)
 
 
-def test_short_words_are_whole(show: Open, connect: Connect, name: str) -> None:
-    """Beside a name of any length, cells of short words do not break inside them."""
+def test_cells_with_short_words_do_not_wrap_beside_a_long_name(show: Open, connect: Connect, name: str) -> None:
     one = connect("ann")
     one.join(f"presence-{name}-" + "x" * 180)
     one.join(f"private-{name}-" + "y" * 180)
@@ -112,8 +111,7 @@ def test_short_words_are_whole(show: Open, connect: Connect, name: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_numbers_in_names(show: Open, connect: Connect, name: str) -> None:
-    """Names with numbers stand as people count."""
+def test_names_with_numbers_are_sorted_by_number(show: Open, connect: Connect, name: str) -> None:
     one = connect("ann")
     for number in (10, 2, 1, 20):
         one.join(f"{name}-news-{number}")
@@ -123,9 +121,8 @@ def test_numbers_in_names(show: Open, connect: Connect, name: str) -> None:
     expect_cells(show(f"?search={name}-news"), "channels", "name", wanted)
 
 
-def test_members(show: Open, connect: Connect, name: str) -> None:
-    """Who is in a channel, with what they say of themselves and how many connections they have, kept current; a
-    hostile name is text."""
+def test_an_open_channel_lists_its_members_and_stays_current(show: Open, connect: Connect, name: str) -> None:
+    """A hostile name is shown as text."""
     hostile = f"<img src=x onerror=alert(1)>{name}"
     ann = connect("ann", claims={"name": hostile})
     ann.join(f"presence-{name}", mood="good", tags=["a", 1])
@@ -147,8 +144,7 @@ def test_members(show: Open, connect: Connect, name: str) -> None:
     expect(page.locator("#channel")).to_be_hidden(timeout=LIVE)
 
 
-def test_find_and_sort(show: Open, connect: Connect, name: str) -> None:
-    """Search and type narrow the table while one types, heads sort it, and the address says all of it."""
+def test_search_type_and_sorting_are_kept_in_the_address(show: Open, connect: Connect, name: str) -> None:
     ann, bob = connect("ann"), connect("bob")
     for number in range(3):
         ann.join(f"presence-{name}-{number}")
@@ -169,8 +165,8 @@ def test_find_and_sort(show: Open, connect: Connect, name: str) -> None:
     expect_cells(page, "channels", "name", [[f"presence-{name}-{number}"] for number in (2, 1, 0)])
 
 
-def test_pages(show: Open, connect: Connect, name: str) -> None:
-    """More channels than a page has are paged, with and without the script."""
+def test_more_than_fifty_channels_are_paged(show: Open, connect: Connect, name: str) -> None:
+    """This works with the script and without it."""
     ann = connect("ann")
     for number in range(60):
         ann.join(f"{name}-{number:02}")
@@ -185,8 +181,7 @@ def test_pages(show: Open, connect: Connect, name: str) -> None:
         expect(rows(page, "channels").first).to_contain_text(f"{name}-00", timeout=LIVE)
 
 
-def test_without_script(show: Open, connect: Connect, name: str) -> None:
-    """Without JavaScript everything can be found as well."""
+def test_everything_can_be_found_without_javascript(show: Open, connect: Connect, name: str) -> None:
     connect("ann").join(f"presence-{name}", mood="good")
     page = show(java_script_enabled=False)
     page.get_by_label("Search channels").fill(name)
@@ -199,8 +194,10 @@ def test_without_script(show: Open, connect: Connect, name: str) -> None:
     expect_cells(page, "members", "id", [["ann"]])
 
 
-def test_busiest_and_slow(show: Open, server: Server, connect: Connect, name: str) -> None:
-    """The busiest channel is on top, messages in and out have rates and charts, and who does not read is named."""
+def test_the_busiest_channel_and_a_slow_client_are_shown(
+    show: Open, server: Server, connect: Connect, name: str
+) -> None:
+    """Messages in and out have rates and charts."""
     ann = connect("ann")
     ann.join(f"quiet-{name}")
     ann.join(f"loud-{name}")
@@ -227,8 +224,9 @@ def test_busiest_and_slow(show: Open, server: Server, connect: Connect, name: st
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_phone(show: Open, connect: Connect, name: str, scheme: str) -> None:
-    """On a narrow screen nothing is wider than it, whatever names there are; text can be told from its ground."""
+def test_the_page_fits_a_narrow_screen_and_has_enough_contrast(
+    show: Open, connect: Connect, name: str, scheme: str
+) -> None:
     connect("ann").join(f"presence-{name}-{'long' * 40}", **{"k" * 60: "v" * 300})
     viewport = {"width": 360, "height": 740}
     page = show(f"?channel=presence-{name}-{'long' * 40}", viewport=viewport, color_scheme=scheme)
@@ -252,8 +250,8 @@ def contrast(*colours: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_quiet_polls_are_cheap(show: Open, connect: Connect, name: str) -> None:
-    """While nothing happens the answers are 304, with what let the page in still in the question."""
+def test_polls_get_304_while_nothing_happens(show: Open, connect: Connect, name: str) -> None:
+    """They keep the parameters that gave access to the page."""
     connect("ann").join(f"presence-{name}")
     page = show(f"?search=presence-{name}&key=a%26b")
     answers: list[tuple[int, str]] = []
@@ -265,8 +263,8 @@ def test_quiet_polls_are_cheap(show: Open, connect: Connect, name: str) -> None:
     assert all("key=a%26b" in url for status, url in answers if "/presence/stats." not in url)
 
 
-def test_the_server_goes_away(browser: Browser) -> None:
-    """The page says so when its server does not answer, keeps what it has, and goes on when it is back."""
+def test_the_page_says_that_the_server_does_not_answer(browser: Browser) -> None:
+    """It keeps the last numbers, and goes on when the server is back."""
     with running() as server, browser.new_context() as context:
         page = context.new_page()
         page.goto(f"{server.origin}/presence/")
@@ -278,8 +276,8 @@ def test_the_server_goes_away(browser: Browser) -> None:
         expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
 
 
-def test_the_state_store_goes_away(browser: Browser, program: str) -> None:
-    """The page says so, also to who comes while it is away, and shows numbers once it is back."""
+def test_the_page_says_that_redis_is_down(browser: Browser, program: str) -> None:
+    """A page that is opened meanwhile says so too, and both show numbers when Redis is back."""
     with running_redis(program) as store, running(PRESENCE_BACKEND=store.url) as server, ExitStack() as stack:
         early, late = (stack.enter_context(browser.new_context()).new_page() for _ in range(2))
         early.goto(f"{server.origin}/presence/")
@@ -299,8 +297,7 @@ def add_cookie(context: BrowserContext, server: Server, value: str) -> None:
 
 
 @pytest.mark.parametrize("odd", ["..", ".", "/a", "//", "%2F", "?a#b"])
-def test_odd_names(show: Open, connect: Connect, odd: str) -> None:
-    """Any channel can be opened, whatever its name does to a URL."""
+def test_a_channel_with_any_name_can_be_opened(show: Open, connect: Connect, odd: str) -> None:
     connect("ann").join(odd)
     page = show()
     page.locator("#channels a", has_text=re.compile(f"^{re.escape(odd)}$")).click()
@@ -309,9 +306,8 @@ def test_odd_names(show: Open, connect: Connect, odd: str) -> None:
     expect(page.locator("#channels a", has_text=re.compile(f"^{re.escape(odd)}$"))).to_be_focused(timeout=LIVE)
 
 
-def test_whoever_may_see_it(browser: Browser) -> None:
-    """The page is live for whoever may see it, by a word in its address, a password, a header or a cookie; who may not
-    any longer is told so."""
+def test_every_kind_of_access_keeps_the_page_live(browser: Browser) -> None:
+    """A parameter, a password, a header and a cookie give access. A page that loses it says so."""
     with running(app="tests.support.plain:create_app()", PRESENCE_STATS_PUBLIC=False) as server:
         page_url = f"http://{server.host}/presence/"
         ways: list[tuple[str, dict[str, Any]]] = [
@@ -332,8 +328,7 @@ def test_whoever_may_see_it(browser: Browser) -> None:
                     expect(page.get_by_role("status")).to_contain_text("closed to you now", timeout=LIVE)
 
 
-def test_the_script_shows_the_same(show: Open) -> None:
-    """Numbers look alike, whether the server or the script has written them."""
+def test_the_script_formats_numbers_like_the_server(show: Open) -> None:
     page = show()
     numbers = [0, 0.04, 0.05, 0.25, 0.949, 0.95, 1.25, 9.94, 9.95, 9.99, 10.5, 99.5, 999.4, 999.5, 1000, 1250, 10500]
     numbers += [

@@ -15,8 +15,8 @@ from ..support.server import DEADLINE, running, wait_until
 
 
 @pytest.mark.parametrize(("kind", "most"), [("gunicorn-gevent", 20), ("gunicorn-gthread", 2)])
-def test_watchers_are_few(redis_server: RedisServer, kind: str, most: int) -> None:
-    """A process has so many streams at a time and no more, however fast they come; who goes makes room."""
+def test_a_worker_has_a_limited_number_of_streams(redis_server: RedisServer, kind: str, most: int) -> None:
+    """A stream that closes makes room for another."""
     with running(kind=kind, **on_redis(redis_server)) as server, ExitStack() as stack, ThreadPoolExecutor(30) as crowd:
 
         def watch(_: int = 0) -> http.client.HTTPResponse:
@@ -37,8 +37,8 @@ def test_watchers_are_few(redis_server: RedisServer, kind: str, most: int) -> No
         wait_until(lambda: watch().status == 200)
 
 
-def test_watch_while_the_server_stops() -> None:
-    """A stream does not hold up a server that is told to stop, even one that never had a socket."""
+def test_a_stream_does_not_delay_a_server_that_stops() -> None:
+    """This holds for a server that never had a socket."""
     with running() as server:
         connection = http.client.HTTPConnection(server.host, timeout=DEADLINE)
         connection.request("GET", "/presence/watch")

@@ -1,4 +1,4 @@
-"""The frame codec: what RFC 6455 demands, in raw bytes, and in any cut."""
+"""The frame codec follows RFC 6455, whichever way the bytes are cut."""
 
 from __future__ import annotations
 
@@ -75,8 +75,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("case", GOOD)
-def test_valid(case: str) -> None:
-    """What is allowed is decoded."""
+def test_a_valid_frame_is_decoded(case: str) -> None:
     data, messages = GOOD[case]
     assert decode(data) == (messages, None)
 
@@ -117,41 +116,38 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_invalid(case: str) -> None:
-    """What is not allowed fails with its close code."""
+def test_an_invalid_frame_fails_with_its_close_code(case: str) -> None:
     data, code = BAD[case]
     assert decode(data)[1] == code
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999])
-def test_valid_close(code: int) -> None:
-    """Every code that a peer may send is taken, with its reason."""
+def test_a_close_code_that_a_peer_may_send_is_accepted(code: int) -> None:
+    """The decoder returns the code and the reason."""
     messages, _ = decode(frame(CLOSE, code.to_bytes(2, "big") + b"bye"))
     assert [parse_close(payload) for _, payload in messages] == [(code, "bye")]
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
-def test_invalid_close(code: int) -> None:
-    """A code that nobody may send is a protocol error."""
+def test_a_close_code_that_nobody_may_send_is_a_protocol_error(code: int) -> None:
     assert decode(frame(CLOSE, code.to_bytes(2, "big"))) == ([], 1002)
 
 
-def test_nothing_after_close() -> None:
-    """What follows a close frame is not looked at; a close without a code has none."""
+def test_frames_after_a_close_frame_are_ignored() -> None:
+    """A close frame without a code has the code 1005."""
     messages, _ = decode(frame(CLOSE) + frame(TEXT, b"late"))
     assert [(opcode, parse_close(payload)) for opcode, payload in messages] == [(CLOSE, (1005, ""))]
 
 
-def test_nothing_is_buffered_beyond_the_limit() -> None:
-    """An announced giant is refused by its head."""
+def test_a_frame_that_is_too_large_is_refused_by_its_head() -> None:
+    """The decoder does not wait for the payload."""
     decoder = Decoder(1000)
     decoder.feed(b"\x81\xff" + (1 << 40).to_bytes(8, "big"))
     assert decoder.failure is not None
     assert decoder.failure.code == 1009
 
 
-def test_messages_before_a_failure_count() -> None:
-    """What was whole before the stream broke is delivered."""
+def test_messages_before_an_invalid_frame_are_delivered() -> None:
     assert decode(frame(TEXT, b"ok") + frame(3)) == ([(TEXT, b"ok")], 1002)
 
 
@@ -161,8 +157,8 @@ ANY_STREAM = st.lists(
 
 
 @given(ANY_STREAM.map(b"".join), st.lists(st.integers(1, 40), min_size=1, max_size=60))
-def test_any_cut(stream: bytes, sizes: list[int]) -> None:
-    """However the bytes are cut, the messages and the failure are the same."""
+def test_the_same_bytes_give_the_same_messages_in_any_pieces(stream: bytes, sizes: list[int]) -> None:
+    """The failure, if there is one, is the same too."""
     whole = Decoder(1000)
     expected = whole.feed(stream)
     cut = Decoder(1000)
@@ -177,26 +173,23 @@ def test_any_cut(stream: bytes, sizes: list[int]) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes(data: bytes) -> None:
-    """No bytes make the decoder raise."""
+def test_no_bytes_make_the_decoder_raise(data: bytes) -> None:
     Decoder(100).feed(data)
 
 
 @given(st.binary(max_size=3000), st.binary(min_size=4, max_size=4))
-def test_unmask(payload: bytes, mask: bytes) -> None:
-    """Unmasking is the byte-wise XOR of RFC 6455, section 5.3."""
+def test_unmasking_is_a_bytewise_xor(payload: bytes, mask: bytes) -> None:
+    """RFC 6455, section 5.3."""
     assert unmask(payload, mask) == bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
 
 
 @pytest.mark.parametrize(("size", "head"), [(0, 2), (125, 2), (126, 4), (65535, 4), (65536, 10)])
-def test_encode(size: int, head: int) -> None:
-    """A frame has the shortest head that fits."""
+def test_an_encoded_frame_has_the_shortest_possible_head(size: int, head: int) -> None:
     encoded = encode_frame(b"x" * size)
     assert (len(encoded), encoded[0]) == (head + size, 0x81)
 
 
-def test_encode_close() -> None:
-    """A close reason is cut to 123 bytes, between characters."""
+def test_a_close_reason_is_cut_to_123_bytes_between_characters() -> None:
     assert encode_close(1005) == b"\x88\x00"
     assert encode_close(4403, "bye") == b"\x88\x05\x11\x33bye"
     assert parse_close(encode_close(1000, "ü" * 100)[2:]) == (1000, "ü" * 61)

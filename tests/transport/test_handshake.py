@@ -1,4 +1,4 @@
-"""The handshake: what the server refuses, with which status, and how many connections it takes."""
+"""The handshake: what the server refuses, with which status, and how many connections it accepts."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ from ..support.variations import variation
         ({"Upgrade": "h2c"}, 426),
     ],
 )
-def test_malformed_handshake(server: Server, changes: dict[str, str | None], status: int) -> None:
-    """What is no handshake is a 400 or 426, never a 500."""
+def test_a_malformed_handshake_is_refused_with_400_or_426(
+    server: Server, changes: dict[str, str | None], status: int
+) -> None:
     headers = {key: value for key, value in {**UPGRADE, **changes}.items() if value is not None}
     assert raw_status(server, headers) == status
 
 
-def test_full() -> None:
-    """A full server refuses with 503 and `Retry-After`, and has a place again when somebody goes."""
+def test_a_full_server_refuses_with_503_until_a_connection_closes() -> None:
+    """The answer has a `Retry-After`, and other requests still work."""
     with running(PRESENCE_MAX_CONNECTIONS=2) as server:
         with client(server), client(server) as second:
             with pytest.raises(InvalidStatus) as caught, client(server):
@@ -51,8 +52,8 @@ def test_full() -> None:
                 pass
 
 
-def test_reset_during_the_handshake(server: Server) -> None:
-    """A client that is gone before the handshake is costs no traceback and no place."""
+def test_a_client_that_resets_during_the_handshake_costs_nothing(server: Server) -> None:
+    """The log has no traceback, and the connection is not counted."""
     before = server.json("/presence/stats")["connections"]
     for _ in range(30):
         with socket.create_connection(("127.0.0.1", server.port)) as raw:
@@ -63,8 +64,8 @@ def test_reset_during_the_handshake(server: Server) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gevent", "gunicorn-gthread"])
-def test_places_with_a_user_loader(kind: str) -> None:
-    """However many come at once, and however they are known, no more get in than there are places."""
+def test_simultaneous_clients_never_exceed_the_limit(kind: str) -> None:
+    """This holds with a user loader too, which runs before a client is counted."""
     options = {"app": "tests.support.flask_login_app:create_app()", "PRESENCE_MAX_CONNECTIONS": 3}
     with running(kind=kind, **options) as server:
         outcomes: list[str] = []
@@ -90,8 +91,8 @@ def test_places_with_a_user_loader(kind: str) -> None:
             pass
 
 
-def test_answers_of_the_socket_route(server: Server) -> None:
-    """Without an upgrade the socket's route says what it is, as JSON; HEAD opens nothing."""
+def test_the_socket_route_explains_itself_without_an_upgrade(server: Server) -> None:
+    """A GET gets 426 and JSON, and a HEAD gets 400."""
     status, headers, body = server.get("/presence/ws")
     assert (status, json.loads(body)["error"]["code"]) == (426, "UPGRADE_REQUIRED")
     assert headers["Upgrade"] == "websocket"
@@ -100,8 +101,8 @@ def test_answers_of_the_socket_route(server: Server) -> None:
         assert raw.recv(4096).split()[1] == b"400"
 
 
-def test_handshake_with_a_body() -> None:
-    """A handshake has no body: bytes of one would be taken for frames."""
+def test_a_handshake_with_a_body_is_refused() -> None:
+    """The server would take the bytes of a body for frames."""
     with variation("with_tokens") as server:
         for extra in ({"Content-Length": "5"}, {"Transfer-Encoding": "chunked"}):
             status, body = raw_upgrade(server, UPGRADE | extra)
@@ -109,8 +110,8 @@ def test_handshake_with_a_body() -> None:
         assert raw_upgrade(server, UPGRADE | {"Content-Length": "0"})[0] == 101
 
 
-def test_proxy_that_drops_upgrade() -> None:
-    """A handshake without its hop-by-hop headers names the proxy, for the client and in the log."""
+def test_a_handshake_without_upgrade_headers_blames_the_proxy() -> None:
+    """The answer and the log say that a proxy removed them."""
     with variation("with_tokens") as server:
         headers = {name: value for name, value in UPGRADE.items() if name.startswith("Sec-")}
         status, answered, body = server.get("/presence/ws", headers)
@@ -120,8 +121,7 @@ def test_proxy_that_drops_upgrade() -> None:
         assert "proxy" not in json.loads(server.get("/presence/ws")[2])["error"]["message"]
 
 
-def test_many_requests_on_a_connection_that_is_refused() -> None:
-    """A refusal ends the HTTP connection where the server lets the app say so."""
+def test_a_refusal_ends_the_http_connection() -> None:
     with variation("with_tokens") as server, socket.create_connection(("127.0.0.1", server.port)) as raw:
         head = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
         raw.sendall(f"GET /presence/ws?token=x HTTP/1.1\r\nHost: {server.host}\r\n{head}\r\n".encode())
@@ -132,8 +132,7 @@ def test_many_requests_on_a_connection_that_is_refused() -> None:
         assert answer.startswith(b"HTTP/1.1 401 ")
 
 
-def test_no_deflate() -> None:
-    """A client that offers compression is not given it."""
+def test_an_offer_of_compression_is_declined() -> None:
     with running() as server, open_socket(f"ws://{server.host}/presence/ws") as one:
         assert one.response is not None
         assert "Sec-WebSocket-Extensions" not in one.response.headers

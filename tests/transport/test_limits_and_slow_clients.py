@@ -13,8 +13,8 @@ from ..support.raw import greet, masked
 from ..support.server import running, wait_until
 
 
-def test_slow_reader_delays_nobody() -> None:
-    """Who does not read is closed with 1013; the others get everything, and what was sent is whole."""
+def test_a_client_that_does_not_read_is_closed_with_1013() -> None:
+    """The others get every message, and the slow client gets whole frames up to its close."""
     with running(PRESENCE_RATE_LIMIT=None, PRESENCE_MAX_OUTBOX=131072) as server:
         with client(server, "slow") as slow, client(server, "ann") as ann, client(server, "bob") as bob:
             for one in (slow, ann, bob):
@@ -47,8 +47,8 @@ class _Stalled:
         return code, [event["data"][0] for event in events]
 
 
-def test_unread_answers_stop_the_reading() -> None:
-    """Who does not read its own answers is no longer read from, and nothing is lost when it reads on."""
+def test_the_server_stops_reading_from_a_client_that_does_not_read() -> None:
+    """The client gets every answer as soon as it reads again."""
     with running(PRESENCE_RATE_LIMIT=None) as server, client(server, "ann") as ann, client(server) as other:
         with socket.create_connection(("127.0.0.1", server.port)) as raw:
             raw.settimeout(10)
@@ -73,8 +73,8 @@ def test_unread_answers_stop_the_reading() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gevent", "flask-run"])
-def test_message_size(kind: str) -> None:
-    """A message of 65536 bytes is taken; one byte more closes with 1009, before it is read."""
+def test_a_message_over_65536_bytes_closes_with_1009(kind: str) -> None:
+    """The server closes before it has read the message."""
     with running(kind=kind) as server:
         with client(server) as one:
             head = '{"type":"ping","x":"'
@@ -84,8 +84,8 @@ def test_message_size(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gevent", "flask-run"])
-def test_half_open_peer(kind: str) -> None:
-    """A client that answers no ping is gone within the interval and the timeout."""
+def test_a_client_that_answers_no_ping_is_dropped(kind: str) -> None:
+    """This takes no longer than the ping interval and the ping timeout."""
     with running(kind=kind, PRESENCE_PING_INTERVAL=0.4, PRESENCE_PING_TIMEOUT=0.4) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as raw, client(server) as alive:
             greet(raw, server.port)
@@ -93,14 +93,12 @@ def test_half_open_peer(kind: str) -> None:
             assert alive.request("ping")["type"] == "pong"
 
 
-def test_guard_longer_than_the_ping_timeout() -> None:
-    """A guard that takes longer than the heartbeat drops nobody."""
+def test_a_guard_that_runs_longer_than_the_ping_timeout_drops_nobody() -> None:
     with running(PRESENCE_PING_INTERVAL=0.3, PRESENCE_PING_TIMEOUT=0.3) as server, client(server, "ann") as one:
         one.join("private-slow-1", seconds=1.5)
 
 
-def test_many_idle_connections() -> None:
-    """A thousand that do nothing cost the one that does something nothing."""
+def test_a_thousand_idle_connections_delay_nobody() -> None:
     with running(PRESENCE_STATS_PUBLIC=True) as server, client(server) as normal, ExitStack() as stack:
         for _ in range(1000):
             raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
@@ -110,8 +108,8 @@ def test_many_idle_connections() -> None:
             assert normal.request("ping")["type"] == "pong"
 
 
-def test_flooding_client_delays_nobody() -> None:
-    """Beside a client that sends valid frames flat out, and one that sends a byte at a time, others are served."""
+def test_a_flooding_client_and_a_dripping_client_delay_nobody() -> None:
+    """One sends valid frames as fast as it can, the other sends one byte at a time."""
     with running(PRESENCE_RATE_LIMIT=None) as server, client(server) as normal:
         stop = threading.Event()
 

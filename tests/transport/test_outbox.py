@@ -1,4 +1,4 @@
-"""The connection's outbox, on real sockets and a real loop."""
+"""The outbox of a connection, on real sockets and a real loop."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def pair() -> Iterator[Pair]:
     wait_until(lambda: not made.group.connections)
 
 
-def test_order_is_that_of_sending(pair: Pair) -> None:
-    """Answers, messages and the goodbye come in the order in which they were given."""
+def test_frames_leave_in_the_order_in_which_they_were_sent(pair: Pair) -> None:
+    """Answers, messages and the close frame share one order."""
 
     def act() -> None:
         for number in range(500):
@@ -105,8 +105,8 @@ def test_order_is_that_of_sending(pair: Pair) -> None:
     assert pair.handler.endings == [(4403, "disconnected")]
 
 
-def test_overflow(pair: Pair) -> None:
-    """Who reads too slowly gets whole frames only, then 1013; the handler is told once."""
+def test_a_slow_reader_gets_whole_frames_and_then_the_code_1013(pair: Pair) -> None:
+    """The frame receiver is told once."""
 
     def act() -> None:
         for number in range(200):
@@ -120,8 +120,8 @@ def test_overflow(pair: Pair) -> None:
     assert pair.handler.endings == [(1013, "slow")]
 
 
-def test_outbox_at_its_limit(pair: Pair) -> None:
-    """As much as the limit may wait for a socket that takes nothing; one byte more ends it."""
+def test_the_outbox_may_fill_up_to_its_limit(pair: Pair) -> None:
+    """One byte more closes the connection."""
 
     def fill() -> None:
         while not pair.connection.writing:
@@ -138,8 +138,8 @@ def test_outbox_at_its_limit(pair: Pair) -> None:
     assert pair.handler.endings == [(1013, "slow")]
 
 
-def test_large_answers_do_not_count(pair: Pair) -> None:
-    """What a connection asked for may be larger than its outbox."""
+def test_an_answer_may_be_larger_than_the_outbox(pair: Pair) -> None:
+    """The limit is for messages that the connection did not ask for."""
     pair.run(lambda: pair.connection.answer(encode_frame(b"x" * 60000)))
     for _ in range(3):
         pair.run(lambda: pair.connection.answer(encode_frame(b"y" * 60000)))
@@ -147,16 +147,15 @@ def test_large_answers_do_not_count(pair: Pair) -> None:
     assert [len(payload) for _, payload in frames_of(pair.read_all())] == [60000] * 4 + [2]
 
 
-def test_peer_resets(pair: Pair) -> None:
-    """A peer that is gone without a word is lost, once."""
+def test_a_peer_that_vanishes_is_lost_once(pair: Pair) -> None:
+    """The code is 1006 and the reason is "lost"."""
     pair.peer.close()
     wait_until(lambda: pair.handler.endings)
     pair.run(lambda: pair.connection.send(encode_frame(b"late")))
     assert pair.handler.endings == [(1006, "lost")]
 
 
-def test_bad_goodbye_changes_nothing(pair: Pair) -> None:
-    """A close that cannot be encoded leaves the connection as it was."""
+def test_a_close_that_cannot_be_encoded_leaves_the_connection_open(pair: Pair) -> None:
     with pytest.raises(AttributeError):
         pair.run(lambda: pair.connection.close(4403, None, "disconnected"))  # type: ignore[arg-type]
     assert pair.handler.endings == []
@@ -178,9 +177,9 @@ ACTS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(rounds=st.lists(ACTS, min_size=1, max_size=4))
-def test_broadcasts_keep_their_place(rounds: list[list[tuple[str, int, int]]]) -> None:
-    """However broadcasts, messages, answers and goodbyes mix in an iteration of the loop: each connection
-    gets exactly what was sent to it, in order and whole, until its end."""
+def test_every_connection_gets_exactly_its_frames_in_order(rounds: list[list[tuple[str, int, int]]]) -> None:
+    """This holds for any mix of broadcasts, messages, answers and closes in one iteration of the loop: each connection
+    gets its frames whole and in order, until it ends."""
     loop = shared_loop()
     first = Pair(loop)
     pairs = [first, *(Pair(loop, first.group) for _ in range(PEERS - 1))]
