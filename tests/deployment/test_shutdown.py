@@ -43,7 +43,7 @@ GUNICORNS = ["gunicorn-gevent", "gunicorn-gthread"]
 def test_sigterm_closes_every_connection_with_1001(kind: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
     """The handlers run, and the worker stops even if a client ignores the close."""
     heard = tmp_path / "heard"
-    app = "tests.support.goodbye:create_app()"
+    app = "tests.support.shutdown_app:create_app()"
     options: dict[str, Any] = {"app": app, "kind": kind, "arguments": arguments, "HEARD": str(heard)}
     with running(**options) as server, many(server, 20) as opened:
         for one in opened:

@@ -1,4 +1,4 @@
-"""An app that writes what its handlers hear into a file, so that it outlives the worker."""
+"""An app whose handlers write their events into a file, which outlives the worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flask_presence import Presence
 
 
 def create_app() -> Flask:
-    app = Flask("presence-goodbye")
+    app = Flask("presence-shutdown")
     app.config.from_prefixed_env()
     presence = Presence(app)
     app.add_url_rule("/ready", view_func=lambda: "yes")
