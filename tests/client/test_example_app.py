@@ -28,7 +28,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def enter(browser: Browser, server: Server) -> Iterator[Enter]:
-    """Opens a window of its own and enters a room. At the end, no window may have had an error of its own."""
+    """Opens a window and enters a room. At the end no window may have had an error."""
     problems: list[str] = []
     contexts: list[BrowserContext] = []
 
@@ -84,7 +84,7 @@ def say(page: Page, text: str) -> None:
 
 
 def hide(page: Page, hidden: bool) -> None:
-    """What the browser says to a page whose tab is hidden; a headless one hides none."""
+    """Tell the page that its tab is hidden, because a headless browser hides no tab."""
     page.evaluate(
         "(hidden) => {"
         " Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
@@ -164,7 +164,7 @@ def test_a_tap_waves_and_leaves_no_cursor(enter: Enter) -> None:
     expect(ann.locator("#online")).to_be_visible()
     board(ann).tap(position={"x": 50, "y": 50})
     expect(bob.locator("#waved")).to_have_text("Ann Archer waves")
-    say(ann, "Did you see it?")  # whatever the tap has sent has come before this
+    say(ann, "Did you see it?")  # everything that the tap sent arrives before this
     expect(bodies(bob)).to_have_count(1)
     assert board(bob).locator(".cursor").count() == board(ann).locator(".cursor").count() == 0
 
@@ -320,7 +320,7 @@ def test_everybody_is_back_after_a_restart_of_the_server(enter: Enter, server: S
         )
     server.process.send_signal(signal.SIGHUP)
     for page in (ann, bob):
-        # It may say so for a moment only, as the delay is random.
+        # The text may be there only for a moment, because the delay is random.
         page.wait_for_function("said.includes('The server restarts. Reconnecting …')", timeout=20_000)
     for page in (ann, bob):
         expect(state(page)).to_have_text("", timeout=20_000)

@@ -50,7 +50,7 @@ SETUP = """() => {
 
 
 class Tab:
-    """A page with a client of its own, and what its application has heard."""
+    """A page with its own client, and the events that its application got."""
 
     def __init__(self, page: Page, server: Server, user: str | None, options: str, lives: int) -> None:
         self.page = page
@@ -74,7 +74,7 @@ class Tab:
 
     @property
     def heard(self) -> list[Any]:
-        """What the application has heard since the last question, whose answer comes after it all."""
+        """The events since the last call. A ping makes sure that all of them have arrived."""
         self.do("attempt(presence._request('ping', {}))")
         heard: list[Any] = self.do("heard.splice(0)")
         return heard
@@ -91,7 +91,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def open_tab(browser: Browser, server: Server) -> Iterator[OpenTab]:
-    """Opens a page; at the end none may have had an error that nobody caught."""
+    """Opens pages. At the end none may have had an uncaught error."""
     contexts: list[BrowserContext] = []
     tabs: list[Tab] = []
 

@@ -14,7 +14,7 @@ from ..support.server import running
 
 
 def make_app(**config: Any) -> Flask:
-    """`MATCHING` is what the app matches by; the page links to the client."""
+    """An app that matches routes by `MATCHING`: `subdomain`, `host`, or neither."""
     options: dict[str, Any] = {}
     if config.get("MATCHING") == "subdomain":
         options = {"subdomain_matching": True}
@@ -31,7 +31,7 @@ def make_app(**config: Any) -> Flask:
 
 
 def create_app() -> Flask:
-    """For a server: the settings from the environment."""
+    """The app for a server, with settings from the environment."""
     outer = Flask("outer")
     outer.config.from_prefixed_env()
     wanted = {key: value for key, value in outer.config.items() if key == "MATCHING" or key.startswith("PRESENCE_")}

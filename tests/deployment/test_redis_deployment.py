@@ -27,12 +27,12 @@ ACL = "+@read +@write +@scripting +@pubsub +@connection +time -@dangerous"
 
 
 def talk(**options: Any) -> str:
-    """A short conversation on a server with these options; what it has logged."""
+    """Talk on a server with these options, and return its log."""
     with running(**options) as server, ExitStack() as stack:
         ann, bob = stack.enter_context(client(server, "ann")), stack.enter_context(client(server, "bob"))
-        ann.join("presence-local")
-        assert len(bob.join("presence-local")["members"]) == 2
-        assert ann.say("presence-local", "hello")["delivered"] == 1
+        ann.join("presence-room")
+        assert len(bob.join("presence-room")["members"]) == 2
+        assert ann.say("presence-room", "hello")["delivered"] == 1
         assert bob.event()["data"] == "hello"
         assert server.json("/presence/stats")["connections"] == 2
         assert server.json('/call/disconnect?arguments={"user_id":"bob"}') == 1
@@ -84,13 +84,13 @@ def test_the_documented_permissions_of_redis_are_enough(restricted: RedisServer)
     log = talk(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="shop")
     assert "Redis answers with an error" not in log
     changes = watch(Client(url), Keys("shop"), None)
-    assert next(changes) is None, "one may listen to all channels"
+    assert next(changes) is None, "the app may subscribe to all channels"
     changes.close()
     keys = [key.decode() for key in redis.Redis(port=restricted.port).scan_iter()]
     assert keys
     assert all(key.startswith("shop:") for key in keys)
     with running(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="other") as server, client(server, "ann") as ann:
-        answer = ann.request("join", channel="local")
+        answer = ann.request("join", channel="room")
         assert (answer["code"], answer["retryable"]) == ("JOIN_FAILED", True)
         wait_until(lambda: "Redis" in server.log() and "ermission" in server.log())
 
@@ -105,9 +105,9 @@ def test_rediss_checks_the_certificate_of_the_server(program: str, tmp_path: Pat
         url = f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs={certificate}"
         log = talk(PRESENCE_BACKEND=url, arguments=("--preload",))
         assert "Traceback" not in log
-        with running(PRESENCE_BACKEND=f"rediss://127.0.0.1:{server.port}/0") as distrustful:
-            with client(distrustful) as one:
-                assert one.request("join", channel="local")["code"] == "JOIN_FAILED"
+        with running(PRESENCE_BACKEND=f"rediss://127.0.0.1:{server.port}/0") as without_certificate:
+            with client(without_certificate) as one:
+                assert one.request("join", channel="room")["code"] == "JOIN_FAILED"
 
 
 def test_a_unix_url_names_the_socket_file(program: str, tmp_path: Path) -> None:

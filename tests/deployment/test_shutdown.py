@@ -25,13 +25,13 @@ from ..support.server import DEADLINE, Server, running, wait_until
 
 @contextmanager
 def many(server: Server, count: int) -> Iterator[list[Client]]:
-    """That many connections."""
+    """A number of connections."""
     with ExitStack() as stack:
         yield [stack.enter_context(client(server)) for _ in range(count)]
 
 
 def collect(clients: list[Client]) -> list[tuple[int, str]]:
-    """How each connection ended."""
+    """The close code and the reason of each connection."""
     return [one.wait_closed() for one in clients]
 
 
@@ -48,8 +48,8 @@ def test_sigterm_closes_every_connection_with_1001(kind: str, arguments: tuple[s
     with running(**options) as server, many(server, 20) as opened:
         for one in opened:
             one.join("public-room")
-        with socket.create_connection(("127.0.0.1", server.port)) as deaf:
-            greet(deaf, server.port)
+        with socket.create_connection(("127.0.0.1", server.port)) as unresponsive:
+            greet(unresponsive, server.port)
             server.process.send_signal(signal.SIGTERM)
             assert collect(opened) == [(1001, "Server shutting down")] * 20
             server.process.wait(DEADLINE)  # gunicorn would wait for thirty seconds
@@ -117,7 +117,7 @@ def test_changed_code_closes_with_1001_and_a_new_worker_serves(kind: str, tmp_pa
         moments = itertools.count(int(time.time()) + 1)
 
         def change() -> bool:
-            """Change the file once more: gunicorn misses a change that comes before it first looks."""
+            """Change the file again, because gunicorn misses a change before its first look."""
             os.utime(watched, (moment := next(moments), moment))
             return _is_closed(one)
 

@@ -28,7 +28,7 @@ def start(stack: ExitStack, **options: Any) -> Server:
 
 
 def enter(stack: ExitStack, server: Server, name: str | None, query: str = "", agent: str = "a browser") -> Client:
-    """A socket as a browser opens it in which `name` has logged in."""
+    """A connection as a browser opens it after `name` has logged in."""
     headers = {"Origin": server.origin}
     if name is not None:
         headers["Cookie"] = server.get(f"/login/{name}", {"User-Agent": agent})[1]["Set-Cookie"].split(";")[0]

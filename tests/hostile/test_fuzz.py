@@ -26,7 +26,7 @@ CODES = {
     *("INVALID_REQUEST", "INVALID_JSON", "UNKNOWN_MESSAGE_TYPE", "FORBIDDEN", "UNAUTHORIZED", "NOT_IN_CHANNEL"),
     *("NOT_FOUND", "NOT_MEMBER", "JOIN_FAILED", "UPDATE_FAILED"),
 }
-"""Of errors; SEND_FAILED, LEAVE_FAILED and INTERNAL_ERROR would be a fault of the server."""
+"""Error codes. SEND_FAILED, LEAVE_FAILED and INTERNAL_ERROR would be a fault of the server."""
 MUTATIONS = 100_000
 BATCH = 250
 
@@ -63,7 +63,7 @@ SPLICES = [
 
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[tuple[Server, Client]]:
-    """A server without a rate limit, and somebody who watches the channel that must stay untouched."""
+    """A server without a rate limit, and a client in a channel that must not change."""
     with running(PRESENCE_RATE_LIMIT=None) as server, client(server, "ann") as watcher:
         watcher.join("presence-watched", name="Ann")
         yield server, watcher
@@ -74,8 +74,8 @@ def is_documented(frame: dict[str, Any]) -> bool:
 
 
 def converse(raw: socket.socket, data: bytes) -> None:
-    """Send any bytes: each message in them is answered once, each error is documented, and a broken rule ends
-    the connection with the code that the decoder names."""
+    """Send any bytes. Each message in them must get one answer, each error must be documented, and an invalid frame
+    must end the connection with the code that the decoder names."""
     last = json.dumps({"type": "ping", "requestId": "the end"}).encode()
     decoder = Decoder(65536)
     messages = decoder.feed(data + masked(last))
@@ -86,7 +86,7 @@ def converse(raw: socket.socket, data: bytes) -> None:
         assert decoder.failure is not None
     ends = decoder.failure is not None
     if not ends and (TEXT, last) not in messages:
-        raw.shutdown(socket.SHUT_WR)  # the end has become a part of something longer, which will never come
+        raw.shutdown(socket.SHUT_WR)  # the last ping has become part of a longer frame, which never ends
         ends = True
     answers, code = read_answers(raw, None if ends else wanted)
     assert all(map(is_documented, answers)), answers
@@ -101,7 +101,7 @@ def converse(raw: socket.socket, data: bytes) -> None:
 
 
 def read_answers(raw: socket.socket, count: int | None) -> tuple[list[dict[str, Any]], int | None]:
-    """So many answers, or all up to the end; and the code of a close frame, if there was one."""
+    """Read `count` answers, or all up to the end; return them and the code of a close frame, if there was one."""
     answers: list[dict[str, Any]] = []
     code, received = None, b""
     while count is None or len(answers) < count:
@@ -142,7 +142,7 @@ def test_any_bytes_after_the_handshake_are_handled(fuzzed: tuple[Server, Client]
 
 
 def mutated(rng: random.Random) -> bytes:
-    """A request with something wrong in it, most often."""
+    """A request with random mutations, which usually make it invalid."""
     text = bytearray(rng.choice(TEXTS))
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
         at = rng.randrange(len(text) + 1)
@@ -162,7 +162,7 @@ def mutated(rng: random.Random) -> bytes:
 
 
 def framed(payload: bytes) -> bytes:
-    """As a text where it may be one; else it would end the connection before anybody looked at its JSON."""
+    """A text frame if the payload is UTF-8, else a binary one: invalid text would close the connection."""
     return masked(payload, TEXT if is_utf8(payload) else BINARY)
 
 
@@ -198,7 +198,7 @@ def test_frames_with_flipped_bits_are_handled(fuzzed: tuple[Server, Client]) -> 
 
 
 def assert_untouched(server: Server, watcher: Client) -> None:
-    """What the attacker could not reach is as it was, and what it reached is as if it had never been."""
+    """Check that the watched channel has not changed, and that nothing of the attacker is left."""
     wait_until(lambda: server.json("/presence/stats")["connections"] == 1)
     assert [channel["name"] for channel in server.json("/presence/channels")["channels"]] == ["presence-watched"]
     assert [member["name"] for member in watcher.join("presence-watched")["members"]] == ["Ann"]

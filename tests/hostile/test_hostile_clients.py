@@ -17,7 +17,7 @@ ENDINGS = {
     "garbage": "closed with 1002",
     "giants": "closed with 1009",
 }
-"""How the server gets rid of who does this; it bears with the others, and they with it."""
+"""How the server ends these attacks. It survives the others without closing their connections."""
 
 
 @pytest.mark.parametrize("kind", ATTACKS)

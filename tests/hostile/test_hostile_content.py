@@ -109,7 +109,7 @@ def test_endless_joins_leave_nothing_behind(name: str) -> None:
 
 
 def ask(raw: socket.socket, channels: list[str]) -> None:
-    """Ask to join them all; each is answered."""
+    """Ask to join every channel, and read an answer for each."""
     for start in range(0, len(channels), 500):
         part = channels[start : start + 500]
         raw.sendall(b"".join(masked(json.dumps({"type": "join", "channel": one}).encode()) for one in part))

@@ -18,7 +18,7 @@ from flask_presence.domain.roster import Change
 
 
 class FaultyBackend(MemoryBackend):
-    """The memory backend, with a problem when it is told to have one."""
+    """The memory backend, which raises `problem` if that is set."""
 
     problem: Exception | None = None
 
@@ -47,7 +47,7 @@ class FaultyBackend(MemoryBackend):
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, FaultyBackend]]:
-    """A client in `presence-room`, and the backend that it is in."""
+    """A client in `presence-room`, and its backend."""
     app = Flask("presence-faulty")
     backend = FaultyBackend(1000)
     monkeypatch.setattr(service, "open_backend", lambda _url, **_options: backend)
@@ -66,9 +66,13 @@ REQUESTS: list[tuple[dict[str, Any], str, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("request_", "fault", "_away"), REQUESTS, ids=[str(row[0]["type"]) for row in REQUESTS])
+@pytest.mark.parametrize(("request_", "fault", "_unavailable"), REQUESTS, ids=[str(row[0]["type"]) for row in REQUESTS])
 def test_a_fault_is_answered_with_internal_error(
-    faulty: tuple[Any, FaultyBackend], caplog: pytest.LogCaptureFixture, request_: Any, fault: str, _away: str | None
+    faulty: tuple[Any, FaultyBackend],
+    caplog: pytest.LogCaptureFixture,
+    request_: Any,
+    fault: str,
+    _unavailable: str | None,
 ) -> None:
     """Only the log has the text of the fault, and afterwards everything is as before."""
     ann, backend = faulty
@@ -81,15 +85,15 @@ def test_a_fault_is_answered_with_internal_error(
     assert ann.request({"type": "leave", "channel": "presence-room"})["type"] == "channel:left"
 
 
-@pytest.mark.parametrize(("request_", "_fault", "away"), REQUESTS, ids=[str(row[0]["type"]) for row in REQUESTS])
+@pytest.mark.parametrize(("request_", "_fault", "unavailable"), REQUESTS, ids=[str(row[0]["type"]) for row in REQUESTS])
 def test_an_unavailable_backend_is_answered_with_a_retryable_error(
-    faulty: tuple[Any, FaultyBackend], request_: Any, _fault: str, away: str | None
+    faulty: tuple[Any, FaultyBackend], request_: Any, _fault: str, unavailable: str | None
 ) -> None:
     """A leave succeeds."""
     ann, backend = faulty
-    backend.problem = BackendUnavailable("gone")
+    backend.problem = BackendUnavailable("unreachable")
     answer = ann.request(request_)
-    if away is None:
+    if unavailable is None:
         assert answer == {"type": "channel:left", "channel": "presence-room"}
         return
-    assert answer == {"type": "error", "code": away, "message": "Temporarily unavailable", "retryable": True}
+    assert answer == {"type": "error", "code": unavailable, "message": "Temporarily unavailable", "retryable": True}

@@ -1,4 +1,4 @@
-"""The life of connections, as clients see it: a state machine over a real app, hub and backend, beside a model."""
+"""The state machine of connections: any sequence of requests on a real app, hub and backend, beside a model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def is_too_large(info: dict[str, Any] | None) -> bool:
 
 @dataclass(eq=False)
 class Peer:
-    """A connection, and what it believes from its snapshots and events alone."""
+    """A connection, and the members that its snapshots and events have shown it."""
 
     client: TestClient
     user: str | None
@@ -50,12 +50,12 @@ class Peer:
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def answer(self, type: str, **fields: Any) -> tuple[str, Any]:
-        """Type, or error code, of the answer to a request; and the answer, after all that came before it."""
+        """Send a request; return the type of its answer, or the error code, and the answer."""
         answer = self.client.request({"type": type, **fields})
         return answer.get("code", answer["type"]), answer
 
     def listen(self) -> list[dict[str, Any]]:
-        """Take in what has come of members; the rest of what has come."""
+        """Apply the events about members that have arrived, and return the other events."""
         messages = []
         while self.client.received:
             event = self.client.receive()
@@ -73,7 +73,7 @@ class Peer:
 
 
 class LateBackend(MemoryBackend):
-    """The memory backend with the manners of one that has a server to ask: every change comes later."""
+    """The memory backend with changes that are settled later, as with Redis."""
 
     blocking = True
 
@@ -128,31 +128,31 @@ def _throw(problem: Exception) -> Any:
     raise problem
 
 
-class Life(RuleBasedStateMachine):
-    """Connections come, join, talk, leave and end in every way; everybody's view stays the truth."""
+class ConnectionMachine(RuleBasedStateMachine):
+    """Clients connect, join, send, leave and disconnect in any order, and every view stays right."""
 
     peers = Bundle("peers")
     count = 1
-    """Apps, each of which stands for a process."""
+    """The number of apps, each of which stands for a worker."""
 
     def __init__(self) -> None:
         super().__init__()
         self.presence = Presence()
         self.presence.guard("staff")(lambda user: user.id == "ann")
-        self.presence.guard("b")(lambda: allow(self.gives))
-        self.gives: dict[str, Any] = {}
-        self.given: dict[str, dict[str, Any]] = {}  # by the guard, to each user, as they joined last or were rechecked
+        self.presence.guard("b")(lambda: allow(self.owned_info))
+        self.owned_info: dict[str, Any] = {}
+        self.owned_by_user: dict[str, dict[str, Any]] = {}  # as of the last join or recheck
         settings = self.configure()
         self.apps = [self.new_app(settings) for _ in range(self.count)]
         self.app = self.apps[0]
-        self.alive: list[Peer] = []
+        self.connected: list[Peer] = []
 
     def configure(self) -> dict[str, Any]:
-        """Settings that are not for all of these tests."""
+        """Settings that a subclass adds."""
         return {}
 
     def new_app(self, more: dict[str, Any]) -> Flask:
-        app = Flask("life")
+        app = Flask("state-machine")
         app.config.update(
             JWT_SECRET_KEY="a secret of thirty-two characters",
             PRESENCE_MAX_CHANNELS=MAX_CHANNELS,
@@ -171,7 +171,7 @@ class Life(RuleBasedStateMachine):
 
     @initialize(target=peers, users=st.lists(USERS, min_size=2, max_size=5))
     def populate(self, users: list[str | None]) -> Any:
-        """Begin with some who are in a room already: what is worth a look happens between several."""
+        """Begin with users who are in a channel already, because the interesting cases need several."""
         peers: list[Any] = [self.connect(user, app) for app, user in enumerate(users)]
         for peer in peers:
             self.join(peer, "presence-a" if peer.user else "lobby", None)
@@ -183,12 +183,12 @@ class Life(RuleBasedStateMachine):
         client = self.presence.test_client(user=User(user, name=user.title()) if user else None, app=home)
         peer = Peer(client, user)
         peer.stack.enter_context(client)
-        self.alive.append(peer)
+        self.connected.append(peer)
         return peer
 
     @rule(peer=peers, channel=CHANNELS, info=INFO)
     def join(self, peer: Peer, channel: str, info: dict[str, Any] | None) -> None:
-        if peer not in self.alive:
+        if peer not in self.connected:
             return
         peer.listen()
         fields = {} if info is None else {"userInfo": info}
@@ -199,7 +199,7 @@ class Life(RuleBasedStateMachine):
         elif code != "channel:joined":
             assert channel not in peer.views or code == "JOIN_FAILED"
             public = channel == "lobby"
-            full = len(peer.views) == MAX_CHANNELS  # which is seen before the guard is asked
+            full = len(peer.views) == MAX_CHANNELS  # the server checks this before it asks the guard
             staff = channel.endswith("staff") and peer.user == "bob" and not full
             if not public and (peer.user is None or staff):
                 assert code == "FORBIDDEN"
@@ -209,7 +209,7 @@ class Life(RuleBasedStateMachine):
         if code != "channel:joined":
             return
         if channel == "presence-b":
-            self.given[str(peer.user)] = self.gives
+            self.owned_by_user[str(peer.user)] = self.owned_info
         assert peer.user is not None or channel == "lobby"
         assert len(peer.views) < MAX_CHANNELS or channel in peer.views
         peer.views[channel] = {member["id"]: member for member in answer.get("members", [])}
@@ -218,9 +218,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(peer=peers, channel=CHANNELS)
     def leave(self, peer: Peer, channel: str) -> None:
-        if peer not in self.alive:
+        if peer not in self.connected:
             return
-        inside = any(channel in other.views for other in self.alive)
+        inside = any(channel in other.views for other in self.connected)
         code, _ = peer.answer("leave", channel=channel)
         peer.listen()
         assert code == ("channel:left" if channel in peer.views else "NOT_MEMBER" if inside else "NOT_FOUND")
@@ -228,7 +228,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(peer=peers, channel=CHANNELS, info=INFO.filter(lambda info: info is not None))
     def update(self, peer: Peer, channel: str, info: dict[str, Any]) -> None:
-        if peer not in self.alive:
+        if peer not in self.connected:
             return
         code, answer = peer.answer("channel:update", channel=channel, userInfo=info)
         peer.listen()
@@ -243,16 +243,16 @@ class Life(RuleBasedStateMachine):
 
     @rule(peer=peers, channel=CHANNELS, number=st.integers())
     def send(self, peer: Peer, channel: str, number: int) -> None:
-        if peer not in self.alive:
+        if peer not in self.connected:
             return
-        for other in self.alive:
+        for other in self.connected:
             other.listen()
         code, answer = peer.answer("channel:message", channel=channel, data=number)
-        inside = [other for other in self.alive if channel in other.views and other is not peer]
+        inside = [other for other in self.connected if channel in other.views and other is not peer]
         assert code == ("channel:sent" if channel in peer.views else "NOT_IN_CHANNEL")
         sent = code == "channel:sent"
         assert not sent or answer["delivered"] == len(inside)
-        for other in self.alive:
+        for other in self.connected:
             expected = [(channel, number, peer.client.client_id)] if sent and other in inside else []
             events = self.hear(other, lambda heard, expected=expected: len(heard) >= len(expected))  # type: ignore[misc]
             heard = [(event["channel"], event["data"], event["from"]["clientId"]) for event in events]
@@ -261,10 +261,10 @@ class Life(RuleBasedStateMachine):
     @rule(channel=CHANNELS, number=st.integers(), peer=peers)
     def broadcast(self, channel: str, number: int, peer: Peer) -> None:
         with self.app.app_context():
-            inside = [other for other in self.alive if channel in other.views and other is not peer]
+            inside = [other for other in self.connected if channel in other.views and other is not peer]
             message = {"type": "news", "number": number}
             assert self.presence.broadcast_to_channel(channel, message, exclude=peer.client.client_id) == len(inside)
-        for other in self.alive:
+        for other in self.connected:
             expected = [message] if other in inside else []
             enough = lambda heard, expected=expected: len(heard) >= len(expected)  # noqa: E731
             assert self.hear(other, enough) == expected
@@ -272,24 +272,24 @@ class Life(RuleBasedStateMachine):
     @rule(peer=consumes(peers))
     def disconnect(self, peer: Peer) -> None:
         peer.stack.close()
-        if peer in self.alive:
-            self.alive.remove(peer)
+        if peer in self.connected:
+            self.connected.remove(peer)
 
-    @rule(gives=st.fixed_dictionaries({}, optional={"role": st.none() | st.text("AB", max_size=3)}))
-    def change_its_mind(self, gives: dict[str, Any]) -> None:
-        """A guard gives something else from now on, and everybody in its channel is asked about."""
-        self.gives = gives
-        inside = [peer for peer in self.alive if "presence-b" in peer.views]
+    @rule(owned_info=st.fixed_dictionaries({}, optional={"role": st.none() | st.text("AB", max_size=3)}))
+    def change_owned_info(self, owned_info: dict[str, Any]) -> None:
+        """The guard gives other owned info from now on, and the whole channel is rechecked."""
+        self.owned_info = owned_info
+        inside = [peer for peer in self.connected if "presence-b" in peer.views]
         recheck = lambda: self.presence.recheck(channel="presence-b")  # noqa: E731
         assert self.everywhere(recheck) == len(inside)
         self.settle()
-        self.given.update({str(peer.user): gives for peer in inside})
+        self.owned_by_user.update({str(peer.user): owned_info for peer in inside})
 
     @rule(user=st.sampled_from(["ann", "bob"]), channel=CHANNELS)
-    def show_out(self, user: str, channel: str) -> None:
-        """All connections of a user are taken out of a channel, and told so."""
-        inside = [peer for peer in self.alive if peer.user == user and channel in peer.views]
-        for peer in self.alive:
+    def remove_user(self, user: str, channel: str) -> None:
+        """All connections of a user leave a channel and get `channel:removed`."""
+        inside = [peer for peer in self.connected if peer.user == user and channel in peer.views]
+        for peer in self.connected:
             peer.listen()
         assert self.everywhere(lambda: self.presence.remove(channel, user)) == len(inside)
         self.settle()
@@ -298,85 +298,85 @@ class Life(RuleBasedStateMachine):
             assert [(event["channel"], event["code"]) for event in told] == [(channel, "REMOVED")]
             del peer.views[channel]
 
-    def everywhere(self, order: Callable[[], int]) -> int:
-        """Give an order that all processes obey."""
+    def everywhere(self, call: Callable[[], int]) -> int:
+        """Make a call that takes effect in every worker."""
         with self.app.app_context():
-            return order()
+            return call()
 
     @rule(user=st.sampled_from(["ann", "bob"]))
     def disconnect_user(self, user: str) -> None:
-        assert self.disconnect_everywhere(user) == sum(peer.user == user for peer in self.alive)
+        assert self.disconnect_everywhere(user) == sum(peer.user == user for peer in self.connected)
         self.settle()
-        self.alive = [peer for peer in self.alive if peer.user != user]
+        self.connected = [peer for peer in self.connected if peer.user != user]
 
     def disconnect_everywhere(self, user: str) -> int:
         return self.everywhere(lambda: self.presence.disconnect(user_id=user))
 
     @rule()
     def expire(self) -> None:
-        """A day later: every token has ended, and with it the connections that rest on one."""
+        """A day later every token has expired, which closes the connections with a token."""
         for app in self.apps:
             hub = app.extensions["presence.service"].hub
             if hub.current_loop is not None:
                 hub.tick(time.time() + 86400)
         self.settle()
-        self.alive = [peer for peer in self.alive if peer.user is None]
+        self.connected = [peer for peer in self.connected if peer.user is None]
 
     def hear(self, peer: Peer, _enough: Callable[[list[Any]], bool]) -> list[Any]:
-        """The messages that `peer` has got. What a process has set off it has heard itself when the call returns;
-        another may hear of it a moment later, and is then waited for until there is enough."""
+        """The events that `peer` has got. A subclass with several workers waits until `_enough(events)` is true,
+        because another worker may send an event a moment later."""
         return peer.listen()
 
     def settle(self, first: int = 0) -> None:
-        """Let what these ends have set off happen."""
+        """Run the callbacks that wait on the loops."""
         for app in self.apps[first:]:
             loop = app.extensions["presence.service"].hub.current_loop
             if isinstance(loop, InlineLoop):
                 loop.settle()
 
     @invariant()
-    def every_view_is_the_truth(self) -> None:
+    def every_view_equals_the_member_list(self) -> None:
         with self.app.app_context():
-            for peer in self.alive:
-                truth = {
+            for peer in self.connected:
+                member_lists = {
                     channel: {member.id: member.to_dict() for member in self.presence.get_channel_members(channel)}
                     for channel in peer.views
                 }
-                self.hear(peer, lambda _, peer=peer, truth=truth: peer.views == truth)  # type: ignore[misc]
-                assert peer.views == truth
-                self.nobody_poses(truth)
+                self.hear(peer, lambda _, peer=peer, member_lists=member_lists: peer.views == member_lists)  # type: ignore[misc]
+                assert peer.views == member_lists
+                self.check_names_and_roles(member_lists)
 
-    def nobody_poses(self, truth: dict[str, dict[str, Any]]) -> None:
-        """Names are the login's; a role in presence-b is the guard's, where it gives any."""
-        for channel, members in truth.items():
+    def check_names_and_roles(self, member_lists: dict[str, dict[str, Any]]) -> None:
+        """Names come from the login, and a role in presence-b from the guard, if it gives one."""
+        for channel, members in member_lists.items():
             for member in members.values():
                 assert member["name"] == member["id"].title()
-                given = self.given.get(member["id"], {}) if channel == "presence-b" else {}
-                assert "role" not in given or member.get("role") == given["role"]
+                owned = self.owned_by_user.get(member["id"], {}) if channel == "presence-b" else {}
+                assert "role" not in owned or member.get("role") == owned["role"]
 
     @invariant()
-    def channels_are_those_of_the_living(self) -> None:
-        inside = {channel for peer in self.alive for channel in peer.views}
+    def channels_and_counts_match_the_open_connections(self) -> None:
+        inside = {channel for peer in self.connected for channel in peer.views}
         with self.app.app_context():
             assert {channel.name for channel in self.presence.list_channels()} == inside
-            assert self.presence.get_channel_stats().connections == len(self.alive)
+            assert self.presence.get_channel_stats().connections == len(self.connected)
             for channel in inside:
-                present = [peer for peer in self.alive if channel in peer.views]
+                present = [peer for peer in self.connected if channel in peer.views]
                 found = self.presence.get_channel(channel)
                 assert found is not None
                 counted = {peer.user for peer in present} if channel.startswith("presence-") else present
                 assert found.member_count == len(counted)
 
     def teardown(self) -> None:
-        for peer in self.alive:
+        for peer in self.connected:
             peer.stack.close()
         with self.app.app_context():
             assert self.presence.list_channels() == []
             assert self.presence.get_channel_stats().connections == 0
 
 
-class LateLife(Life):
-    """The same with a backend whose changes come later."""
+class LateConnectionMachine(ConnectionMachine):
+    """The same with a backend whose changes are settled later."""
 
     def new_app(self, more: dict[str, Any]) -> Flask:
         def open_late(_url: str, **_options: Any) -> LateBackend:
@@ -387,7 +387,7 @@ class LateLife(Life):
             return super().new_app(more)
 
 
-TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
-TestLateLife = LateLife.TestCase
-TestLateLife.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestConnections = ConnectionMachine.TestCase
+TestConnections.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestConnectionsWithLateChanges = LateConnectionMachine.TestCase
+TestConnectionsWithLateChanges.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)

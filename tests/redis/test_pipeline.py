@@ -24,19 +24,19 @@ LOBBY = ChannelName("lobby")
 
 
 class Counted(Client):
-    """A client that remembers the sizes of its lots."""
+    """A client that records the sizes of its batches."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.lots: list[int] = []
+        self.batches: list[int] = []
 
     def run_calls(self, calls: Any) -> Any:
-        self.lots.append(len(calls))
+        self.batches.append(len(calls))
         return super().run_calls(calls)
 
 
 def all_of(loop: ThreadLoop, pipeline: Pipeline, operations: list[Operation[Any]]) -> list[Any]:
-    """The outcomes of operations that are begun in one step, values or errors."""
+    """The outcomes, values or errors, of operations that start in one step."""
     outcomes: dict[int, Any] = {}
     done = threading.Event()
 
@@ -76,8 +76,8 @@ def test_a_thousand_operations_travel_in_a_few_batches(redis_server: Any, loop: 
     outcomes = all_of(loop, pipeline, [*joins, *messages])
     assert [outcome.entry for outcome in outcomes[:1000]] == [None] * 1000
     assert outcomes[1000:] == [999, 999, 1000]
-    assert sum(client.lots) == 3 * 1000 + 3
-    assert len(client.lots) <= 20
+    assert sum(client.batches) == 3 * 1000 + 3
+    assert len(client.batches) <= 20
     client.close()
 
 

@@ -24,7 +24,7 @@ from ..support.server import running, wait_until
 
 
 def use_all(pool: Pool, count: int) -> None:
-    """Ask on so many connections at once, and give all of them back."""
+    """Send a PING on `count` connections at the same time, and return all of them to the pool."""
     taken = [pool.take() for _ in range(count)]
     for connection in taken:
         connection.send_command("PING")
@@ -64,10 +64,10 @@ def test_the_libuv_loop_of_gevent_works(redis_server: RedisServer, monkeypatch: 
     options = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": "test-libuv", "PRESENCE_RATE_LIMIT": None}
     with running(**options) as server, client(server, "ann") as ann, client(server, "bob") as bob:
         for number in range(50):
-            ann.join(f"presence-local-{number}")
-            bob.join(f"presence-local-{number}")
-            assert ann.say(f"presence-local-{number}", "hello")["delivered"] == 1
-            assert server.json(f"/presence/channels/presence-local-{number}")["memberCount"] == 2
+            ann.join(f"presence-room-{number}")
+            bob.join(f"presence-room-{number}")
+            assert ann.say(f"presence-room-{number}", "hello")["delivered"] == 1
+            assert server.json(f"/presence/channels/presence-room-{number}")["memberCount"] == 2
         assert "not ready" not in server.log()
         assert "WARNING" not in server.log()
 
@@ -80,18 +80,18 @@ def test_a_message_that_redis_may_have_got_is_not_retryable(redis_server: RedisS
         direct = stack.enter_context(running(PRESENCE_BACKEND=redis_server.url, **prefix))
         ann, bob = stack.enter_context(client(behind, "ann")), stack.enter_context(client(direct, "bob"))
         for one in (ann, bob):
-            one.join("private-local")
-        assert ann.say("private-local", "before")["delivered"] == 1
+            one.join("private-room")
+        assert ann.say("private-room", "before")["delivered"] == 1
         proxy.mute()
-        answer = ann.request("channel:message", channel="private-local", data="unknown")
+        answer = ann.request("channel:message", channel="private-room", data="unknown")
         assert answer == {"type": "error", "code": "SEND_FAILED", "message": "Delivery unknown"}
         assert [bob.event()["data"] for _ in range(2)] == ["before", "unknown"]
         proxy.cut()
-        answer = ann.request("channel:message", channel="private-local", data="never sent")
+        answer = ann.request("channel:message", channel="private-room", data="never sent")
         assert (answer["message"], answer["retryable"]) == ("Temporarily unavailable", True)
         assert bob.silent()
         proxy.mend()
-        wait_until(lambda: ann.request("channel:message", channel="private-local", data="after")["type"] != "error")
+        wait_until(lambda: ann.request("channel:message", channel="private-room", data="after")["type"] != "error")
         assert bob.event()["data"] == "after"
 
 

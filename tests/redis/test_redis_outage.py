@@ -28,8 +28,8 @@ from .test_several_workers import settled
 LEASE = 2.0
 
 
-class Place:
-    """A Redis of its own, two servers, and three members of a local who stay where they are."""
+class Service:
+    """A Redis of its own, two servers, and three members of a channel."""
 
     def __init__(self, redis_server: RedisServer, stack: ExitStack) -> None:
         self.redis_server = redis_server
@@ -38,7 +38,7 @@ class Place:
         self.servers = [stack.enter_context(running(**config)) for _ in range(2)]
         self.members = [self.enter(0, "ann"), self.enter(0, "bob"), self.enter(1, "eve")]
         for one in self.members:
-            one.join("presence-local", name=one.connected["user"]["id"].title())
+            one.join("presence-room", name=one.connected["user"]["id"].title())
             one.join("lobby")
         wait_until(lambda: self.members[0].say("lobby", "hello")["delivered"] == 2)
         settled(self.members[0], [("member_joined", "bob"), ("member_joined", "eve")])
@@ -53,10 +53,10 @@ class Place:
         return redis.Redis(port=self.redis_server.port, socket_timeout=5)
 
     def until_healed(self) -> None:
-        """Wait until everybody is known again everywhere, and hears everybody."""
+        """Wait until every server lists every member again, and a message reaches all of them."""
 
         def is_known() -> bool:
-            answers = [server.get("/presence/channels/presence-local") for server in self.servers]
+            answers = [server.get("/presence/channels/presence-room") for server in self.servers]
             lobbies = [server.get("/presence/channels/lobby") for server in self.servers]
             counts = [json.loads(body).get("memberCount") for _, _, body in [*answers, *lobbies]]
             stats = [server.get("/presence/stats") for server in self.servers]
@@ -81,9 +81,9 @@ class Place:
 
 
 @pytest.fixture
-def place(program: str) -> Iterator[Place]:
+def service(program: str) -> Iterator[Service]:
     with running_redis(program) as redis_server, ExitStack() as stack:
-        yield Place(redis_server, stack)
+        yield Service(redis_server, stack)
 
 
 def refused(one: Client, type: str, **fields: Any) -> dict[str, Any]:
@@ -94,35 +94,35 @@ def refused(one: Client, type: str, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-def test_an_empty_restart_of_redis_restores_every_member_silently(place: Place) -> None:
+def test_an_empty_restart_of_redis_restores_every_member_silently(service: Service) -> None:
     """While Redis is down, requests fail at once with a retryable error, leaves succeed, and `/health` is 503.
     Afterwards everybody is a member again, and nobody got an event."""
-    ann, bob, eve = place.members
-    before = place.servers[0].json("/presence/channels/presence-local")
-    place.redis_server.stop()
+    ann, bob, eve = service.members
+    before = service.servers[0].json("/presence/channels/presence-room")
+    service.redis_server.stop()
     wait_until(lambda: ann.request("join", channel="other")["type"] == "error")
     for _ in range(3):
         assert refused(ann, "join", channel="presence-other")["code"] == "JOIN_FAILED"
-        assert refused(ann, "channel:update", channel="presence-local", userInfo={"x": 1})["code"] == "UPDATE_FAILED"
+        assert refused(ann, "channel:update", channel="presence-room", userInfo={"x": 1})["code"] == "UPDATE_FAILED"
         assert refused(ann, "channel:message", channel="lobby", data=1)["code"] == "SEND_FAILED"
     assert bob.request("leave", channel="lobby")["type"] == "channel:left"
-    late = place.enter(1, "late")
-    assert refused(late, "join", channel="presence-local")["code"] == "JOIN_FAILED"
-    status, _, body = place.servers[0].get("/presence/health")
+    late = service.enter(1, "late")
+    assert refused(late, "join", channel="presence-room")["code"] == "JOIN_FAILED"
+    status, _, body = service.servers[0].get("/presence/health")
     assert (status, json.loads(body)) == (503, {"status": "unavailable", "message": "The state store is away"})
-    status, _, body = place.servers[0].get("/presence/stats")
+    status, _, body = service.servers[0].get("/presence/stats")
     assert (status, json.loads(body)["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
-    status, _, body = place.servers[0].get('/call/publish?arguments={"name":"lobby","event":"e","data":1}')
+    status, _, body = service.servers[0].get('/call/publish?arguments={"name":"lobby","event":"e","data":1}')
     assert json.loads(body)["raised"] == "BackendUnavailable"
     assert ann.request("ping")["type"] == "pong"
     late.socket.close()
-    place.redis_server.start()
+    service.redis_server.start()
     wait_until(lambda: bob.request("join", channel="lobby")["type"] == "channel:joined")
-    place.until_healed()
-    assert place.servers[0].get("/presence/health")[0] == 200
-    assert place.servers[1].json("/presence/channels/presence-local")["members"] == before["members"]
-    place.assert_no_events()
-    assert eve.update("presence-local", status="back")["member"]["status"] == "back"
+    service.until_healed()
+    assert service.servers[0].get("/presence/health")[0] == 200
+    assert service.servers[1].json("/presence/channels/presence-room")["members"] == before["members"]
+    service.assert_no_events()
+    assert eve.update("presence-room", status="back")["member"]["status"] == "back"
     settled(ann, [("member_updated", "eve")])
 
 
@@ -131,62 +131,62 @@ def test_requests_are_refused_without_contacting_redis_while_it_is_down(program:
     with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}/0"
         with running(PRESENCE_BACKEND=url, PRESENCE_RATE_LIMIT=None) as server, client(server, "ann") as ann:
-            ann.join("presence-local")
+            ann.join("presence-room")
             proxy.cut()
             wait_until(lambda: ann.request("join", channel="presence-other")["type"] == "error")
             before = proxy.refused
             for _ in range(500):
                 assert refused(ann, "join", channel="presence-other")["code"] == "JOIN_FAILED"
-                assert refused(ann, "channel:message", channel="presence-local", data=1)["code"] == "SEND_FAILED"
+                assert refused(ann, "channel:message", channel="presence-room", data=1)["code"] == "SEND_FAILED"
             assert proxy.refused - before < 500
 
 
-def flush(place: Place) -> None:
-    place.admin.flushall()
+def flush(service: Service) -> None:
+    service.admin.flushall()
 
 
-def cut_subscriptions(place: Place) -> None:
-    place.admin.client_kill_filter(_type="pubsub")
+def cut_subscriptions(service: Service) -> None:
+    service.admin.client_kill_filter(_type="pubsub")
 
 
-def cut_commands(place: Place) -> None:
-    admin = place.admin
+def cut_commands(service: Service) -> None:
+    admin = service.admin
     for one in admin.client_list(_type="normal"):
         if int(one["id"]) != admin.client_id():
             admin.client_kill_filter(_id=one["id"])
 
 
-def stop_for_a_while(place: Place) -> None:
-    """For longer than anybody's lease."""
-    place.redis_server.process.send_signal(signal.SIGSTOP)
+def stop_for_a_while(service: Service) -> None:
+    """Stop Redis for longer than the lease of a worker."""
+    service.redis_server.process.send_signal(signal.SIGSTOP)
     end = time.monotonic() + LEASE * 1.5
     wait_until(lambda: time.monotonic() > end)
-    place.redis_server.process.send_signal(signal.SIGCONT)
+    service.redis_server.process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize("fault", [flush, cut_subscriptions, cut_commands, stop_for_a_while])
-def test_members_who_never_left_get_no_events(place: Place, fault: Callable[[Place], None]) -> None:
+def test_members_who_never_left_get_no_events(service: Service, fault: Callable[[Service], None]) -> None:
     """After any fault of Redis the state heals from the open connections."""
-    fault(place)
-    place.until_healed()
-    end = time.monotonic() + LEASE  # past the time for which the missing are waited for
+    fault(service)
+    service.until_healed()
+    end = time.monotonic() + LEASE  # after this time a missing member would have left
     wait_until(lambda: time.monotonic() > end)
-    place.assert_no_events()
-    new = place.enter(1, "new")
-    assert [member["id"] for member in new.join("presence-local")["members"]] == ["ann", "bob", "eve", "new"]
-    for one in place.members:
+    service.assert_no_events()
+    new = service.enter(1, "new")
+    assert [member["id"] for member in new.join("presence-room")["members"]] == ["ann", "bob", "eve", "new"]
+    for one in service.members:
         settled(one, [("member_joined", "new")])
 
 
-def test_a_member_who_leaves_during_an_outage_is_announced_once(place: Place) -> None:
-    ann, bob, eve = place.members
-    place.redis_server.stop()
+def test_a_member_who_leaves_during_an_outage_is_announced_once(service: Service) -> None:
+    ann, bob, eve = service.members
+    service.redis_server.stop()
     bob.socket.close()
-    assert eve.request("leave", channel="presence-local")["type"] == "channel:left"
-    place.redis_server.start()
+    assert eve.request("leave", channel="presence-room")["type"] == "channel:left"
+    service.redis_server.start()
     settled(ann, [("member_left", "bob"), ("member_left", "eve")])
     assert ann.silent()
-    wait_until(lambda: place.servers[1].json("/presence/channels/presence-local")["memberCount"] == 1)
+    wait_until(lambda: service.servers[1].json("/presence/channels/presence-room")["memberCount"] == 1)
 
 
 def test_a_silent_subscription_is_noticed_and_replaced(program: str) -> None:
@@ -195,18 +195,18 @@ def test_a_silent_subscription_is_noticed_and_replaced(program: str) -> None:
         far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
         with running(**near) as one, running(**far) as other, ExitStack() as stack:
             ann, bob = stack.enter_context(client(one, "ann")), stack.enter_context(client(other, "bob"))
-            bob.join("presence-local")
+            bob.join("presence-room")
             assert proxy.mute() >= 2  # commands and subscriptions
-            ann.join("presence-local")
+            ann.join("presence-room")
             settled(bob, [("member_joined", "ann")])
-            wait_until(lambda: ann.say("presence-local", "hello")["delivered"] == 1)
+            wait_until(lambda: ann.say("presence-room", "hello")["delivered"] == 1)
 
 
-def test_a_control_message_reaches_a_worker_that_was_not_subscribed(place: Place) -> None:
-    eve = place.members[2]
+def test_a_control_message_reaches_a_worker_that_was_not_subscribed(service: Service) -> None:
+    eve = service.members[2]
     for _ in range(3):
-        cut_subscriptions(place)
-    place.servers[0].json('/call/disconnect?arguments={"user_id":"eve"}')
+        cut_subscriptions(service)
+    service.servers[0].json('/call/disconnect?arguments={"user_id":"eve"}')
     assert eve.wait_closed()[0] == 4403
 
 
@@ -215,7 +215,7 @@ def test_a_control_message_reaches_a_worker_whose_subscription_was_silent(progra
         near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": LEASE}
         far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
         with running(**near) as one, running(**far) as other, client(other, "eve") as eve:
-            eve.join("presence-local")
+            eve.join("presence-room")
             proxy.mute()
             assert one.json('/call/disconnect?arguments={"user_id":"eve"}') == 0
             assert eve.wait_closed()[0] == 4403
@@ -227,32 +227,32 @@ def test_a_control_message_reaches_a_worker_that_was_cut_off_from_redis(program:
         near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": 3 * DEADLINE}
         far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
         with running(**near) as one, running(**far) as other, client(other, "eve") as eve:
-            eve.join("presence-local")
+            eve.join("presence-room")
             proxy.cut()
-            wait_until(lambda: eve.request("join", channel="presence-local")["type"] == "error")
+            wait_until(lambda: eve.request("join", channel="presence-room")["type"] == "error")
             assert one.json('/call/disconnect?arguments={"user_id":"eve"}') == 0
             assert eve.request("ping")["type"] == "pong"
             proxy.mend()
             assert eve.wait_closed()[0] == 4403
 
 
-def test_a_worker_removes_connections_that_it_does_not_have(place: Place) -> None:
+def test_a_worker_removes_connections_that_it_does_not_have(service: Service) -> None:
     """They may come from old data after a restart, or from a late command. The worker may have left the channel long
     ago."""
-    keys, store = Keys("fp"), RedisClient(place.redis_server.url)
-    worker_id = place.admin.srandmember(keys.workers).decode()
+    keys, store = Keys("fp"), RedisClient(service.redis_server.url)
+    worker_id = service.admin.srandmember(keys.workers).decode()
     ghost, now = User("ghost"), datetime.now(timezone.utc)
     store.run(store_of("fp").workers.add_connections(worker_id, {"nobody": ghost}))
     for name in ("presence-gone", "gone"):
         store.run(
             store_of(keys.prefix, max_info=1000).channels(worker_id).join(ChannelName(name), "nobody", ghost, None, now)
         )
-    assert place.servers[0].json("/presence/channels/presence-gone")["memberCount"] == 1
-    assert place.servers[0].json("/presence/stats")["connections"] == 4
-    cut_subscriptions(place)
+    assert service.servers[0].json("/presence/channels/presence-gone")["memberCount"] == 1
+    assert service.servers[0].json("/presence/stats")["connections"] == 4
+    cut_subscriptions(service)
     for name in ("presence-gone", "gone"):
-        wait_until(lambda name=name: place.servers[1].get(f"/presence/channels/{name}")[0] == 404)  # type: ignore[misc]
-    wait_until(lambda: place.servers[1].json("/presence/stats")["connections"] == 3)
+        wait_until(lambda name=name: service.servers[1].get(f"/presence/channels/{name}")[0] == 404)  # type: ignore[misc]
+    wait_until(lambda: service.servers[1].json("/presence/stats")["connections"] == 3)
     store.close()
 
 
@@ -261,9 +261,9 @@ def test_a_connection_that_is_lost_during_an_outage_has_its_grace(program: str) 
         config = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_GRACE_ABRUPT": 60}
         one, other = (stack.enter_context(running(**config)) for _ in range(2))
         eve = stack.enter_context(client(other, "eve"))
-        eve.join("presence-local")
+        eve.join("presence-room")
         ann, bob = (stack.enter_context(client(one, user)) for user in ("ann", "bob"))
-        ann.join("presence-local")
+        ann.join("presence-room")
         settled(eve, [("member_joined", "ann")])
         redis_server.process.send_signal(signal.SIGSTOP)
         wait_until(lambda: bob.request("join", channel="other")["type"] == "error")
@@ -272,25 +272,25 @@ def test_a_connection_that_is_lost_during_an_outage_has_its_grace(program: str) 
         redis_server.process.send_signal(signal.SIGCONT)
 
         def is_known() -> bool:
-            answer = eve.request("channel:message", channel="presence-local", data="anybody?")
+            answer = eve.request("channel:message", channel="presence-room", data="anybody?")
             return answer.get("delivered") == 0
 
         wait_until(is_known)
-        assert other.json("/presence/channels/presence-local")["memberCount"] == 2
+        assert other.json("/presence/channels/presence-room")["memberCount"] == 2
         assert eve.silent()
 
 
-def test_the_app_hears_of_a_member_who_left_during_an_outage(place: Place) -> None:
-    bob = place.members[1]
-    place.redis_server.process.send_signal(signal.SIGSTOP)
-    wait_until(lambda: place.members[0].request("join", channel="other")["type"] == "error")
-    assert bob.request("leave", channel="presence-local")["type"] == "channel:left"
-    place.redis_server.process.send_signal(signal.SIGCONT)
-    settled(place.members[0], [("member_left", "bob")])
+def test_the_app_hears_of_a_member_who_left_during_an_outage(service: Service) -> None:
+    bob = service.members[1]
+    service.redis_server.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: service.members[0].request("join", channel="other")["type"] == "error")
+    assert bob.request("leave", channel="presence-room")["type"] == "channel:left"
+    service.redis_server.process.send_signal(signal.SIGCONT)
+    settled(service.members[0], [("member_left", "bob")])
     names: list[str] = []
 
     def is_told() -> bool:
-        names[:] = [event["name"] for event in place.servers[0].json(f"/heard/{bob.id}")]
+        names[:] = [event["name"] for event in service.servers[0].json(f"/heard/{bob.id}")]
         return "member.left" in names
 
     wait_until(is_told)
@@ -301,7 +301,7 @@ def test_a_server_that_starts_without_redis_works_as_soon_as_it_is_up(program: s
     with running_redis(program) as redis_server:
         redis_server.stop()
         with running(PRESENCE_BACKEND=redis_server.url) as server, client(server, "ann") as ann:
-            assert ann.request("join", channel="presence-local")["code"] == "JOIN_FAILED"
+            assert ann.request("join", channel="presence-room")["code"] == "JOIN_FAILED"
             redis_server.start()
-            wait_until(lambda: ann.request("join", channel="presence-local")["type"] == "channel:joined")
+            wait_until(lambda: ann.request("join", channel="presence-room")["type"] == "channel:joined")
             wait_until(lambda: server.json("/presence/stats")["connections"] == 1)

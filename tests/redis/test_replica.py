@@ -21,7 +21,7 @@ CHANGES = st.lists(st.tuples(st.sampled_from(["ann", "bob", "eve"]), st.sampled_
 
 
 class History:
-    """A channel's events, and the list after each of them."""
+    """The events of a channel, and the list of members after each of them."""
 
     def __init__(self, changes: list[tuple[str, str]]) -> None:
         entries: dict[str, Entry] = {}
@@ -46,12 +46,12 @@ class History:
 
 
 def nobody(_user: str) -> bool:
-    """Whom this process holds."""
+    """The worker of these tests has no connection of any user."""
     return False
 
 
 class Listener:
-    """Who replays the news, and finds every piece of it possible."""
+    """Replays the news, and fails if one is impossible."""
 
     def __init__(self) -> None:
         self.view: dict[str, Entry] = {}

@@ -1,4 +1,7 @@
-"""Several real workers on a real Redis are one service: what holds in one process holds across them."""
+"""Several real workers on a real Redis are one service: what holds in one process holds across them.
+
+The kernel chooses which worker of one gunicorn gets a connection, so most tests start several servers of one worker.
+"""
 
 from __future__ import annotations
 
@@ -40,21 +43,21 @@ def config(redis_server: RedisServer) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def workers(config: dict[str, Any]) -> Iterator[list[Server]]:
-    """Three of `gunicorn -k gevent`."""
+    """Three servers of one worker each: `gunicorn -k gevent`."""
     with ExitStack() as stack:
         yield [stack.enter_context(running(**config)) for _ in range(WORKERS)]
 
 
 @pytest.fixture
 def connect(workers: list[Server]) -> Iterator[Connect]:
-    """Connections to one worker after the other."""
+    """Connections to the workers in turn."""
     turns = itertools.cycle(workers)
     with ExitStack() as stack:
         yield lambda user=None, **options: stack.enter_context(client(next(turns), user, **options))
 
 
 def pid_of(one: Client) -> int:
-    """The process that has the other end of a client's connection."""
+    """The process at the other end of a client's connection."""
     port = one.socket.socket.getsockname()[1]
     inode = next(
         line.split()[9]
@@ -67,7 +70,7 @@ def pid_of(one: Client) -> int:
                 return int(descriptor.parts[2])
         except OSError:
             continue
-    raise AssertionError("nobody has the connection")
+    raise AssertionError("no process has the connection")
 
 
 def kinds(one: Client) -> list[tuple[str, str]]:
@@ -75,7 +78,7 @@ def kinds(one: Client) -> list[tuple[str, str]]:
 
 
 def settled(one: Client, wanted: list[tuple[str, str]]) -> None:
-    """Wait until exactly these changes of the list have come, in any order."""
+    """Wait until exactly these changes of the member list have arrived, in any order."""
     heard: list[tuple[str, str]] = []
 
     def all_there() -> bool:
@@ -88,37 +91,37 @@ def settled(one: Client, wanted: list[tuple[str, str]]) -> None:
 
 def test_every_worker_gives_the_same_answers(connect: Connect, workers: list[Server], name: str) -> None:
     """This holds for members, messages, counts and updates."""
-    local = f"presence-{name}"
+    channel = f"presence-{name}"
     clients = [connect(f"{name}-{number}") for number in range(9)]
     for number, one in enumerate(clients):
-        answer = one.join(local, n=number)
+        answer = one.join(channel, n=number)
         assert [member["n"] for member in answer["members"]] == list(range(number + 1))
-    assert clients[0].say(local, "hello")["delivered"] == 8
+    assert clients[0].say(channel, "hello")["delivered"] == 8
     for number, one in enumerate(clients[1:], 1):
         expected = [f"{name}-{other}" for other in range(number + 1, 9)]
         assert [one.event()["member"]["id"] for _ in expected] == expected
         assert one.event()["data"] == "hello"
     for worker in workers:
-        assert worker.json(f"/presence/channels/{local}")["memberCount"] == 9
-        assert local in {channel["name"] for channel in worker.json("/presence/channels?type=presence")["channels"]}
+        assert worker.json(f"/presence/channels/{channel}")["memberCount"] == 9
+        assert channel in {one["name"] for one in worker.json("/presence/channels?type=presence")["channels"]}
     tab = connect(f"{name}-0")
-    assert len(tab.join(local, status="here")["members"]) == 9
+    assert len(tab.join(channel, status="here")["members"]) == 9
     assert clients[8].event()["type"] == "presence:member_updated"
-    assert tab.update(local, status="away")["member"]["status"] == "away"
+    assert tab.update(channel, status="away")["member"]["status"] == "away"
     assert clients[8].event()["member"]["status"] == "away"
-    assert clients[8].say(local, "to all")["delivered"] == 9
+    assert clients[8].say(channel, "to all")["delivered"] == 9
     for one in clients[1:8]:
-        one.request("leave", channel=local)
+        one.request("leave", channel=channel)
     settled(clients[8], [("member_left", f"{name}-{number}") for number in range(1, 8)])
 
 
 def test_a_snapshot_and_the_events_after_it_add_up(connect: Connect, name: str) -> None:
     """Updates and messages go on while clients join. No client misses a member or gets one twice, and `delivered` is
     the number of connections that got the message."""
-    local = f"presence-{name}"
+    channel = f"presence-{name}"
     writers = [connect(f"{name}-w{number}") for number in range(3)]
     for one in writers:
-        one.join(local)
+        one.join(channel)
     stop = threading.Event()
     sent: dict[str, int] = {}
 
@@ -126,9 +129,9 @@ def test_a_snapshot_and_the_events_after_it_add_up(connect: Connect, name: str) 
         turn = 0
         while not stop.is_set():
             turn += 1
-            writers[number].update(local, turn=turn)
+            writers[number].update(channel, turn=turn)
             mark = f"{number}-{turn}"
-            sent[mark] = writers[number].say(local, mark)["delivered"]
+            sent[mark] = writers[number].say(channel, mark)["delivered"]
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(len(writers))]
     for thread in threads:
@@ -136,11 +139,11 @@ def test_a_snapshot_and_the_events_after_it_add_up(connect: Connect, name: str) 
     joiners: list[tuple[Client, dict[str, Any]]] = []
     for number in range(40):
         one = connect(f"{name}-j{number}")
-        joiners.append((one, one.join(local)))
+        joiners.append((one, one.join(channel)))
     stop.set()
     for thread in threads:
         thread.join()
-    end = joiners[-1][0].join(local)["members"]
+    end = joiners[-1][0].join(channel)["members"]
     heard: dict[str, int] = {}
     for one, snapshot in joiners:
         view = {member["id"]: member for member in snapshot["members"]}
@@ -152,7 +155,7 @@ def test_a_snapshot_and_the_events_after_it_add_up(connect: Connect, name: str) 
             assert (event["member"]["id"] in view) == (event["type"] != "presence:member_joined")
             view[event["member"]["id"]] = event["member"]
     for one in [*writers, *(one for one, _ in joiners)]:
-        one.say(local, "the end")
+        one.say(channel, "the end")
     for one in [*writers, *(one for one, _ in joiners)]:
         ends = 0
         while ends < len(joiners) + len(writers) - 1:
@@ -165,14 +168,14 @@ def test_a_snapshot_and_the_events_after_it_add_up(connect: Connect, name: str) 
 
 def test_all_clients_get_messages_in_one_order(connect: Connect, name: str) -> None:
     """Several clients send at once through several workers."""
-    local = f"private-{name}"
+    channel = f"private-{name}"
     clients = [connect(f"{name}-{number}") for number in range(6)]
     for one in clients:
-        one.join(local)
+        one.join(channel)
 
     def send(one: Client, number: int) -> None:
         for turn in range(50):
-            one.say(local, [number, turn])
+            one.say(channel, [number, turn])
 
     threads = [threading.Thread(target=send, args=(one, number)) for number, one in enumerate(clients[:4])]
     for thread in threads:
@@ -187,24 +190,24 @@ def test_all_clients_get_messages_in_one_order(connect: Connect, name: str) -> N
 
 def test_a_process_without_sockets_can_ask_and_send(connect: Connect, config: dict[str, Any], name: str) -> None:
     """It only needs the app and the URL of Redis."""
-    local = f"presence-{name}"
+    channel = f"presence-{name}"
     ann, bob, tab = connect(f"{name}-ann"), connect(f"{name}-bob"), connect(f"{name}-ann")
     for one in (ann, bob, tab):
-        one.join(local)
+        one.join(channel)
     app = Flask("elsewhere")
     app.config.update(config, JWT_SECRET_KEY="another secret of thirty-two characters")
     presence = Presence(app)
     with app.app_context():
-        assert [member.id for member in presence.get_channel_members(local)] == [f"{name}-ann", f"{name}-bob"]
-        assert presence.publish(local, "news", {"n": 1}) == 3
-        assert presence.broadcast_to_channel(local, {"type": "news"}, exclude=bob.id) == 2
-        found = presence.get_channel(local)
+        assert [member.id for member in presence.get_channel_members(channel)] == [f"{name}-ann", f"{name}-bob"]
+        assert presence.publish(channel, "news", {"n": 1}) == 3
+        assert presence.broadcast_to_channel(channel, {"type": "news"}, exclude=bob.id) == 2
+        found = presence.get_channel(channel)
         assert found is not None
         assert found.member_count == 2
-        assert local in [channel.name for channel in presence.list_channels(prefix=local)]
+        assert channel in [one.name for one in presence.list_channels(prefix=channel)]
         assert presence.get_channel_stats().connections >= 3
         assert presence.disconnect(user_id=f"{name}-ann", reason="Bye") == 2
-        assert [member.id for member in presence.get_channel_members(local)] == [f"{name}-bob"]
+        assert [member.id for member in presence.get_channel_members(channel)] == [f"{name}-bob"]
     assert ann.wait_closed() == tab.wait_closed() == (4403, "Bye")
     assert [bob.event()["type"] for _ in range(2)] == ["channel:message", "presence:member_left"]
     assert bob.silent()
@@ -228,15 +231,15 @@ def test_the_members_of_a_killed_worker_leave_once_long_before_its_lease_ends(co
         nowhere = stack.enter_context(client(doomed))
         safe = [stack.enter_context(client(other, user)) for other in others for user in ("twice", "safe")]
         for one in [*lost.values(), *safe]:
-            one.join("presence-local")
-        # "safe" comes last, twice; the two who are "twice" and the first "safe" hear of it, the second does not.
+            one.join("presence-room")
+        # "safe" joins last, with two connections. The first connection in `safe` still has that event to read.
         for number, one in enumerate(safe):
             settled(one, [("member_joined", "safe")] if number == 0 else [])
         os.kill(pid_of(nowhere), signal.SIGKILL)
         for one in safe:
             settled(one, [("member_left", user) for user in lost if user != "twice"])
         for other in others:
-            members = other.json("/presence/channels/presence-local")["members"]
+            members = other.json("/presence/channels/presence-room")["members"]
             assert {member["id"] for member in members} == {"twice", "safe"}
             assert other.json("/presence/stats")["connections"] == len(safe)
         for user, one in [*lost.items(), (None, nowhere)]:
@@ -257,9 +260,9 @@ def test_a_question_removes_a_dead_worker_if_no_other_has_sockets(config: dict[s
     options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-all", "PRESENCE_LEASE": 3 * DEADLINE}
     with running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         one = stack.enter_context(client(server, "ann"))
-        one.join("presence-local")
+        one.join("presence-room")
         os.kill(pid_of(one), signal.SIGKILL)
-        wait_until(lambda: server.get("/presence/channels/presence-local")[0] == 404)
+        wait_until(lambda: server.get("/presence/channels/presence-room")[0] == 404)
 
 
 def test_a_worker_that_is_paused_longer_than_its_lease_comes_back(config: dict[str, Any]) -> None:
@@ -267,10 +270,10 @@ def test_a_worker_that_is_paused_longer_than_its_lease_comes_back(config: dict[s
     options = config | {"PRESENCE_REDIS_PREFIX": "test-pause"}
     with running(**options) as here, running(**options) as there, ExitStack() as stack:
         ann, bob = stack.enter_context(client(here, "ann")), stack.enter_context(client(there, "bob"))
-        bob.join("presence-local", n=1)
-        ann.join("presence-local", n=2)
+        bob.join("presence-room", n=1)
+        ann.join("presence-room", n=2)
         settled(bob, [("member_joined", "ann")])
-        # Who has just come does not judge others by their leases.
+        # A worker that has just started removes no other by its lease.
         settled_at = time.monotonic() + LEASE
         wait_until(lambda: time.monotonic() > settled_at)
         pid = pid_of(bob)
@@ -278,10 +281,10 @@ def test_a_worker_that_is_paused_longer_than_its_lease_comes_back(config: dict[s
         settled(ann, [("member_left", "bob")])
         os.kill(pid, signal.SIGCONT)
         settled(ann, [("member_joined", "bob")])
-        assert ann.say("presence-local", "hello")["delivered"] == 1
+        assert ann.say("presence-room", "hello")["delivered"] == 1
         assert [event["type"] for event in (bob.event(),)] == ["channel:message"]
         assert bob.silent()
-        assert [member["n"] for member in here.json("/presence/channels/presence-local")["members"]] == [1, 2]
+        assert [member["n"] for member in here.json("/presence/channels/presence-room")["members"]] == [1, 2]
 
 
 def test_a_client_that_comes_back_after_a_restart_causes_no_events(config: dict[str, Any]) -> None:
@@ -289,19 +292,19 @@ def test_a_client_that_comes_back_after_a_restart_causes_no_events(config: dict[
     options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 8, "PRESENCE_DRAIN": 0.5}
     with running(**options) as watched, running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         watcher = stack.enter_context(client(watched, "watcher"))
-        watcher.join("presence-local")
+        watcher.join("presence-room")
         users = ["ann", "bob", "eve"]
         before = {user: stack.enter_context(client(server, user)) for user in users}
-        members = {user: before[user].join("presence-local", of=user)["me"] for user in users}
+        members = {user: before[user].join("presence-room", of=user)["me"] for user in users}
         settled(watcher, [("member_joined", user) for user in users])
         server.process.send_signal(signal.SIGHUP)
         for user in users:
             assert before[user].wait_closed() == (1001, "Server shutting down")
-        wait_until(lambda: watcher.say("presence-local", "anybody?")["delivered"] == 0)
-        assert watched.json("/presence/channels/presence-local")["memberCount"] == 4
+        wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 0)
+        assert watched.json("/presence/channels/presence-room")["memberCount"] == 4
         for user in users[:2]:
             again = stack.enter_context(client(server, user))
-            assert again.join("presence-local")["me"] == members[user]
+            assert again.join("presence-room")["me"] == members[user]
         left = watcher.event()
         assert (left["type"], left["member"]) == ("presence:member_left", members["eve"])
         assert watcher.silent()
@@ -313,16 +316,16 @@ def test_a_member_of_a_killed_worker_may_come_back_within_the_abrupt_grace(confi
     options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-grace", "PRESENCE_GRACE_ABRUPT": 8}
     with running(**options) as watched, running(**options) as server, ExitStack() as stack:
         watcher, ann = stack.enter_context(client(watched, "watcher")), stack.enter_context(client(server, "ann"))
-        watcher.join("presence-local")
-        me = ann.join("presence-local")["me"]
+        watcher.join("presence-room")
+        me = ann.join("presence-room")["me"]
         bob = stack.enter_context(client(server, "bob"))
-        bob.join("presence-local")
+        bob.join("presence-room")
         settled(watcher, [("member_joined", "ann"), ("member_joined", "bob")])
         os.kill(pid_of(ann), signal.SIGKILL)
-        wait_until(lambda: watcher.say("presence-local", "anybody?")["delivered"] == 0)
+        wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 0)
         server.wait_until_ready()
         again = stack.enter_context(client(server, "ann"))
-        assert again.join("presence-local")["me"] == me
+        assert again.join("presence-room")["me"] == me
         left = watcher.event()
         assert (left["type"], left["member"]["id"]) == ("presence:member_left", "bob")
         assert watcher.silent()
@@ -357,9 +360,9 @@ def test_a_worker_that_stops_with_hundreds_of_memberships_leaves_none_behind(
 def test_events_about_a_dead_worker_have_the_claims_of_its_users(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-claims"}
     with running(**options) as doomed, running(**options) as other, ExitStack() as stack:
-        stack.enter_context(client(other, "watcher")).join("presence-local")
+        stack.enter_context(client(other, "watcher")).join("presence-room")
         ann = stack.enter_context(client(doomed, "ann", claims={"teams": ["red"]}))
-        ann.join("presence-local")
+        ann.join("presence-room")
         os.kill(pid_of(ann), signal.SIGKILL)
         heard: list[dict[str, Any]] = []
 
@@ -375,13 +378,13 @@ def test_a_user_who_came_back_and_leaves_has_left_at_once(config: dict[str, Any]
     options = config | {"PRESENCE_REDIS_PREFIX": "test-came-back", "PRESENCE_GRACE_ABRUPT": 30}
     with running(**options) as one, running(**options) as other, ExitStack() as stack:
         watcher = stack.enter_context(client(one, "watcher"))
-        watcher.join("presence-local")
+        watcher.join("presence-room")
         lost, back = (stack.enter_context(client(server, "ann")) for server in (one, other))
-        lost.join("presence-local")
-        back.join("presence-local")
+        lost.join("presence-room")
+        back.join("presence-room")
         lost.socket.socket.close()
-        wait_until(lambda: watcher.say("presence-local", "anybody?")["delivered"] == 1)
-        back.request("leave", channel="presence-local")
+        wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 1)
+        back.request("leave", channel="presence-room")
         settled(watcher, [("member_joined", "ann"), ("member_left", "ann")])
 
 

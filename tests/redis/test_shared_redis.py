@@ -36,17 +36,17 @@ def test_services_in_two_databases_never_meet(urls: tuple[str, str]) -> None:
         ann, al = (stack.enter_context(client(one, user)) for user in ("ann", "al"))
         also_ann = stack.enter_context(client(other, "ann"))
         for connection in (ann, al, also_ann):
-            connection.join("presence-local")
+            connection.join("presence-room")
         for number in range(5):
-            assert also_ann.say("presence-local", number)["delivered"] == 0
-            assert ann.say("presence-local", number)["delivered"] == 1
+            assert also_ann.say("presence-room", number)["delivered"] == 0
+            assert ann.say("presence-room", number)["delivered"] == 1
         assert [al.event()["data"] for _ in range(5)] == [0, 1, 2, 3, 4]
         assert al.silent()
         assert also_ann.silent()
         assert other.json("/presence/stats")["connections"] == 1
         assert _call(other, "disconnect", user_id="ann") == 1
         assert also_ann.wait_closed()[0] == 4403
-        assert ann.say("presence-local", "still here")["delivered"] == 1
+        assert ann.say("presence-room", "still here")["delivered"] == 1
         wait_until(lambda: _call(one, "get_channel_stats")["totalMembers"] == 2)
 
 
@@ -60,9 +60,9 @@ def test_two_urls_of_one_database_are_one_service(redis_server: RedisServer) -> 
         forms = (f"redis://127.0.0.1:{redis_server.port}/3", f"redis://127.0.0.1:{redis_server.port}?db=3")
         one, other = (stack.enter_context(running(PRESENCE_BACKEND=url, **prefix)) for url in forms)
         ann, bob = stack.enter_context(client(one, "ann")), stack.enter_context(client(other, "bob"))
-        ann.join("presence-local")
-        bob.join("presence-local")
-        assert ann.say("presence-local", "hello")["delivered"] == 1
+        ann.join("presence-room")
+        bob.join("presence-room")
+        assert ann.say("presence-room", "hello")["delivered"] == 1
 
 
 def test_services_with_two_prefixes_never_meet(redis_server: RedisServer, prefix: str) -> None:
@@ -76,9 +76,9 @@ def test_services_with_two_prefixes_never_meet(redis_server: RedisServer, prefix
         ann, bob = (
             stack.enter_context(client(server, user)) for server, user in zip(servers, ("ann", "bob"), strict=True)
         )
-        ann.join("presence-local")
-        assert len(bob.join("presence-local")["members"]) == 1
-        assert bob.say("presence-local", "hello")["delivered"] == 0
+        ann.join("presence-room")
+        assert len(bob.join("presence-room")["members"]) == 1
+        assert bob.say("presence-room", "hello")["delivered"] == 0
         assert ann.silent()
         assert servers[0].json('/call/disconnect?arguments={"user_id":"bob"}') == 0
         assert servers[0].json("/presence/stats")["connections"] == 1

@@ -17,7 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from flask_presence import Presence
 
-from ..membership.test_state_machine import Life, Peer
+from ..membership.test_state_machine import ConnectionMachine, Peer
 from ..support.redis_server import RedisServer
 from ..support.server import wait_until
 
@@ -26,7 +26,7 @@ from ..support.server import wait_until
 def test_the_state_machine_holds_with_redis(redis_server: RedisServer, workers: int) -> None:
     """It runs with one worker, and with several that know each other only through Redis."""
 
-    class RedisLife(Life):
+    class RedisConnectionMachine(ConnectionMachine):
         def configure(self) -> dict[str, Any]:
             return {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
 
@@ -44,12 +44,12 @@ def test_the_state_machine_holds_with_redis(redis_server: RedisServer, workers: 
                 wait_until(has_enough)
             return heard
 
-        def everywhere(self, order: Callable[[], int]) -> int:
-            with ThreadPoolExecutor(1) as elsewhere:
-                obeyed = elsewhere.submit(super().everywhere, order)
-                while not obeyed.done():
+        def everywhere(self, call: Callable[[], int]) -> int:
+            with ThreadPoolExecutor(1) as thread:
+                returned = thread.submit(super().everywhere, call)
+                while not returned.done():
                     self.settle(first=1)
-                return obeyed.result()
+                return returned.result()
 
     few = settings(
         max_examples=25,
@@ -58,12 +58,12 @@ def test_the_state_machine_holds_with_redis(redis_server: RedisServer, workers: 
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-    run_state_machine_as_test(RedisLife, settings=few)
+    run_state_machine_as_test(RedisConnectionMachine, settings=few)
 
 
 def test_test_clients_leave_nothing_in_redis(redis_server: RedisServer, prefix: str) -> None:
     """A test client does not wait for the previous one."""
-    app = Flask("life")
+    app = Flask("test-clients")
     app.config.update(
         JWT_SECRET_KEY="a secret of thirty-two characters",
         PRESENCE_BACKEND=redis_server.url,
@@ -74,11 +74,11 @@ def test_test_clients_leave_nothing_in_redis(redis_server: RedisServer, prefix: 
     presence = Presence(app)
     for number in range(5):
         with presence.test_client(user="ann", app=app) as ann:
-            ann.join("presence-local", user_info={"n": number})
+            ann.join("presence-room", user_info={"n": number})
             if number == 0:
-                end = time.monotonic() + 1.2  # longer than its lease, as one who stops in a debugger
+                end = time.monotonic() + 1.2  # longer than the lease, as in a debugger
                 wait_until(lambda end=end: time.monotonic() > end)  # type: ignore[misc]
-            assert ann.update("presence-local", x=number)["member"]["x"] == number
+            assert ann.update("presence-room", x=number)["member"]["x"] == number
     keys = redis.Redis(port=redis_server.port, decode_responses=True)
     assert keys.smembers(f"{prefix}:workers") == set()
     assert {key for key in keys.scan_iter(f"{prefix}:*") if keys.ttl(key) < 0} == {f"{prefix}:data_since"}

@@ -181,7 +181,7 @@ def scripts_of(html: str) -> list[str]:
 
 
 class Conversation:
-    """Ann, who reads the documents, and what Bob, Carol and the server do so that she hears of it."""
+    """Ann's connection, and Bob, Carol and the server, who cause the events that Ann gets."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.app = new_app()
@@ -198,13 +198,13 @@ class Conversation:
         return (stack or self._stack).enter_context(client)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one of Ann's requests."""
+        """Send a request of Ann, and return its answer."""
         if request["type"] == "auth":
             request = request | {"token": create_access_token("ann")}
         return self.ann.request(request)
 
     def hear(self, kind: str) -> dict[str, Any]:
-        """An event of that kind, as Ann gets it."""
+        """Cause an event of that kind, and return it as Ann gets it."""
         now = from_epoch(1768473000.0)
         if kind == "connected":
             return decoded(wire.connected(self.ann.client_id, User("ann"), now))
@@ -255,7 +255,7 @@ def test_every_frame_looks_as_documented() -> None:
 
 
 def compare(documented: Any, actual: Any, where: str) -> None:
-    """Fail where the two differ, but for ids and times, which need only look like some."""
+    """Fail if the two differ. Ids and times need only the right format."""
     assert type(documented) is type(actual), where
     if isinstance(documented, dict):
         assert documented.keys() == actual.keys(), where
@@ -313,7 +313,7 @@ def test_documented_commands_exist(block: Block) -> None:
 
 
 def commands_in(line: str) -> Iterator[list[str]]:
-    """The commands in a line of shell, as words; `&&` goes between them."""
+    """The commands in a line of shell, as words; `&&` separates them."""
     words = shlex.split(line, comments=True)
     while "&&" in words:
         yield words[: words.index("&&")]
@@ -350,7 +350,7 @@ def command_group() -> click.Group:
 
 
 def check_flask(arguments: list[str]) -> None:
-    """The command exists, and takes these arguments and options."""
+    """The command must exist, and accept these arguments and options."""
     assert arguments[0] == "presence"
     command_group().commands[arguments[1]].make_context(arguments[1], arguments[2:])
 
@@ -370,7 +370,7 @@ def check_module(arguments: list[str]) -> None:
 
 
 def check_install(arguments: list[str]) -> None:
-    """Extras are those of the package, files are there."""
+    """Extras must be those of the package, and files must exist."""
     known = re.findall(r"^([\w-]+) =$", read(ROOT / "setup.cfg").partition("[options.extras_require]")[2], re.MULTILINE)
     for argument in arguments:
         extras = re.fullmatch(r"(?:flask-presence|\.)\[([\w,-]+)\]", argument)

@@ -11,8 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "flask_presence"
 LAYERS = ["domain", "loops", "backends", "hub", "transport", "app", "stats", "cli", "web", "top"]
-WINGS = ["store", "client", "worker", "backend"]
-"""The same within `backends/redis`."""
+PARTS = ["store", "client", "worker", "backend"]
+"""The layers within `backends/redis`."""
 FRAMEWORKS = {"flask", "werkzeug", "flask_sock", "flask_jwt_extended"}
 SOCKETS = {"gevent", "socket", "ssl", "select"}
 FORBIDDEN: Mapping[str, set[str]] = {
@@ -24,8 +24,8 @@ FORBIDDEN: Mapping[str, set[str]] = {
     "app": {"redis"},
     "stats": {"redis"},
 }
-FRONT_DOORS = {"settings", "signals"}
-"""Modules of the top level that other layers may read: a table of values each."""
+SHARED_TABLES = {"settings", "signals"}
+"""Modules of the top level that every layer may import: each is a table of values."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -61,7 +61,7 @@ def layer_of(module: Path) -> str:
     return first[0] if first and first[0] in LAYERS else "top"
 
 
-def wing_of(module: Path) -> str | None:
+def part_of(module: Path) -> str | None:
     parts = module.relative_to(PACKAGE).parts
     return parts[2] if parts[:2] == ("backends", "redis") and len(parts) > 2 else None
 
@@ -70,18 +70,18 @@ def graph() -> dict[Path, set[Path]]:
     return {module_of(path): {one.target for one in imports_of(path) if one.target} for path in MODULES}
 
 
-def circle_through(start: Path, edges: Mapping[Path, Set[Path]]) -> list[Path] | None:
-    """The modules on a way from `start` back to it, if there is one."""
-    ways = [[start]]
+def cycle_through(start: Path, edges: Mapping[Path, Set[Path]]) -> list[Path] | None:
+    """The modules on a path from `start` back to it; `None` if there is none."""
+    paths = [[start]]
     seen: set[Path] = set()
-    while ways:
-        way = ways.pop()
-        for target in edges.get(way[-1], ()):
+    while paths:
+        path = paths.pop()
+        for target in edges.get(path[-1], ()):
             if target == start:
-                return [*way, target]
+                return [*path, target]
             if target not in seen:
                 seen.add(target)
-                ways.append([*way, target])
+                paths.append([*path, target])
     return None
 
 
@@ -95,25 +95,25 @@ def test_a_module_imports_only_from_layers_before_it(path: Path) -> None:
     for target, name in imports_of(path):
         if target is None:
             assert name not in FORBIDDEN.get(mine, ()), f"{mine} must not know {name}"
-        elif not (layer_of(target) == "top" and target.name in FRONT_DOORS):
+        elif not (layer_of(target) == "top" and target.name in SHARED_TABLES):
             theirs = layer_of(target)
             assert LAYERS.index(theirs) <= LAYERS.index(mine), f"{mine} imports {named(target)} of {theirs}, after it"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if wing_of(module_of(path))], ids=named)
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(module_of(path))], ids=named)
 def test_a_redis_module_imports_only_from_parts_before_it(path: Path) -> None:
-    mine = wing_of(module_of(path))
+    mine = part_of(module_of(path))
     assert mine is not None
     for target, _ in imports_of(path):
-        theirs = wing_of(target) if target is not None else None
+        theirs = part_of(target) if target is not None else None
         if theirs is not None:
-            assert WINGS.index(theirs) <= WINGS.index(mine), f"{mine} imports from {theirs}, after it"
+            assert PARTS.index(theirs) <= PARTS.index(mine), f"{mine} imports from {theirs}, after it"
 
 
 def test_no_module_is_in_an_import_cycle() -> None:
     edges = graph()
-    circles = [circle for module in edges if (circle := circle_through(module, edges))]
-    assert not circles, "\n".join(" -> ".join(map(named, circle)) for circle in circles)
+    cycles = [cycle for module in edges if (cycle := cycle_through(module, edges))]
+    assert not cycles, "\n".join(" -> ".join(map(named, cycle)) for cycle in cycles)
 
 
 def test_only_the_package_imports_the_extension() -> None:

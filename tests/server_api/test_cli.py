@@ -31,7 +31,7 @@ from ..support.server import DEADLINE, ROOT, Server, running
 
 
 def run(*arguments: str, **config: Any) -> Result:
-    """A command of an app that has no server, with Flask's own runner."""
+    """Run a command in an app without a server, with Flask's own runner."""
     app = Flask("cli")
     app.config.update(JWT_SECRET_KEY="a secret of thirty-two characters", **config)
     JWTManager(app)
@@ -47,7 +47,7 @@ def succeed(*arguments: str, **config: Any) -> str:
 
 @pytest.fixture
 def where(server: Server) -> tuple[str, str]:
-    """The options that ask the running server."""
+    """The options with which a command asks the running server."""
     return "--url", f"{server.origin}/presence"
 
 
@@ -156,7 +156,7 @@ def test_a_wrong_call_exits_with_2_and_says_what_is_right(command: list[str], to
 
 def test_an_unreachable_or_wrong_server_exits_with_1_and_a_sentence() -> None:
     assert "is the server running?" in run("stats", "--url", "http://127.0.0.1:1/presence").stderr
-    with elsewhere() as (url, seen):
+    with another_web_server() as (url, seen):
         assert (
             "redirects to http://127.0.0.1:1/" in run("stats", "--url", f"{url}/moved", "--header", "X-Key: k").stderr
         )
@@ -169,15 +169,15 @@ def test_an_unreachable_or_wrong_server_exits_with_1_and_a_sentence() -> None:
 
 def test_the_server_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """No proxy of the environment sees the credentials."""
-    with elsewhere() as (url, seen), running() as server:
+    with another_web_server() as (url, seen), running() as server:
         monkeypatch.setenv("http_proxy", url)
         succeed("stats", "--url", f"{server.origin}/presence", "--header", "X-Key: k")
         assert seen == []
 
 
 @contextmanager
-def elsewhere() -> Iterator[tuple[str, list[Any]]]:
-    """A web server that is something else, and the headers that it has seen."""
+def another_web_server() -> Iterator[tuple[str, list[Any]]]:
+    """A web server without the blueprint, and the headers that it gets."""
     seen: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -189,7 +189,7 @@ def elsewhere() -> Iterator[tuple[str, list[Any]]]:
             self.wfile.write(b'{"error": "x"}' if "json" in self.path else b"<html>")
 
         def log_message(self, *_: Any) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -22,7 +22,7 @@ from ..support.store import Client as RedisClient
 from ..support.store import store_of
 
 LEASE = 1.5
-NODES = ["a", "b", "c"]
+WORKERS = ["a", "b", "c"]
 
 
 @settings(
@@ -34,7 +34,10 @@ NODES = ["a", "b", "c"]
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["post", "forget", "begin"]), st.sampled_from(NODES), st.integers(0, 1000), st.floats(0, 9)
+            st.sampled_from(["record", "forget", "begin"]),
+            st.sampled_from(WORKERS),
+            st.integers(0, 1000),
+            st.floats(0, 9),
         ),
         max_size=25,
     )
@@ -53,7 +56,7 @@ def test_every_count_is_counted_once_and_never_goes_back(
         if step == "begin":
             redis_client.run(store.workers.heartbeat(worker_id, first=True))
             said.setdefault(worker_id, {})
-        elif worker_id in said and step == "post":
+        elif worker_id in said and step == "record":
             mine = said[worker_id]
             said[worker_id] = {"received": mine.get("received", 0) + count, "lag|sum": mine.get("lag|sum", 0) + seconds}
             reading = Reading(said[worker_id], {slot: (int(said[worker_id]["received"]), 0)})
@@ -91,14 +94,14 @@ def test_every_worker_returns_the_same_counts(redis_server: RedisServer) -> None
         servers = [stack.enter_context(running(**config)) for _ in range(3)]
         people = [stack.enter_context(client(server, f"user-{at}")) for at, server in enumerate(servers)]
         for at, person in enumerate(people):
-            person.join("presence-local")
+            person.join("presence-room")
             for _ in range(at + 1):
-                person.say("presence-local", "hello")
+                person.say("presence-room", "hello")
         published, received = 1 + 2 + 3, 3 + 1 + 2 + 3
 
         lost = 0
 
-        def agree(connections: int, workers: int, *asked: Server) -> bool:
+        def all_agree(connections: int, workers: int, *asked: Server) -> bool:
             for server in asked:
                 samples = scrape(server)
                 assert value(samples, "messages_published_total") <= published, "counted twice"
@@ -115,19 +118,19 @@ def test_every_worker_returns_the_same_counts(redis_server: RedisServer) -> None
                     return False
             return True
 
-        wait_until(lambda: agree(3, 3, *servers))
+        wait_until(lambda: all_agree(3, 3, *servers))
         servers[2].kill()
         lost = 1
-        wait_until(lambda: agree(2, 2, *servers[:2]))
+        wait_until(lambda: all_agree(2, 2, *servers[:2]))
         paused = min(servers[1].worker_pids())
         os.kill(paused, signal.SIGSTOP)
-        lost = 2  # so it seems, and so it is told
-        wait_until(lambda: agree(1, 1, servers[0]))
+        lost = 2  # the other worker takes the paused one for dead
+        wait_until(lambda: all_agree(1, 1, servers[0]))
         os.kill(paused, signal.SIGCONT)
-        wait_until(lambda: agree(2, 2, *servers[:2]))
-        people[1].say("presence-local", "still here")
+        wait_until(lambda: all_agree(2, 2, *servers[:2]))
+        people[1].say("presence-room", "still here")
         published, received = published + 1, received + 1
-        wait_until(lambda: agree(2, 2, *servers[:2]))
+        wait_until(lambda: all_agree(2, 2, *servers[:2]))
         servers[1].stop()
         wait_until(lambda: value(scrape(servers[0]), "connections") == 1)
         assert value(scrape(servers[0]), "messages_published_total") == published
@@ -135,10 +138,9 @@ def test_every_worker_returns_the_same_counts(redis_server: RedisServer) -> None
 
 def test_live_workers_record_their_counts_again_after_a_loss(program: str) -> None:
     """They are counted once."""
-
     with running_redis(program) as store, running(PRESENCE_BACKEND=store.url) as server, client(server, "ann") as ann:
-        ann.join("presence-local")
-        ann.say("presence-local", "hello")
+        ann.join("presence-room")
+        ann.say("presence-room", "hello")
         assert value(scrape(server), "messages_published_total") == 1
         store.stop()
         wait_until(lambda: "unavailable" in server.get("/presence/health")[2])
@@ -147,5 +149,5 @@ def test_live_workers_record_their_counts_again_after_a_loss(program: str) -> No
         store.start()
         wait_until(lambda: server.get("/presence/health")[0] == 200)
         wait_until(lambda: value(scrape(server), "messages_published_total") == 1)
-        ann.say("presence-local", "hello")
+        ann.say("presence-room", "hello")
         assert value(scrape(server), "messages_published_total") == 2

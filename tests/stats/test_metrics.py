@@ -22,7 +22,7 @@ DASHBOARD = ROOT / "example" / "grafana.json"
 
 @pytest.fixture(params=["memory", "redis"])
 def fresh(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of which nothing has been asked yet."""
+    """A server that has had no requests yet."""
     with running(PRESENCE_MAX_OUTBOX=300_000, PRESENCE_RATE_LIMIT=None, **either_backend(request)) as server:
         yield server
 
@@ -56,7 +56,7 @@ def test_everything_is_counted_exactly(fresh: Server) -> None:
         assert value(samples, "messages_received_total") == 8
         assert value(samples, "messages_published_total") == 1
         assert value(samples, "answers_sent_total") == 3 + 8
-        assert value(samples, "deliveries_total") == 2  # bob's joining, to ann, and what she said
+        assert value(samples, "deliveries_total") == 2  # Bob's join to Ann, and Ann's message to Bob
         assert value(samples, "errors_total", code="FORBIDDEN") == 2
         guards = {o: value(samples, "guard_seconds_count", outcome=o) for o in ("allowed", "denied", "failed")}
         assert guards == {"allowed": 1, "denied": 1, "failed": 1}

@@ -119,7 +119,7 @@ def test_the_busiest_channel_has_the_highest_rate(connect: Connect, server: Serv
     assert rates()[f"soft-{name}"] == 0
 
     def is_among_the_busiest() -> bool:
-        """On a server on which others have just been busy."""
+        """Other tests may have been busy on this server just before."""
         for number in range(20):
             ann.say(f"loud-{name}", number)
         return f"loud-{name}" in {channel["name"] for channel in server.json("/presence/activity")["busiest"]}

@@ -20,19 +20,19 @@ from ..support.server import Server, running
 
 Open = Callable[..., Page]
 LIVE = 10_000
-"""Milliseconds within which the page has seen what happened: it asks every two seconds."""
+"""Milliseconds until the page shows a change: it polls every two seconds."""
 
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of which these tests know all numbers."""
+    """A server that only these tests use, so that they know its numbers."""
     with running(PRESENCE_MAX_OUTBOX=300_000, PRESENCE_RATE_LIMIT=None, **either_backend(request)) as running_server:
         yield running_server
 
 
 @pytest.fixture
 def show(browser: Browser, server: Server) -> Iterator[Open]:
-    """Opens the page. It may have no errors, and may ask nobody but its own server."""
+    """Opens the page. It may have no errors, and may send requests only to its own server."""
     problems: list[str] = []
     with ExitStack() as stack:
 
@@ -58,7 +58,7 @@ def rows(page: Page, table: str) -> Any:
 
 
 def expect_cells(page: Page, table: str, fields: str, wanted: list[list[str]]) -> None:
-    """Wait until that is what stands in a table."""
+    """Wait until a table has these texts."""
     expect(rows(page, table)).to_have_count(len(wanted), timeout=LIVE)
     for number, texts in enumerate(wanted):
         for field, text in zip(fields.split(), texts, strict=True):
@@ -211,7 +211,7 @@ def test_the_busiest_channel_and_a_slow_client_are_shown(
                 ann.say(f"loud-{name}", "x" * 3_000)
                 if page.evaluate("1") and seen():
                     return
-            raise AssertionError("the page has not seen it")
+            raise AssertionError("the page has not shown it")
 
         say_until(lambda: page.locator("#busiest tr").first.inner_text().startswith(f"loud-{name}"))
         say_until(lambda: f"slow-{name}" in page.locator("#slowest").inner_text())
@@ -239,7 +239,7 @@ def test_the_page_fits_a_narrow_screen_and_has_enough_contrast(
 
 
 def contrast(*colours: str) -> float:
-    """Of two `rgb(…)`; WCAG 2.2, "contrast ratio"."""
+    """The contrast ratio of two `rgb(…)` colours, as WCAG 2.2 defines it."""
 
     def luminance(colour: str) -> float:
         parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]

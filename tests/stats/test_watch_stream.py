@@ -20,7 +20,7 @@ def test_a_worker_has_a_limited_number_of_streams(redis_server: RedisServer, kin
     with running(kind=kind, **on_redis(redis_server)) as server, ExitStack() as stack, ThreadPoolExecutor(30) as crowd:
 
         def watch(_: int = 0) -> http.client.HTTPResponse:
-            """A stream that ends its connection when it is closed; what is none is closed at once."""
+            """Open a stream that ends its connection when it is closed. Any other answer is read to its end."""
             connection = http.client.HTTPConnection(server.host, timeout=DEADLINE)
             connection.request("GET", "/presence/watch", headers={"Connection": "close"})
             response = stack.enter_context(connection.getresponse())

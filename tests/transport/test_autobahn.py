@@ -1,7 +1,6 @@
 """Autobahn's fuzzing client against the transport: RFC 6455 conformance, cases 1 to 7 and 10.
 
-The suite is a program for Python 2.7; where there is none at hand, the raw-byte table of the codec's unit
-tests stands alone.
+The suite needs Python 2.7. Without it, only `test_frame_codec.py` checks the frames.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ RUN = "from autobahntestsuite.wstest import run; run()"
 
 
 def find_python2() -> str | None:
-    """A Python 2.7 that runs; a shim without a version behind it does not."""
+    """A Python 2.7 that runs; the shim of a version manager alone does not."""
     candidates = [*map(str, Path.home().glob(".pyenv/versions/2.7*/bin/python")), shutil.which("python2.7")]
     for candidate in candidates:
         if candidate and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
@@ -31,14 +30,14 @@ def find_python2() -> str | None:
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens; the connection is closed again without a word."""
+    """Whether a server listens on the port."""
     with socket.create_connection(("127.0.0.1", port), 5):
         return True
 
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
-    """A Python 2.7 and the environment in which it finds the suite."""
+    """The path of a Python 2.7, and the environment in which it finds the suite."""
     python = find_python2()
     if python is None:
         pytest.skip("Autobahn's test suite needs a Python 2.7")

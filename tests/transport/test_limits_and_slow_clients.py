@@ -27,14 +27,14 @@ def test_a_client_that_does_not_read_is_closed_with_1013() -> None:
                 if server.json("/presence/stats")["connections"] == 2:
                     break
             else:
-                pytest.fail("the reader that does not read is still there")
+                pytest.fail("the client that does not read is still connected")
             code, numbers = stalled.read_on()
             assert numbers == list(range(len(numbers)))
             assert code == 1013
 
 
 class _Stalled:
-    """A client whose library's reading thread is held up."""
+    """A client that stops to read, because its library's thread is blocked."""
 
     def __init__(self, one: Client) -> None:
         self._one = one

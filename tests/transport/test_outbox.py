@@ -25,7 +25,7 @@ LIMIT = 100_000
 
 
 class Recorder:
-    """A handler that remembers."""
+    """A frame receiver that records its frames and its end."""
 
     id = "a client"
     user_id = "ann"
@@ -45,7 +45,7 @@ class Recorder:
 
 
 class Pair:
-    """A connection, its handler, and the peer's socket."""
+    """A connection, its frame receiver, and the socket of the peer."""
 
     def __init__(self, loop: ThreadLoop, group: ConnectionGroup | None = None) -> None:
         self.loop = loop
@@ -54,9 +54,9 @@ class Pair:
             side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         ours.setblocking(False)
         self.peer.settimeout(10)
-        self.handler = Recorder()
+        self.receiver = Recorder()
         self.group = group or loop.run(lambda: ConnectionGroup(loop, Limits(max_outbox=LIMIT)))
-        self.connection = loop.run(lambda: Connection(self.group, ours, self.handler))
+        self.connection = loop.run(lambda: Connection(self.group, ours, self.receiver))
         loop.run(self.connection.start)
 
     def run(self, function: Callable[[], T]) -> T:
@@ -70,7 +70,7 @@ class Pair:
 
 
 def frames_of(data: bytes) -> list[tuple[int, bytes]]:
-    """The whole frames in `data`, and nothing else in it."""
+    """The frames in `data`, which must all be whole."""
     found = []
     while data:
         size, head = data[1], 2
@@ -102,7 +102,7 @@ def test_frames_leave_in_the_order_in_which_they_were_sent(pair: Pair) -> None:
     frames = frames_of(pair.read_all())
     assert [int(payload) for opcode, payload in frames if opcode == TEXT] == list(range(500))
     assert frames[-1] == (CLOSE, encode_close(4403, "bye")[2:])
-    assert pair.handler.endings == [(4403, "disconnected")]
+    assert pair.receiver.endings == [(4403, "disconnected")]
 
 
 def test_a_slow_reader_gets_whole_frames_and_then_the_code_1013(pair: Pair) -> None:
@@ -113,11 +113,11 @@ def test_a_slow_reader_gets_whole_frames_and_then_the_code_1013(pair: Pair) -> N
             pair.connection.send(encode_frame(b"%d " % number + b"x" * 1000))
 
     pair.run(act)
-    wait_until(lambda: pair.handler.endings)
+    wait_until(lambda: pair.receiver.endings)
     frames = frames_of(pair.read_all())
     assert [int(payload.split()[0]) for _, payload in frames[:-1]] == list(range(len(frames) - 1))
     assert frames[-1] == (CLOSE, encode_close(1013, "Too slow")[2:])
-    assert pair.handler.endings == [(1013, "slow")]
+    assert pair.receiver.endings == [(1013, "slow")]
 
 
 def test_the_outbox_may_fill_up_to_its_limit(pair: Pair) -> None:
@@ -130,12 +130,12 @@ def test_the_outbox_may_fill_up_to_its_limit(pair: Pair) -> None:
         pair.connection.send(b"x" * (LIMIT - pair.connection.backlog))
 
     pair.run(fill)
-    assert pair.handler.endings == []
+    assert pair.receiver.endings == []
     blocked = Blocked("a client", "ann", LIMIT)
     assert pair.run(pair.group.backlog) == Backlog(LIMIT, LIMIT, 1, (blocked,))
     pair.run(lambda: pair.connection.send(b"x"))
-    wait_until(lambda: pair.handler.endings)
-    assert pair.handler.endings == [(1013, "slow")]
+    wait_until(lambda: pair.receiver.endings)
+    assert pair.receiver.endings == [(1013, "slow")]
 
 
 def test_an_answer_may_be_larger_than_the_outbox(pair: Pair) -> None:
@@ -150,15 +150,15 @@ def test_an_answer_may_be_larger_than_the_outbox(pair: Pair) -> None:
 def test_a_peer_that_vanishes_is_lost_once(pair: Pair) -> None:
     """The code is 1006 and the reason is "lost"."""
     pair.peer.close()
-    wait_until(lambda: pair.handler.endings)
+    wait_until(lambda: pair.receiver.endings)
     pair.run(lambda: pair.connection.send(encode_frame(b"late")))
-    assert pair.handler.endings == [(1006, "lost")]
+    assert pair.receiver.endings == [(1006, "lost")]
 
 
 def test_a_close_that_cannot_be_encoded_leaves_the_connection_open(pair: Pair) -> None:
     with pytest.raises(AttributeError):
         pair.run(lambda: pair.connection.close(4403, None, "disconnected"))  # type: ignore[arg-type]
-    assert pair.handler.endings == []
+    assert pair.receiver.endings == []
     pair.run(lambda: pair.connection.send(encode_frame(b"still here")))
     assert pair.peer.recv(100) == encode_frame(b"still here")
 
@@ -217,7 +217,7 @@ def test_every_connection_gets_exactly_its_frames_in_order(rounds: list[list[tup
         *frames, goodbye = frames_of(pair.read_all())
         assert goodbye[0] == CLOSE
         got = [payload for _, payload in frames]
-        slow = (1013, "slow") in pair.handler.endings
+        slow = (1013, "slow") in pair.receiver.endings
         assert got == (payloads[: len(got)] if slow else payloads)
         pair.peer.close()
     wait_until(lambda: not first.group.connections)
