@@ -1,9 +1,9 @@
-"""What a hostile neighbour costs the others: `python -m benchmarks.neighbours`.
+"""What a hostile client costs the others: `python -m benchmarks.hostile_clients`.
 
-Two users talk in a presence channel, at a steady pace, while another client does its worst; every message is
-checked, and timed from its sending to its arrival. First without an attack, then beside each one. The attackers
-are those of the tests, with a process of their own and the lowest priority, as they share a core with those who
-measure. Exit status 1 where a message was lost, came twice, late or to the wrong one, or the server complained.
+Two users talk in a presence channel at a steady pace, first without an attack, then beside each attack. The program
+checks every message, and measures the time from its sending to its arrival. The attackers are those of the tests. They
+run in a process of their own with the lowest priority, because they share a core with the two users. The exit status is
+1 if a message was lost, came twice or reached the wrong user, or if the server logged a traceback.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PACE = 80.0
 
 @dataclass
 class Result:
-    """Seconds that the messages took, what was wrong, and what became of the attacker."""
+    """The seconds that the messages took, what was wrong, and the outcomes of the attack."""
 
     delays: list[float]
     wrong: list[str]
@@ -41,30 +41,33 @@ class Result:
     growth: float
     """MB of memory that the server did not give back."""
 
-    def row(self, kind: str, calm: Result) -> list[str]:
+    def row(self, kind: str, undisturbed: Result) -> list[str]:
         shares = quantiles(self.delays, n=1000)
-        theirs = quantiles(calm.delays, n=1000)
+        theirs = quantiles(undisturbed.delays, n=1000)
         said = ", ".join(f"{count} x {what}" for what, count in self.outcome.items())
         times = [f"{shares[at] * 1000:.2f} ({shares[at] / theirs[at]:.1f}x)" for at in (499, 989)]
         return [kind, str(len(self.delays)), str(len(self.wrong)), *times, f"{self.growth:.1f}", said]
 
 
 def main() -> int:
-    """0 where nobody was hurt."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=15, help="of every attack")
-    parser.add_argument("--only", default="", help="attacks, by name, with commas between them")
+    """Return 0 if every message was right."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile_clients", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=15, help="the length of every attack")
+    parser.add_argument("--only", default="", help="names of attacks, separated by commas")
     arguments = parser.parse_args()
     if not 1 <= arguments.seconds <= 50:
         parser.error("--seconds is 1 to 50")
     subprocess.run(["taskset", "-cp", str(CLIENT_CORE), str(_own_pid())], check=True, capture_output=True)
     chosen = [kind for kind in ATTACKS if not arguments.only or kind in arguments.only.split(",")]
-    calm = measure(None, arguments.seconds)
-    rows = [["attack", "messages", "wrong", "p50 ms", "p99 ms", "MB kept", "the attacker"], calm.row("none", calm)]
-    wrong = list(calm.wrong)
+    undisturbed = measure(None, arguments.seconds)
+    rows = [
+        ["attack", "messages", "wrong", "p50 ms", "p99 ms", "MB kept", "the attacker"],
+        undisturbed.row("none", undisturbed),
+    ]
+    wrong = list(undisturbed.wrong)
     for kind in chosen:
         result = measure(kind, arguments.seconds)
-        rows.append(result.row(kind, calm))
+        rows.append(result.row(kind, undisturbed))
         wrong += [f"{kind}: {text}" for text in result.wrong]
     print(format_text(rows))
     for text in wrong:
@@ -73,7 +76,7 @@ def main() -> int:
 
 
 def measure(kind: str | None, seconds: float) -> Result:
-    """A server of its own, two users, and an attacker, if any."""
+    """Measure two users on a server of their own, with an attacker if `kind` is given."""
     with running() as server, client(server, "ann") as ann, client(server, "bob") as bob:
         pids = [server.process.pid, *server.worker_pids()]
         for pid in pids:
@@ -97,7 +100,7 @@ def measure(kind: str | None, seconds: float) -> Result:
 
 
 def talk(ann: Client, bob: Client, seconds: float) -> tuple[list[float], list[str]]:
-    """Ann speaks and Bob listens."""
+    """Ann sends messages and Bob reads them; return the delays, and what was wrong."""
     delays, wrong = [], []
     begun = time.perf_counter()
     for number in range(int(seconds * PACE)):
@@ -117,7 +120,7 @@ def _own_pid() -> int:
 
 
 def _memory(pids: list[int]) -> int:
-    """Resident kB."""
+    """The resident memory of the processes in kB."""
     status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in pids)
     return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
