@@ -149,13 +149,19 @@ class Profile:
     """What a member consists of, and who decides each part.
 
     `user` is the user of the first connection, `said` the merged `userInfo` of the user's clients, `owned` the keys
-    that the guard owns, by the verdict that was asked for at `owned_at`. As long as it has never owned any, that is 0.
+    that the guard owns. `owned_at` is when the verdict was asked for that counts; one that finds nothing owned, and
+    leaves it so, does not change it.
     """
 
     user: User
     said: Mapping[str, Any]
     owned: Mapping[str, Any]
     owned_at: float = 0
+
+    @classmethod
+    def of(cls, user: User, given: Mapping[str, Any], verdict: OwnedInfo) -> Profile:
+        """The profile of a user who joins."""
+        return cls(user, NOTHING, NOTHING, verdict.asked_at).merged(given, verdict)
 
     def merged(self, given: Mapping[str, Any], verdict: OwnedInfo | None = None) -> Profile:
         """With a client's `userInfo` merged in and, if a guard was asked, its owned info in place of the present one.

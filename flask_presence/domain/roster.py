@@ -14,7 +14,7 @@ from typing import Any, Literal
 from .channels import Channel, ChannelName, ChannelType, count_channels, matches
 from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from .events import Reason
-from .members import NOTHING, NOTHING_OWNED, Member, OwnedInfo, Profile, User, info_size
+from .members import NOTHING_OWNED, Member, OwnedInfo, Profile, User, info_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class Roster:
         entry = room.present.get(user.id)
         if entry is not None:
             return self._merge(entry, info, owned, now, JoinFailed)
-        profile = Profile(user, NOTHING, NOTHING).merged(info, owned)
+        profile = Profile.of(user, info, owned)
         check_size(profile, self._max_info, JoinFailed)
         member = profile.member(client_id, now)
         assert member.json, "a member that cannot be encoded must not be let in"

@@ -101,6 +101,8 @@ class Upgrade:
             raise Refused(503, "SERVICE_UNAVAILABLE", self._service.process.full_message)
         self._placed = True
         self._check_origin()
+        if self._takeover.possible:
+            self._service.start(self._takeover)  # so that it hears of permissions that change during the next step
         self._authenticate()
         obstacle = self._service.socket_obstacle(self._takeover)
         if obstacle:

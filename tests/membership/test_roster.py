@@ -124,7 +124,8 @@ class RosterMachine(RuleBasedStateMachine):
         """The model of what a guard owns: of two verdicts, the one that was asked for later counts."""
         place = channel, user.id
         said = self.said.setdefault(place, {})
-        if verdict.asked_at >= self.owned_at.get(place, 0):
+        self.owned_at.setdefault(place, int(verdict.asked_at))
+        if verdict.asked_at >= self.owned_at[place]:
             if verdict.info or self.owned.get(place):
                 self.owned_at[place] = int(verdict.asked_at)
             self.owned[place] = dict(verdict.info)

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
-from flask_presence.backends.redis.store.calls import Lost, Position
+from flask_presence.backends.redis.store.calls import Call, Lost, Position
 from flask_presence.backends.redis.store.channels import ChannelOperations, Departure, Entered, Snapshot
 from flask_presence.backends.redis.store.entries import parse_entry
 from flask_presence.backends.redis.store.keys import Keys
+from flask_presence.backends.redis.store.scripts import all_scripts
 from flask_presence.domain.channels import Channel, ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
-from flask_presence.domain.members import Member, User
+from flask_presence.domain.members import Member, OwnedInfo, User
 from flask_presence.domain.roster import Change, Joined, Roster, Updated
 
 from ..membership.test_roster import CHANNELS, MAX_INFO, RosterMachine
@@ -367,3 +368,36 @@ def test_nothing_stays(redis_client: Client, prefix: str) -> None:
         assert [key for key in keys if redis_client.redis.ttl(key) < 0] == []
         for key in keys:
             redis_client.redis.delete(key)
+
+
+def test_the_servers_change_wins_over_a_flood(redis_client: Client, prefix: str) -> None:
+    """A member whose clients keep changing it is reserved for the server's change once that has lost to them."""
+    channels = store_of(prefix).channels("worker")
+    redis_client.run(channels.join(ROOM, "1", ANN, None, NOW, owned=OwnedInfo({"role": "admin"}, 1, 1)))
+    removal = channels.update(ROOM, "1", {}, NOW, owned=OwnedInfo({}, 2, 2))
+    asked, refused = next(removal), 0
+    with pytest.raises(StopIteration) as done:
+        while True:
+            assert isinstance(asked, Call)
+            reply = redis_client.run_calls([asked])[0]
+            try:
+                redis_client.run(channels.update(ROOM, "1", {"n": secrets.token_hex(4)}, NOW))
+            except BackendUnavailable:
+                refused += 1
+            asked = removal.send(reply)
+    entry, _ = done.value.value.value
+    assert (entry.document.owned, refused) == ({}, 1)
+    assert redis_client.run(channels.update(ROOM, "1", {"n": 1}, NOW)).value[0].member.info["n"] == 1
+
+
+def test_scripts_are_loaded_together(program: str, prefix: str) -> None:
+    """If Redis has lost one script it gets all, so that no call comes after one that was made later."""
+    with running_redis(program) as server:
+        client = Client(server.url)
+        known = [script.sha for script in all_scripts()]
+        client.run(store_of(prefix).workers.time())
+        assert all(client.redis.script_exists(*known))
+        client.redis.script_flush()
+        client.run(store_of(prefix).workers.heartbeat("worker", first=True))
+        assert all(client.redis.script_exists(*known))
+        client.close()

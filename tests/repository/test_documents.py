@@ -43,8 +43,6 @@ DOCS = ROOT / "docs"
 DOCUMENTS = [README, CONTRIBUTING, *sorted(DOCS.glob("*.md"))]
 LINKED = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md"]
 FOR_USERS = [document for document in DOCUMENTS if document.name not in ("CONTRIBUTING.md", "architecture.md")]
-YET_TO_COME = {DOCS / "architecture.md"}
-"""Targets of links that may be missing. Empty this set when they exist."""
 
 LANGUAGES = {"python", "console", "js", "html", "json", "nginx", "text"}
 OF_THE_READER = {"db", "Document", "Account", "ask_the_archive", "forget_membership", "SCRAPE_TOKEN"}
@@ -517,7 +515,5 @@ def test_every_link_has_a_target(document: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         found = (document.parent / path).resolve() if path else document
-        if found in YET_TO_COME and not found.exists():
-            continue
         assert found.exists(), target
         assert not anchor or anchor in anchors_of(found), target

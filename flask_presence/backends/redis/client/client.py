@@ -105,9 +105,11 @@ class Client:
         try:
             replies = self._send([_words(call) for call in calls])
             missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if missing:  # then nothing has happened yet
-                texts = self._send([_words(calls[at], with_text=True) for at in missing])
-                for at, reply in zip(missing, texts, strict=True):
+            if missing:  # these calls have done nothing yet
+                again = [_words(calls[at], with_text=True) for at in missing]
+                # The other scripts too: if Redis lost one, it lost all, and the next must not come late.
+                loading = [("SCRIPT", "LOAD", one.text) for one in all_scripts()]
+                for at, reply in zip(missing, self._send([*again, *loading]), strict=False):
                     replies[at] = reply
         except BackendUnavailable as away:
             return [away] * len(calls)

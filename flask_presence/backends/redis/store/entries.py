@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ....domain.errors import RequestError
-from ....domain.members import NOTHING, Member, OwnedInfo, Profile, User
+from ....domain.members import Member, OwnedInfo, Profile, User
 from ....domain.roster import check_size
 
 
@@ -75,7 +75,7 @@ def parse_entry(value: bytes) -> Entry:
 def new_document(user: User, client_id: str, info: Mapping[str, Any], owned: OwnedInfo, now: datetime) -> Document:
     """The document of a user who joins."""
     document = Document(user.id, client_id, now, {}, user.name, user.avatar)
-    return _with_profile(document, Profile(user, NOTHING, NOTHING).merged(info, owned))
+    return _with_profile(document, Profile.of(user, info, owned))
 
 
 def _with_profile(document: Document, profile: Profile) -> Document:

@@ -6,6 +6,7 @@ Rule: every worker does this for all others; none of them leads.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -25,6 +26,8 @@ from .worker_id import is_gone, new_worker_id
 
 MAX_INTERVAL: Final = 1.0
 """Most seconds between two heartbeats; a fifth of the lease, if that is less."""
+CLOCK_SAMPLES: Final = 10
+"""Heartbeats from which the clock of Redis is known. The quickest of them errs least."""
 COMPARE_EVERY: Final = 30.0
 """Seconds between two comparisons of the number of open connections with Redis."""
 
@@ -69,8 +72,7 @@ class Heartbeat:
         self._removing = False
         self._due_at = 0.0
         self._trusted_at = time.monotonic() + lease
-        self._redis_time = 0
-        self._redis_time_at = 0.0
+        self._clock_offsets: deque[float] = deque(maxlen=CLOCK_SAMPLES)
         self._recorded = self._counted_before = Reading()
 
     @property
@@ -83,7 +85,7 @@ class Heartbeat:
 
     def redis_time_at(self, moment: float) -> int:
         """What time it was in Redis, in ms, at a moment of the monotonic clock; 0 before the first heartbeat."""
-        return int(self._redis_time - (self._redis_time_at - moment) * 1000) if self._redis_time else 0
+        return int(moment * 1000 + min(self._clock_offsets)) if self._clock_offsets else 0
 
     def opened(self, client_id: str, user: User | None) -> None:
         self._clients[client_id] = user
@@ -165,7 +167,10 @@ class Heartbeat:
             return
         was_first, self._is_first = self._is_first, False
         data_lost = self._data_since not in (0, reply.data_since)
-        self._data_since, self._redis_time, self._redis_time_at = reply.data_since, reply.now, sent_at
+        self._data_since = reply.data_since
+        if data_lost:
+            self._clock_offsets.clear()  # it may be another Redis
+        self._clock_offsets.append(reply.now - sent_at * 1000)
         if reply.lease == "lost":
             self._start_again(new_id=not data_lost)
             return

@@ -1,0 +1,99 @@
+"""An app whose guards and logins answer as a test has planned, and when the test says so.
+
+`/plan?user=ann&steps=[…]`: what the guards answer about that user from now on, one step a call, the last one for ever.
+A step is `{"answer": …, "gate": "name"}`: the answer is given once the gate is open. `/gate?name=…` opens one, `/asked`
+counts the calls, `/revoke?user=…` revokes that user's tokens, `/slow_login?user=…&gate=…` has their next check, which
+looks at once, answer when the gate is open.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter, defaultdict
+from typing import Any
+
+from flask import Flask, request
+from flask_jwt_extended import JWTManager, create_access_token
+
+from flask_presence import Presence, User
+
+Step = dict[str, Any]
+
+
+class NoTruth:
+    """Like a column of an ORM: it has no truth value."""
+
+    def __bool__(self) -> bool:
+        raise TypeError("this has no truth value")
+
+
+def create_app() -> Flask:
+    app = Flask("permissions")
+    app.config["JWT_SECRET_KEY"] = "a secret of thirty-two characters"
+    app.config.from_prefixed_env()
+    jwt = JWTManager(app)
+    presence = Presence(app)
+    plans: dict[str, list[Step]] = defaultdict(list)
+    gates: dict[str, threading.Event] = defaultdict(threading.Event)
+    login_gates: dict[str, list[str]] = defaultdict(list)
+    revoked: set[str] = set()
+    asked: Counter[str] = Counter()
+
+    if app.config.get("LOADER"):
+
+        @presence.user_loader
+        def load() -> User | None:
+            name = request.headers.get("X-User")
+            return User(name) if name else None
+
+    @presence.guard("presence-planned-*")
+    def planned(user: User) -> Any:
+        asked[user.id] += 1
+        steps = plans[user.id] or [{"answer": True}]
+        step = steps.pop(0) if len(steps) > 1 else steps[0]
+        if "gate" in step:
+            gates[step["gate"]].wait()
+        return NoTruth() if step["answer"] == "no truth" else step["answer"]
+
+    @jwt.token_in_blocklist_loader
+    def is_revoked(_header: Any, claims: dict[str, Any]) -> bool:
+        user, found = claims["sub"], claims["sub"] in revoked
+        if login_gates[user]:
+            asked[f"login of {user}"] += 1
+            gates[login_gates[user].pop(0)].wait()
+        return found
+
+    @app.get("/token")
+    def token() -> str:
+        return json.dumps(create_access_token(request.args["user"]))
+
+    @app.get("/plan")
+    def plan() -> str:
+        plans[request.args["user"]] = json.loads(request.args["steps"])
+        return ""
+
+    @app.get("/gate")
+    def gate() -> str:
+        gates[request.args["name"]].set()
+        return ""
+
+    @app.get("/slow_login")
+    def slow_login() -> str:
+        login_gates[request.args["user"]].append(request.args["gate"])
+        return ""
+
+    @app.get("/revoke")
+    def revoke() -> str:
+        revoked.add(request.args["user"])
+        return ""
+
+    @app.get("/asked")
+    def count() -> dict[str, int]:
+        return dict(asked)
+
+    @app.get("/call/<method>")
+    def call(method: str) -> Any:
+        return json.dumps(getattr(presence, method)(**json.loads(request.args["arguments"])))
+
+    return app
