@@ -1,4 +1,4 @@
-"""What the server knows of members, and who may send: no client can say or do otherwise."""
+"""Owned info and message guards: no client can set what the server knows, or send where it may not."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SPOOF = {"name": "Bob", "avatar": "bob.png", "role": "admin", "email": "bob@exam
 
 
 def own(server: Server, channel: str, **info: Any) -> None:
-    """From now on the guard of `channel` gives this."""
+    """The guard of `channel` gives this info from now on."""
     server.post(f"/own/{channel}", {"authorized": True, "userInfo": info})
 
 
 def shown(member: dict[str, Any]) -> dict[str, Any]:
-    """Without what every member has."""
+    """A member without the keys that every member has."""
     return {key: value for key, value in member.items() if key not in ("id", "clientId", "joinedAt", "updatedAt")}
 
 
@@ -28,8 +28,8 @@ def news(client: Client) -> list[tuple[str, dict[str, Any]]]:
     return [(event["type"].removeprefix("presence:member_"), shown(event["member"])) for event in client.events()]
 
 
-def test_known_names(connect: Connect, name: str) -> None:
-    """The name and avatar of a known user are the server's, and no e-mail address is in a member."""
+def test_a_client_cannot_change_the_name_and_avatar_of_its_login(connect: Connect, name: str) -> None:
+    """A member never has an e-mail address."""
     channel = f"presence-{name}"
     ann = connect("ann", claims={"name": "Ann", "avatar": "ann.png", "email": "ann@example.com"})
     bob = connect("bob")
@@ -47,8 +47,8 @@ def test_known_names(connect: Connect, name: str) -> None:
     assert shown(named.update(channel, name="Bob")["member"]) == {"name": "Eve", "x": 1}
 
 
-def test_owned(connect: Connect, server: Server, name: str) -> None:
-    """What a guard gives stands, whatever any of the user's tabs says; the newest verdict counts, for all of them."""
+def test_no_client_can_change_owned_info(connect: Connect, server: Server, name: str) -> None:
+    """The newest answer of the guard counts, for all of the user's connections."""
     channel = f"presence-owned-{name}"
     own(server, channel, role="guest", badge=None, name="Ann of the guard")
     watcher, ann = connect("watcher"), connect("ann", claims={"name": "Ann"})
@@ -76,8 +76,8 @@ def test_owned(connect: Connect, server: Server, name: str) -> None:
     assert server.json(f"/presence/channels/{channel}")["members"][1]["badge"] == "gold"
 
 
-def test_what_becomes_owned_is_gone(connect: Connect, server: Server, name: str) -> None:
-    """What a client had said under a key that is owned for a while does not come back, also if nobody saw it change."""
+def test_a_value_that_became_owned_does_not_come_back(connect: Connect, server: Server, name: str) -> None:
+    """This holds even if nobody saw a change."""
     channel = f"presence-owned-{name}"
     server.post(f"/own/{channel}", True)
     watcher, ann = connect("watcher"), connect("ann")
@@ -91,8 +91,7 @@ def test_what_becomes_owned_is_gone(connect: Connect, server: Server, name: str)
     assert news(watcher) == [("joined", {"name": "Anonymous", "role": "admin"}), ("updated", {"name": "Anonymous"})]
 
 
-def test_owned_does_not_count(connect: Connect, server: Server, name: str) -> None:
-    """What is owned may be larger than a client's info may, and takes nothing of its room."""
+def test_owned_info_does_not_count_towards_the_size_limit(connect: Connect, server: Server, name: str) -> None:
     channel = f"presence-owned-{name}"
     own(server, channel, role="x" * 5000)
     ann = connect("ann")
@@ -102,31 +101,28 @@ def test_owned_does_not_count(connect: Connect, server: Server, name: str) -> No
 
 
 @pytest.mark.parametrize("given", [[], "text", 5, None, [["role", "x"]]])
-def test_owned_is_a_dict(connect: Connect, server: Server, name: str, given: Any) -> None:
-    """Anything else denies, and is logged as the guard's mistake."""
+def test_owned_info_that_is_no_dictionary_denies(connect: Connect, server: Server, name: str, given: Any) -> None:
+    """The log names the mistake of the guard."""
     channel = f"presence-owned-{name}"
     server.post(f"/own/{channel}", {"authorized": True, "userInfo": given})
     answer = connect("ann").request("join", channel=channel)
     assert (answer["code"], answer["message"]) == ("FORBIDDEN", "Access denied")
 
 
-def test_reserved_keys_in_owned(connect: Connect, server: Server, name: str) -> None:
-    """What no guard can give is dropped."""
+def test_reserved_keys_in_owned_info_are_dropped(connect: Connect, server: Server, name: str) -> None:
     channel = f"presence-owned-{name}"
     own(server, channel, id="bob", clientId="x", joinedAt="1970", updatedAt="1970", name=5, avatar=["x"], role="r")
     me = connect("ann").join(channel, name="Ann")["me"]
     assert (me["id"], shown(me)) == ("ann", {"name": "Ann", "role": "r"})
 
 
-def test_owned_without_a_list(connect: Connect, server: Server, name: str) -> None:
-    """In a private channel it means nothing."""
+def test_owned_info_means_nothing_in_a_private_channel(connect: Connect, server: Server, name: str) -> None:
     channel = f"private-owned-{name}"
     own(server, channel, role="r")
     assert "me" not in connect("ann").join(channel)
 
 
-def test_converters_and_abort(connect: Connect) -> None:
-    """A converter's value comes as an argument, what a guard gives is Flask's JSON, and `abort(403, …)` is a no."""
+def test_converters_abort_and_flask_json_work_in_a_guard(connect: Connect) -> None:
     ann = connect("ann")
     me = ann.join("presence-number-7")["me"]
     assert (me["seen"], me["when"]) == (7, "Wed, 07 Jan 2026 00:00:00 GMT")
@@ -144,8 +140,8 @@ def test_converters_and_abort(connect: Connect) -> None:
         assert (answer["code"], answer["message"]) == ("FORBIDDEN", message), channel
 
 
-def test_message_guard(connect: Connect, name: str) -> None:
-    """Who may send is asked for every message, in public channels too; whatever is not a plain yes sends nothing."""
+def test_a_message_guard_is_asked_about_every_message(connect: Connect, name: str) -> None:
+    """This holds in public channels too. Every answer but a plain yes sends nothing."""
     channel = f"news-{name}"
     reader, staff, anonymous = connect("reader"), connect("staff-1"), connect()
     for one in (reader, staff, anonymous):
@@ -174,8 +170,8 @@ def test_message_guard(connect: Connect, name: str) -> None:
     assert reader.say(free, 1)["delivered"] == 0
 
 
-def test_message_guards_keep_the_order(connect: Connect, server: Server, name: str) -> None:
-    """What comes behind a message whose guard takes its time waits for it, guarded or not; others do not."""
+def test_a_slow_message_guard_keeps_the_order(connect: Connect, server: Server, name: str) -> None:
+    """Requests behind the message wait for it, and other connections do not."""
     channel, free = f"news-{name}", f"chat-{name}"
     staff, reader = connect("staff-1"), connect("reader")
     for one in (staff, reader):
@@ -194,8 +190,7 @@ def test_message_guards_keep_the_order(connect: Connect, server: Server, name: s
     assert kinds == ["channel:sent", "channel:sent", "channel:sent", "channel:left"]
 
 
-def test_reasons(connect: Connect, server: Server, name: str) -> None:
-    """Who is still there hears how the last connection of a member went."""
+def test_member_left_says_how_the_last_connection_ended(connect: Connect, server: Server, name: str) -> None:
     channel = f"presence-closing-{name}"
     watcher = connect("watcher")
     watcher.join(channel)
@@ -224,8 +219,7 @@ def test_reasons(connect: Connect, server: Server, name: str) -> None:
     assert [event["reason"] for event in left] == ["denied"]
 
 
-def test_publish_but_to_one(connect: Connect, server: Server, name: str) -> None:
-    """The server may leave out the connection that it answers in another way."""
+def test_publish_may_exclude_one_connection(connect: Connect, server: Server, name: str) -> None:
     ann, bob = connect("ann"), connect("bob")
     for one in (ann, bob):
         one.join(f"chat-{name}")

@@ -1,5 +1,4 @@
-"""Permissions that change while guards, logins and joins are under way: the newest verdict counts, and nobody keeps
-what was taken away."""
+"""Permissions that change while guards, logins and joins run: the newest answer counts."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ ADMIN = {"authorized": True, "userInfo": {"role": "admin"}}
 
 
 class Service:
-    """One server in memory, or two on one Redis, whose guards answer as planned."""
+    """One server in memory, or two on one Redis. Their guards give the answers that a test plans."""
 
     def __init__(self, servers: list[Server], stack: ExitStack) -> None:
         self.servers = servers
@@ -40,7 +39,7 @@ class Service:
             assert server.get(f"{path}?{urllib.parse.urlencode(arguments)}")[0] == 200
 
     def plan(self, user: str, *steps: Any) -> None:
-        """What the guards answer: `(answer, gate)` waits for the gate."""
+        """Plan the answers of the guards. A step `(answer, gate)` answers when the gate is open."""
         planned = [{"answer": one[0], "gate": one[1]} if isinstance(one, tuple) else {"answer": one} for one in steps]
         self.ask("/plan", user=user, steps=json.dumps(planned))
 
@@ -48,7 +47,7 @@ class Service:
         self.ask("/gate", name=gate)
 
     def asked(self, user: str) -> int:
-        """How often guards have been asked about the user."""
+        """The number of times that guards were asked about the user."""
         return sum(server.json("/asked").get(user, 0) for server in self.servers)
 
     def call(self, method: str, where: int = 0, **arguments: Any) -> Any:
@@ -91,8 +90,8 @@ def channel(name: str) -> str:
     return f"presence-planned-{name}"
 
 
-def test_a_denial_of_one_tab_does_not_spare_the_other(service: Service, user: str, channel: str) -> None:
-    """Each connection is taken out by its own verdict, in whatever order the verdicts arrive."""
+def test_each_tab_is_removed_by_its_own_answer(service: Service, user: str, channel: str) -> None:
+    """The order in which the answers arrive does not matter."""
     tabs = [service.connect(user, where) for where in range(2)]
     for tab in tabs:
         tab.join(channel)
@@ -105,8 +104,8 @@ def test_a_denial_of_one_tab_does_not_spare_the_other(service: Service, user: st
         assert tab.request("channel:message", channel=channel, data=1)["code"] == "NOT_IN_CHANNEL"
 
 
-def test_an_older_verdict_does_not_give_a_role_back(service: Service, user: str, channel: str) -> None:
-    """The verdict that was asked for last counts, for all tabs, also if an older one arrives after it."""
+def test_an_older_answer_does_not_give_a_role_back(service: Service, user: str, channel: str) -> None:
+    """The answer to the newest question counts for all tabs, even if an older one arrives after it."""
     service.plan(user, (ADMIN, user), True)
     slow, fast = service.connect(user), service.connect(user, 1)
     slow.send({"type": "join", "channel": channel})
@@ -121,7 +120,7 @@ def test_an_older_verdict_does_not_give_a_role_back(service: Service, user: str,
 
 
 def test_a_repeated_join_that_fails_does_not_keep_a_role(service: Service, user: str, channel: str) -> None:
-    """The guard's verdict takes effect even if the new `userInfo` is too large."""
+    """The guard's answer takes effect even if the new `userInfo` is too large."""
     service.plan(user, ADMIN, True)
     tab = service.connect(user)
     tab.join(channel, a="x" * 3000)
@@ -131,7 +130,7 @@ def test_a_repeated_join_that_fails_does_not_keep_a_role(service: Service, user:
 
 
 def test_a_recheck_goes_on_with_a_new_token(service: Service, user: str, channel: str) -> None:
-    """A client that replaces its token during a recheck is asked about with the new one, in all channels."""
+    """The guards of all channels are asked about the new token."""
     other = f"{channel}-2"
     tab = service.connect(user)
     tab.join(channel)
@@ -144,8 +143,8 @@ def test_a_recheck_goes_on_with_a_new_token(service: Service, user: str, channel
     assert [tab.event()["channel"] for _ in range(2)] == [channel, other]
 
 
-def test_a_revoked_login_ends_whatever_token_it_uses(service: Service, user: str) -> None:
-    """A recheck that finds a token revoked which the client has replaced meanwhile checks the new one as well."""
+def test_a_revoked_login_ends_with_any_token(service: Service, user: str) -> None:
+    """A recheck that finds a replaced token revoked verifies the new token too."""
     tab = service.connect(user)
     token = service.servers[0].token(user)
     for gate in ("new", "old"):
@@ -162,7 +161,7 @@ def test_a_revoked_login_ends_whatever_token_it_uses(service: Service, user: str
 
 
 def test_a_login_that_is_revoked_during_the_upgrade_ends(service: Service, user: str) -> None:
-    """A recheck reaches a connection whose token is being verified at that moment."""
+    """A recheck reaches a connection whose token is being verified."""
     token = service.servers[0].token(user)
     service.ask("/slow_login", user=user, gate=user)
     opened: list[Client] = []
@@ -176,8 +175,8 @@ def test_a_login_that_is_revoked_during_the_upgrade_ends(service: Service, user:
     assert opened[0].wait_closed()[0] == 4401
 
 
-def test_removal_asks_again_about_a_join_under_way(service: Service, user: str, channel: str) -> None:
-    """A join whose guard has said yes before `remove` does not bring the member back if the guard says no now."""
+def test_a_removal_asks_again_about_a_join_under_way(service: Service, user: str, channel: str) -> None:
+    """If the guard denies now, a join that it allowed before does not bring the member back."""
     tab = service.connect(user)
     tab.join(channel)
     service.plan(user, (True, user), False)
@@ -190,7 +189,7 @@ def test_removal_asks_again_about_a_join_under_way(service: Service, user: str, 
 
 
 def test_a_slow_guard_delays_only_its_own_user(service: Service, user: str, channel: str) -> None:
-    """Others are rechecked while the guards of a few members take for ever."""
+    """Other users are rechecked while the guards of a few members do not answer."""
     slow = [service.connect(f"{user}-slow-{number}") for number in range(6)]
     for number, one in enumerate(slow):
         one.join(channel)
@@ -203,8 +202,8 @@ def test_a_slow_guard_delays_only_its_own_user(service: Service, user: str, chan
     service.open(user)
 
 
-def test_an_answer_without_truth_denies(service: Service, user: str, channel: str) -> None:
-    """A verdict that raises when it is looked at denies like any other, on a repeated join and for those inside."""
+def test_an_answer_without_a_truth_value_denies(service: Service, user: str, channel: str) -> None:
+    """This holds at a repeated join, and the connection leaves the channel."""
     tab = service.connect(user)
     tab.join(channel)
     service.plan(user, "no truth")
@@ -213,15 +212,14 @@ def test_an_answer_without_truth_denies(service: Service, user: str, channel: st
 
 
 def test_auth_is_refused_if_a_user_loader_decides() -> None:
-    """A token of the app's API is no login for a socket that the `user_loader` found anonymous."""
+    """A token of the app's API is no login for an anonymous connection."""
     with running(app=APP, LOADER=True) as server, client(server) as visitor:
         assert visitor.request("auth", token=server.token("boss"))["code"] == "UNAUTHORIZED"
         assert visitor.request("join", channel="presence-planned-boss")["code"] == "FORBIDDEN"
 
 
-def test_a_role_that_was_taken_does_not_come_back_with_lost_data(program: str, user: str, channel: str) -> None:
-    """Guards are asked again about what a worker restores in an emptied Redis, which may be older than what was
-    lost."""
+def test_a_role_that_was_taken_away_does_not_come_back_after_a_loss(program: str, user: str, channel: str) -> None:
+    """The guards are asked again about everything that a worker restores in an emptied Redis."""
     with running_redis(program) as redis_server, ExitStack() as stack:
         server = stack.enter_context(running(app=APP, **on_redis(redis_server), PRESENCE_STATS_PUBLIC=True))
         service = Service([server], stack)

@@ -1,4 +1,5 @@
-"""Permissions that change reach live sockets: `recheck`, `remove`; and what is for one user, wherever they are."""
+"""Changed permissions reach open connections by `recheck` and `remove`, and a message for a user reaches all of the
+user's connections."""
 
 from __future__ import annotations
 
@@ -22,14 +23,14 @@ def call(server: Server, method: str, **arguments: Any) -> Any:
 
 
 def until_event(one: Client, kind: str) -> dict[str, Any]:
-    """The next event of that kind; others before it are passed over."""
+    """Skip events until one of that kind, and return it."""
     while (event := one.event())["type"] != kind:
         continue
     return event
 
 
 class Service:
-    """Two servers on one Redis, or one in memory twice."""
+    """Two servers on one Redis, or one server in memory."""
 
     def __init__(self, servers: list[Server], stack: ExitStack) -> None:
         self.servers = servers
@@ -55,8 +56,8 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
             yield Service(request.getfixturevalue("servers"), stack)
 
 
-def test_recheck_denies(service: Service, name: str) -> None:
-    """Who may no longer be in a channel leaves it, hears why, and hears nothing more of it; others stay."""
+def test_a_recheck_that_denies_takes_the_user_out_of_the_channel(service: Service, name: str) -> None:
+    """The user is told why, and gets nothing more from the channel. Other users stay."""
     channel, other = f"presence-closing-{name}", f"presence-open-{name}"
     ann, tab, bob = service.connect(0, "ann"), service.connect(1, "ann"), service.connect(1, "bob")
     for one in (ann, tab, bob):
@@ -81,8 +82,8 @@ def test_recheck_denies(service: Service, name: str) -> None:
     assert until_event(bob, "channel:removed")["channel"] == channel
 
 
-def test_recheck_changes_what_is_owned(service: Service, name: str) -> None:
-    """What a guard gives now takes effect, for all to hear, the member's own connections too, and once."""
+def test_a_recheck_announces_changed_owned_info_once(service: Service, name: str) -> None:
+    """The user's own connections get it too."""
     channel = f"presence-owned-{name}"
     for server in service.servers:
         own(server, channel, role="guest")
@@ -103,8 +104,7 @@ def test_recheck_changes_what_is_owned(service: Service, name: str) -> None:
     assert sorted((member["id"], member.get("role")) for member in seen) == [("ann", None), ("bob", None)]
 
 
-def test_recheck_verifies_the_login(service: Service, name: str) -> None:
-    """A login that has been revoked ends at once."""
+def test_a_recheck_ends_a_revoked_login(service: Service, name: str) -> None:
     user = f"user-{name}"
     ann = service.connect(0, user)
     ann.join("news")
@@ -114,8 +114,8 @@ def test_recheck_verifies_the_login(service: Service, name: str) -> None:
     assert ann.wait_closed() == (4401, "Token revoked")
 
 
-def test_join_under_way(service: Service, name: str) -> None:
-    """A join whose guard had said yes before is asked once more."""
+def test_a_recheck_asks_again_about_a_join_under_way(service: Service, name: str) -> None:
+    """The guard allowed that join before."""
     channel = f"presence-waiting-{name}"
     ann = service.connect(0, "ann")
     ann.send({"type": "join", "channel": channel})
@@ -128,8 +128,8 @@ def test_join_under_way(service: Service, name: str) -> None:
     assert ann.event()["code"] == "FORBIDDEN"
 
 
-def test_remove(service: Service, name: str) -> None:
-    """A user is shown out of one room, with all connections, and may come back if the guard lets them."""
+def test_remove_takes_a_user_out_of_one_channel(service: Service, name: str) -> None:
+    """This holds for all of the user's connections. The user may come back if the guard allows it."""
     channel = f"presence-room-{name}"
     ann, tab, bob = service.connect(0, "ann"), service.connect(1, "ann"), service.connect(1, "bob")
     for one in (ann, tab, bob):
@@ -149,8 +149,8 @@ def test_remove(service: Service, name: str) -> None:
     assert until_event(ann, "channel:removed")["message"] == "Removed by the server"
 
 
-def test_nobody(service: Service, name: str) -> None:
-    """Unknown users and channels are nobody; nonsense is an error."""
+def test_unknown_users_and_channels_are_nobody(service: Service, name: str) -> None:
+    """Invalid arguments raise."""
     server = service.servers[0]
     nobody, nowhere = f"nobody-{name}", f"nowhere-{name}"
     assert call(server, "recheck", user_id=nobody) == call(server, "recheck", channel=nowhere) == 0
@@ -164,8 +164,8 @@ def test_nobody(service: Service, name: str) -> None:
     assert call(server, "send_to_user", user_id=None, event="e", data=1)["raised"] == "TypeError"
 
 
-def test_one_user(service: Service, name: str) -> None:
-    """What is for a user comes to all their connections, in channels or not, and to nobody else."""
+def test_a_message_for_a_user_reaches_all_connections_of_the_user(service: Service, name: str) -> None:
+    """It reaches nobody else."""
     user = f"us{{er %\u00e4-{name}"
     ann, tab, bob = service.connect(0, user), service.connect(1, user), service.connect(1, "bob")
     tab.join("news")
@@ -187,8 +187,7 @@ def test_one_user(service: Service, name: str) -> None:
     wait_until(lambda: not any(call(place, "is_online", user_id=user) for place in service.servers))
 
 
-def test_recheck_of_many_delays_nobody(connect: Connect, server: Server, name: str) -> None:
-    """What is asked of the application runs beside the sockets, a few at a time."""
+def test_a_recheck_of_many_connections_delays_nobody(connect: Connect, server: Server, name: str) -> None:
     channel = f"presence-slow-{name}"
     crowd = [connect(f"user-{number}") for number in range(12)]
     for one in crowd:
@@ -201,8 +200,8 @@ def test_recheck_of_many_delays_nobody(connect: Connect, server: Server, name: s
 
 
 @pytest.mark.parametrize("order", ["remove", "recheck"])
-def test_joining_again_and_again(service: Service, name: str, order: str) -> None:
-    """Who is taken out while joining again, and talking, is out or in, and never half of it."""
+def test_a_user_who_joins_during_a_removal_is_in_or_out(service: Service, name: str, order: str) -> None:
+    """The member list, the messages and the events agree."""
     channel = f"presence-closing-{name}"
     eve, bob = service.connect(0, "eve"), service.connect(1, "bob")
     bob.join(channel)

@@ -30,7 +30,7 @@ DELAYS = st.just(0) | st.integers(0, 5)
 
 
 class Observer:
-    """A connection in a channel: its snapshot, and what it heard since."""
+    """A connection in a channel: its snapshot, with the changes since then."""
 
     def __init__(self, members: tuple[Member, ...]) -> None:
         self.view = {member.id: member for member in members}
@@ -233,23 +233,21 @@ NOW = datetime(2024, 1, 15, 10, 30, tzinfo=timezone.utc)
 ROOM = ChannelName("presence-room")
 
 
-def test_zero_is_not_false() -> None:
-    """A change is a change of the JSON: `0` to `false` is one."""
+def test_changing_zero_to_false_is_a_change() -> None:
+    """Values are compared as JSON."""
     roster = Roster(100)
     roster.join(ROOM, "1", USERS[0], {"x": 0}, NOW)
     assert roster.update(ROOM, "1", {"x": False}, NOW).change is not None
     assert roster.update(ROOM, "1", {"x": False}, NOW).change is None
 
 
-def test_key_order_is_no_change() -> None:
-    """The order of keys is none."""
+def test_another_order_of_keys_is_no_change() -> None:
     roster = Roster(100)
     roster.join(ROOM, "1", USERS[0], {"x": {"a": 1, "b": 2}}, NOW)
     assert roster.update(ROOM, "1", {"x": {"b": 2, "a": 1}}, NOW).change is None
 
 
-def test_too_large() -> None:
-    """The merged result is bounded, and what would exceed it changes nothing."""
+def test_a_merge_that_is_too_large_raises_and_changes_nothing() -> None:
     roster = Roster(20)
     roster.join(ROOM, "1", USERS[0], {"a": "x" * 12}, NOW)
     for operation, error in (
@@ -266,8 +264,7 @@ def test_too_large() -> None:
     assert roster.counts() == (1, {"public": 0, "private": 0, "presence": 1})
 
 
-def test_server_fields_win() -> None:
-    """The wire shape has the server's fields first, and its own values."""
+def test_a_member_on_the_wire_begins_with_the_fields_of_the_server() -> None:
     roster = Roster(1000)
     outcome = roster.join(ROOM, "client", USERS[1], {"status": "here"}, NOW)
     assert outcome.me is not None

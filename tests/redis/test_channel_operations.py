@@ -1,4 +1,4 @@
-"""The operations on a real Redis do what the roster does, and publish it, in order, once."""
+"""The channel operations on a real Redis do what the roster does, and publish each change once and in order."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from ..support.store import Client, store_of
 
 T = TypeVar("T")
 NOW = datetime(2024, 1, 15, 10, 30, tzinfo=timezone.utc)
-ROOM = ChannelName("presence-local")
+ROOM = ChannelName("presence-room")
 ANN, BOB = User("ann", name="Ann"), User("bob")
 
 
 class Ear:
-    """What is published of a channel."""
+    """A subscription to the events of a channel."""
 
     def __init__(self, client: Client, keys: Keys, channel: str) -> None:
         self._pubsub = client.redis.pubsub()
         self._pubsub.subscribe(keys.topic(channel))
         assert self._pubsub.get_message(timeout=5)["type"] == "subscribe"
 
-    def hear(self, patience: float = 5) -> tuple[str, Position, str, str, bytes] | None:
+    def hear(self, timeout: float = 5) -> tuple[str, Position, str, str, bytes] | None:
         """Kind, position, excluded client, user and body of the next event."""
-        message = self._pubsub.get_message(timeout=patience)
+        message = self._pubsub.get_message(timeout=timeout)
         if message is None:
             return None
         kind, epoch, number, client, user, _, body = message["data"].split(b"\0", 6)
@@ -53,7 +53,7 @@ class Ear:
 
 
 class Compared:
-    """A roster in memory and one in Redis, to which the same is done; they must say the same."""
+    """A roster in memory and one in Redis, which must return the same for the same operations."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -82,13 +82,13 @@ class Compared:
         return result
 
     def _heard(self, channel: ChannelName, change: Change | None, but: str) -> None:
-        """Exactly that change was published, with the next number."""
+        """Check that exactly this change was published, with the next number."""
         if change is not None:
             assert self._hear(channel) == (change.kind, change.member, but)
 
-    def _hear(self, channel: ChannelName, patience: float = 5) -> tuple[str, Member, str] | None:
-        """The next event that shows anybody something else: what is owned may be noted without that."""
-        while (event := self._ears[channel].hear(patience)) is not None:
+    def _hear(self, channel: ChannelName, timeout: float = 5) -> tuple[str, Member, str] | None:
+        """The next event that changes the shown member. A change of owned info may show nothing."""
+        while (event := self._ears[channel].hear(timeout)) is not None:
             kind, position, client, user, body = event
             before, member = self._positions[channel], parse_entry(body).member
             assert position == (before.epoch or position.epoch, before.number + 1)
@@ -169,14 +169,14 @@ class Compared:
     def close(self) -> None:
         try:
             for channel in self._ears:
-                assert self._hear(channel, 0.01) is None, "more was published than has happened"
+                assert self._hear(channel, 0.01) is None, "an event was published without a change"
         finally:
             for ear in self._ears.values():
                 ear.close()
 
 
-def test_as_the_roster(redis_client: Client) -> None:
-    """Whatever is done, in any order: the outcomes, the errors, the lists and the events are the roster's."""
+def test_any_sequence_of_operations_equals_the_roster(redis_client: Client) -> None:
+    """The results, the errors, the lists and the events are the same."""
 
     class RedisMachine(RosterMachine):
         def __init__(self) -> None:
@@ -208,8 +208,9 @@ def ear(redis_client: Client, prefix: str) -> Iterator[Ear]:
     one.close()
 
 
-def test_messages(redis_client: Client, operations: ChannelOperations, ear: Ear) -> None:
-    """A message is numbered like everything else, and is for all connections but the one that is left out."""
+def test_a_message_is_numbered_and_leaves_out_one_connection(
+    redis_client: Client, operations: ChannelOperations, ear: Ear
+) -> None:
     for number, user in enumerate((ANN, ANN, BOB)):
         redis_client.run(operations.join(ROOM, f"client-{number}", user, None, NOW))
     said = b'{"data":"\\u0000"}\x00\xff'
@@ -222,8 +223,10 @@ def test_messages(redis_client: Client, operations: ChannelOperations, ear: Ear)
     assert heard[2] == ("message", sent.position, "client-1", "", said)
 
 
-def test_at_once(redis_client: Client, operations: ChannelOperations, ear: Ear) -> None:
-    """Eight threads at one member: numbers without a gap, and the events replayed give the list."""
+def test_simultaneous_operations_leave_no_gap_in_the_numbers(
+    redis_client: Client, operations: ChannelOperations, ear: Ear
+) -> None:
+    """Replayed, the events give the list."""
 
     def act(number: int) -> None:
         user = (ANN, BOB)[number % 2]
@@ -254,8 +257,8 @@ def test_at_once(redis_client: Client, operations: ChannelOperations, ear: Ear) 
     assert view == dict(end.value.entries)
 
 
-def test_again_is_once(redis_client: Client, operations: ChannelOperations, ear: Ear) -> None:
-    """What is done a second time, because its answer was lost, is not done twice."""
+def test_a_repeated_operation_is_done_once(redis_client: Client, operations: ChannelOperations, ear: Ear) -> None:
+    """A worker repeats an operation if its answer was lost."""
     for fresh in (True, False):
         assert (redis_client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.change is not None) is fresh
     assert redis_client.run(operations.leave(ROOM, "1")).value is not None
@@ -268,8 +271,10 @@ def test_again_is_once(redis_client: Client, operations: ChannelOperations, ear:
     assert ear.hear(0.01) is None
 
 
-def test_hold(redis_client: Client, prefix: str, operations: ChannelOperations, ear: Ear) -> None:
-    """Who is held is listed, but gets no messages; who comes back in time never left."""
+def test_a_member_in_grace_is_listed_and_gets_no_messages(
+    redis_client: Client, prefix: str, operations: ChannelOperations, ear: Ear
+) -> None:
+    """If the user comes back in time, the user has never left."""
     before = redis_client.run(operations.join(ROOM, "1", ANN, {"x": 1}, NOW)).value.entry
     assert redis_client.run(operations.leave(ROOM, "1", Departure(ANN, 10, "lost"))).value is None
     assert redis_client.run(operations.publish(ROOM, b"", None)).value == 0
@@ -289,8 +294,7 @@ def test_hold(redis_client: Client, prefix: str, operations: ChannelOperations, 
     assert [(event := ear.hear()) and event[0] for _ in range(5)] == ["joined", "message", "left", "joined", "left"]
 
 
-def test_prefixes_are_apart(redis_client: Client, operations: ChannelOperations) -> None:
-    """Two apps on one Redis never meet, nor do channels or users with odd names."""
+def test_prefixes_and_odd_names_never_meet(redis_client: Client, operations: ChannelOperations) -> None:
     other = store_of("test-other", max_info=1000).channels("worker")
     redis_client.run(operations.join(ROOM, "1", ANN, None, NOW))
     assert redis_client.run(other.snapshot(ROOM)).value.entries == {}
@@ -308,8 +312,8 @@ def test_prefixes_are_apart(redis_client: Client, operations: ChannelOperations)
         Keys("a:b")
 
 
-def test_lost_data(program: str, prefix: str) -> None:
-    """After Redis has lost everything the numbers begin anew, in a later epoch, whatever its clock says."""
+def test_a_loss_of_data_begins_a_later_epoch(program: str, prefix: str) -> None:
+    """This holds whatever the clock of Redis says."""
     with running_redis(program) as server:
         client, operations = Client(server.url), store_of(prefix, max_info=1000).channels("worker")
         first = client.run(operations.join(ROOM, "1", ANN, None, NOW)).position
@@ -321,8 +325,8 @@ def test_lost_data(program: str, prefix: str) -> None:
         client.close()
 
 
-def test_redis_away(program: str, prefix: str) -> None:
-    """A Redis that is away is said to be so, soon; when it is back, nothing more is needed."""
+def test_an_unreachable_redis_raises_backend_unavailable(program: str, prefix: str) -> None:
+    """When it is back, operations succeed again."""
     with running_redis(program) as server:
         client, operations = Client(server.url), store_of(prefix, max_info=1000).channels("worker")
         client.run(operations.join(ROOM, "1", ANN, None, NOW))
@@ -337,8 +341,7 @@ def test_redis_away(program: str, prefix: str) -> None:
         client.close()
 
 
-def test_nothing_stays(redis_client: Client, prefix: str) -> None:
-    """What is asked of a channel in which nobody is, and of which Redis knows nothing, makes no key that stays."""
+def test_operations_on_an_empty_channel_leave_no_key_that_stays(redis_client: Client, prefix: str) -> None:
     operations, small = (
         store_of(prefix, max_info=1000).channels("worker"),
         store_of(prefix, max_info=20).channels("worker"),
@@ -371,7 +374,7 @@ def test_nothing_stays(redis_client: Client, prefix: str) -> None:
 
 
 def test_the_servers_change_wins_over_a_flood(redis_client: Client, prefix: str) -> None:
-    """A member whose clients keep changing it is reserved for the server's change once that has lost to them."""
+    """If the server's change loses to those of the member's clients, the member is reserved for it."""
     channels = store_of(prefix).channels("worker")
     redis_client.run(channels.join(ROOM, "1", ANN, None, NOW, owned=OwnedInfo({"role": "admin"}, 1, 1)))
     removal = channels.update(ROOM, "1", {}, NOW, owned=OwnedInfo({}, 2, 2))
@@ -390,8 +393,8 @@ def test_the_servers_change_wins_over_a_flood(redis_client: Client, prefix: str)
     assert redis_client.run(channels.update(ROOM, "1", {"n": 1}, NOW)).value[0].member.info["n"] == 1
 
 
-def test_scripts_are_loaded_together(program: str, prefix: str) -> None:
-    """If Redis has lost one script it gets all, so that no call comes after one that was made later."""
+def test_all_scripts_are_loaded_together(program: str, prefix: str) -> None:
+    """If Redis has lost one script it gets all, so that calls keep their order."""
     with running_redis(program) as server:
         client = Client(server.url)
         known = [script.sha for script in all_scripts()]

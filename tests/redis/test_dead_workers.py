@@ -1,4 +1,4 @@
-"""Workers that live, die, are claimed and reaped."""
+"""Workers begin, die, are claimed and are removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from flask_presence.backends.redis.store.channels import Departure, LiveConnection, Snapshot
 from flask_presence.backends.redis.store.keys import Keys
-from flask_presence.backends.redis.worker import worker_id as processes
+from flask_presence.backends.redis.worker import worker_id as worker_ids
 from flask_presence.domain.members import User
 
 from ..support.redis_server import running_redis
@@ -22,7 +22,7 @@ from .test_channel_operations import ANN, BOB, NOW, ROOM, Ear
 
 
 class Driven:
-    """Workers whose operations are driven at once."""
+    """The operations of workers, each run to its end at once."""
 
     def __init__(self, client: Client, prefix: str, lease: float, grace: float = 0) -> None:
         self._client, self._store = client, store_of(prefix, lease=lease, grace=grace)
@@ -43,23 +43,25 @@ def hasty(redis_client: Client, prefix: str) -> Driven:
     return Driven(redis_client, prefix, 0.05)
 
 
-def test_a_lease_ends(redis_client: Client, prefix: str, workers: Driven, hasty: Driven) -> None:
-    """Who is silent for longer than the lease has lost it, and must begin again."""
+def test_a_worker_that_stays_silent_longer_than_its_lease_loses_it(
+    redis_client: Client, prefix: str, workers: Driven, hasty: Driven
+) -> None:
+    """It must begin again."""
     born = workers.heartbeat("a", first=True)
     assert born.lease == workers.heartbeat("a").lease == "held"
     assert workers.heartbeat("a").data_since == born.data_since
     assert workers.heartbeat("never").lease == "lost"
     client = redis_client.redis
     client.zadd(Keys(prefix).leases, {"a": 1})
-    assert hasty.heartbeat("a").lease == "late"  # which nobody has noticed
+    assert hasty.heartbeat("a").lease == "late"  # no other worker has claimed it yet
     assert workers.claim([]) is None
     wait_until(lambda: hasty.claim([]) == "a")
     assert workers.heartbeat("a").lease == "lost"
     assert workers.heartbeat("b", first=True).lease == "held"
 
 
-def test_a_claim_is_one_nodes(workers: Driven, hasty: Driven) -> None:
-    """A dead worker is claimed once; a live one never."""
+def test_a_dead_worker_is_claimed_once(workers: Driven, hasty: Driven) -> None:
+    """A live worker is never claimed."""
     workers.heartbeat("alive", first=True)
     hasty.heartbeat("dead", first=True)
     wait_until(lambda: hasty.claim([]) == "dead")
@@ -68,8 +70,10 @@ def test_a_claim_is_one_nodes(workers: Driven, hasty: Driven) -> None:
     assert hasty.claim([]) is None
 
 
-def test_reaping(redis_client: Client, prefix: str, workers: Driven) -> None:
-    """With a dead worker goes whoever was nowhere else; each is announced once, however often it is reaped."""
+def test_removing_a_dead_worker_announces_each_departure_once(
+    redis_client: Client, prefix: str, workers: Driven
+) -> None:
+    """Users with another connection stay, however often the worker is removed."""
     ear = Ear(redis_client, Keys(prefix), ROOM)
     everybody = [User(f"user-{number}", name="x") for number in range(125)]
     dead, alive = store_of(prefix, max_info=1000).channels("dead"), store_of(prefix, max_info=1000).channels("alive")
@@ -98,88 +102,87 @@ def test_reaping(redis_client: Client, prefix: str, workers: Driven) -> None:
     ear.close()
 
 
-def test_forgetting_oneself(redis_client: Client, prefix: str, workers: Driven) -> None:
-    """A worker that ends leaves nothing, and what Redis has done for it too late is found by the others."""
+def test_a_worker_that_ends_leaves_nothing(redis_client: Client, prefix: str, workers: Driven) -> None:
+    """The others find what Redis did for it too late."""
     ending = store_of(prefix, max_info=1000).channels("ending")
     workers.heartbeat("ending", first=True)
     redis_client.run(ending.join(ROOM, "late", ANN, None, NOW))
-    workers.remove("ending")  # as one that ends does
+    workers.remove("ending")  # as a worker does when it ends
     assert workers.all() == ["ending"]
     workers.remove("ending")
     assert workers.all() == []
     assert redis_client.run(ending.snapshot(ROOM)).value == Snapshot(None, 0, 0, {})
 
 
-def test_processes_that_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where `/proc` shows nobody else's processes (`hidepid`), a live one does not count as gone."""
-    mine = processes.new_worker_id()
+def test_a_hidden_process_does_not_count_as_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/proc` shows only the user's own processes if it is mounted with `hidepid`."""
+    mine = worker_ids.new_worker_id()
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        start = processes._start(process.pid) or "1"
+        start = worker_ids._start(process.pid) or "1"
     gone = f"{mine.partition('.')[0]}.{process.pid}.{start}.abc"
-    assert (processes.is_gone(mine), processes.is_gone(gone)) == (False, True)
+    assert (worker_ids.is_gone(mine), worker_ids.is_gone(gone)) == (False, True)
     for name in ("sys", "self"):
         (tmp_path / name).symlink_to(Path("/proc") / name)
-    monkeypatch.setattr(processes, "_PROC", tmp_path)
-    assert (processes.is_gone(mine), processes.is_gone(gone)) == (False, True)
+    monkeypatch.setattr(worker_ids, "_PROC", tmp_path)
+    assert (worker_ids.is_gone(mine), worker_ids.is_gone(gone)) == (False, True)
 
 
-def hold_without_owner(place: Holding) -> None:
-    """The first reaper took the connections' owners, and was killed."""
-    place.enter()
-    place.steps(place.store.dead_workers.remove("dead"), 4)
-    place.run(place.store.dead_workers.remove("dead"))
+def grace_without_owner(scene: Scene) -> None:
+    """The first worker that removed the dead one took its clients, and was killed."""
+    scene.enter()
+    scene.steps(scene.store.dead_workers.remove("dead"), 4)
+    scene.run(scene.store.dead_workers.remove("dead"))
 
 
-def hold_after_a_loss(place: Holding) -> None:
-    """The worker was killed before it could write down anew whose its connections are."""
-    place.enter()
-    place.client.redis.flushall()
-    place.run(place.dead.join(ROOM, "1", ANN, None, NOW))
-    place.run(place.store.dead_workers.remove("dead"))
+def grace_after_a_loss(scene: Scene) -> None:
+    """The worker was killed before it could record its clients again."""
+    scene.enter()
+    scene.client.redis.flushall()
+    scene.run(scene.dead.join(ROOM, "1", ANN, None, NOW))
+    scene.run(scene.store.dead_workers.remove("dead"))
 
 
-def hold_for_a_late_join(place: Holding) -> None:
-    """What the worker had asked for was done only after it had been reaped."""
-    place.run(place.store.workers.add_connections("dead", {"1": ANN}))
-    place.run(place.store.dead_workers.remove("dead"))
-    place.run(place.dead.join(ROOM, "1", ANN, None, NOW))
-    place.run(place.store.dead_workers.remove("dead"))
+def grace_for_a_late_join(scene: Scene) -> None:
+    """Redis ran a join of the worker only after another had removed the worker."""
+    scene.run(scene.store.workers.add_connections("dead", {"1": ANN}))
+    scene.run(scene.store.dead_workers.remove("dead"))
+    scene.run(scene.dead.join(ROOM, "1", ANN, None, NOW))
+    scene.run(scene.store.dead_workers.remove("dead"))
 
 
-def hold_let_go_before_it_begins(place: Holding) -> None:
-    """Somebody ends the user's holds between the note of one and the leave."""
-    place.enter()
-    rest = place.steps(place.dead.leave(ROOM, "1", Departure(ANN, GRACE, "lost")), 1)
-    place.run(place.store.graces.end_matching("ann", None))
-    place.send(rest)
+def grace_ended_before_it_begins(scene: Scene) -> None:
+    """The user's graces are ended between the record of a grace and the leave."""
+    scene.enter()
+    rest = scene.steps(scene.dead.leave(ROOM, "1", Departure(ANN, GRACE, "lost")), 1)
+    scene.run(scene.store.graces.end_matching("ann", None))
+    scene.send(rest)
 
 
-def hold_over_before_it_begins(place: Holding) -> None:
-    """The leave comes to Redis when the time of its hold is over."""
-    place.enter()
-    rest = place.steps(place.dead.leave(ROOM, "1", Departure(ANN, GRACE, "lost")), 1)
-    place.end_holds()
-    place.send(rest)
+def grace_over_before_it_begins(scene: Scene) -> None:
+    """The leave reaches Redis after the end of its grace."""
+    scene.enter()
+    rest = scene.steps(scene.dead.leave(ROOM, "1", Departure(ANN, GRACE, "lost")), 1)
+    scene.end_graces()
+    scene.send(rest)
 
 
-def hold_by_two_reapers(place: Holding) -> None:
-    """The first reaper's notes, of an earlier end, come after all that the second has done."""
-    place.enter()
-    rest = place.steps(place.store.dead_workers.remove("dead"), 8)
+def grace_by_two_workers(scene: Scene) -> None:
+    """The first worker's records, with an earlier end, arrive after everything that the second has done."""
+    scene.enter()
+    rest = scene.steps(scene.store.dead_workers.remove("dead"), 8)
     earlier = int(rest[0].arguments[-2])
-    wait_until(lambda: place.run(place.store.workers.time()) + GRACE * 1000 > earlier)
-    place.run(place.store.workers.add_connections("dead", {"1": ANN}))
-    place.run(place.store.dead_workers.remove("dead"))
-    place.send(rest)
-    place.run(place.store.graces.end_due(earlier))
+    wait_until(lambda: scene.run(scene.store.workers.time()) + GRACE * 1000 > earlier)
+    scene.run(scene.store.workers.add_connections("dead", {"1": ANN}))
+    scene.run(scene.store.dead_workers.remove("dead"))
+    scene.send(rest)
+    scene.run(scene.store.graces.end_due(earlier))
 
 
 GRACE = 0.1
 
 
-class Holding:
-    """A worker that dies, and others that hold its users for a moment; operations are driven whole, or step by
-    step."""
+class Scene:
+    """A worker that dies, whose users have a short grace. Operations run to their end or step by step."""
 
     def __init__(self, client: Client, prefix: str) -> None:
         self.client = client
@@ -196,7 +199,7 @@ class Holding:
         self.run(self.dead.join(ROOM, "1", ANN, None, NOW))
 
     def steps(self, operation: Any, count: int) -> Any:
-        """What an operation asks after so many answers."""
+        """Answer an operation `count` times, and return its next request."""
         asked = next(operation)
         for _ in range(count):
             asked = operation.send(self.send(asked))
@@ -206,8 +209,8 @@ class Holding:
         replies = self.client.run_calls(asked if isinstance(asked, list) else [asked])
         return replies if isinstance(asked, list) else replies[0]
 
-    def end_holds(self) -> None:
-        """Wait until every hold is over, and end them."""
+    def end_graces(self) -> None:
+        """Wait until every grace is over, and end them."""
         until = self.run(self.store.workers.time()) + GRACE * 1000
 
         def is_over() -> bool:
@@ -220,33 +223,32 @@ class Holding:
 @pytest.mark.parametrize(
     "way",
     [
-        hold_without_owner,
-        hold_after_a_loss,
-        hold_for_a_late_join,
-        hold_let_go_before_it_begins,
-        hold_over_before_it_begins,
-        hold_by_two_reapers,
+        grace_without_owner,
+        grace_after_a_loss,
+        grace_for_a_late_join,
+        grace_ended_before_it_begins,
+        grace_over_before_it_begins,
+        grace_by_two_workers,
     ],
 )
-def test_holds_end(program: str, prefix: str, way: Callable[[Holding], None]) -> None:
-    """Whoever is held is let go of in the end, whatever comes between."""
+def test_every_grace_ends(program: str, prefix: str, way: Callable[[Scene], None]) -> None:
+    """This holds whatever comes between."""
     with running_redis(program) as server:
         client = Client(server.url)
-        place = Holding(client, prefix)
-        way(place)
-        place.end_holds()
+        scene = Scene(client, prefix)
+        way(scene)
+        scene.end_graces()
         for _ in range(2):
-            place.run(place.store.dead_workers.remove("dead"))
-        assert place.run(place.dead.snapshot(ROOM)).value == Snapshot(None, 0, 0, {})
+            scene.run(scene.store.dead_workers.remove("dead"))
+        assert scene.run(scene.dead.snapshot(ROOM)).value == Snapshot(None, 0, 0, {})
         left = [key.decode() for key in client.redis.scan_iter("*") if client.redis.ttl(key) < 0]
-        assert set(left) <= {place.keys.data_since}
+        assert set(left) <= {scene.keys.data_since}
         client.close()
 
 
 @pytest.mark.parametrize("how", ["join", "heal"])
-def test_killed_after_a_loss(program: str, prefix: str, how: str) -> None:
-    """A worker that is killed before it has noticed that Redis had lost everything leaves nothing that is not
-    found."""
+def test_a_worker_that_is_killed_after_a_loss_leaves_nothing_behind(program: str, prefix: str, how: str) -> None:
+    """It was killed before it noticed that Redis had lost everything."""
     with running_redis(program) as server:
         client = Client(server.url)
         workers, dead = Driven(client, prefix, 60), store_of(prefix, max_info=1000).channels("dead")
@@ -258,8 +260,8 @@ def test_killed_after_a_loss(program: str, prefix: str, how: str) -> None:
         if how == "join":
             client.run(dead.join(ROOM, "1", ANN, None, NOW, entered.position))
         else:
-            holder = LiveConnection("1", "ann", entered.value.entry)
-            client.run(dead.heal(ROOM, lambda: [holder], lambda: {"1"}, {}, entered.position, NOW))
+            live = LiveConnection("1", "ann", entered.value.entry)
+            client.run(dead.heal(ROOM, lambda: [live], lambda: {"1"}, {}, entered.position, NOW))
         workers.add_connections("dead", {"2": BOB})
         assert workers.claim(["dead"]) == "dead"
         ended = {event.client_id for event in workers.remove("dead") if event.name == "client.disconnected"}
@@ -271,8 +273,8 @@ def test_killed_after_a_loss(program: str, prefix: str, how: str) -> None:
         client.close()
 
 
-def test_nobody_is_reaped_after_a_loss(program: str, prefix: str) -> None:
-    """When Redis has lost everything, every worker has the time of a lease to come back before any is reaped."""
+def test_no_worker_is_removed_right_after_a_loss(program: str, prefix: str) -> None:
+    """Every worker has the time of a lease to come back."""
     with running_redis(program) as server:
         client = Client(server.url)
         workers = Driven(client, prefix, 60)
