@@ -221,8 +221,7 @@ def test_a_client_that_the_server_disconnects_stays_closed(open_tab: OpenTab, se
     """The application may connect again."""
     ann = open_tab("kicked")
     ann.join()
-    arguments = json.dumps({"user_id": "kicked", "reason": "Enough"})
-    assert server.get(f"/call/disconnect?arguments={arguments.replace(' ', '%20')}")[2].strip() == "1"
+    assert server.call("disconnect", user_id="kicked", reason="Enough") == 1
     ann.wait("presence.state === 'closed'")
     assert ann.do("states") == [["connected"], ["closed", 4403]]
     ann.do("presence.connect()")
@@ -233,11 +232,8 @@ def test_a_client_that_the_server_disconnects_stays_closed(open_tab: OpenTab, se
 def test_broadcasts_and_published_messages_arrive(open_tab: OpenTab, server: Server) -> None:
     ann = open_tab("ann")
     ann.join("presence-news")
-    for call, arguments in (
-        ("broadcast_to_channel", {"name": "presence-news", "message": {"type": "news", "requestId": 1}}),
-        ("publish", {"name": "presence-news", "event": "hello", "data": [1]}),
-    ):
-        server.get(f"/call/{call}?arguments={json.dumps(arguments).replace(' ', '')}")
+    server.call("broadcast_to_channel", name="presence-news", message={"type": "news", "requestId": 1})
+    server.call("publish", name="presence-news", event="hello", data=[1])
     ann.wait("heard.length === 3")
     assert ann.heard[1:] == [["broadcast", {"type": "news", "requestId": 1}], ["message", "hello", [1], "server"]]
 
@@ -283,7 +279,7 @@ def test_a_removed_member_gets_channel_removed(open_tab: OpenTab, server: Server
         tab.join("presence-removed")
     ann.do("void room.on('removed', ({code, message}) => heard.push(['removed', code, message]))")
     ann.do("heard.splice(0)")
-    server.json('/call/remove?arguments={"name":"presence-removed","user_id":"ann","reason":"Enough"}')
+    server.call("remove", name="presence-removed", user_id="ann", reason="Enough")
     ann.wait("room.state === 'refused'")
     assert ann.heard == [["members", []], ["removed", "REMOVED", "Enough"]]
     assert ann.do("attempt(room.joined)")["code"] == "REMOVED"
@@ -302,8 +298,7 @@ def test_a_message_for_a_user_arrives_outside_of_rooms(open_tab: OpenTab, server
     ann.wait("presence.state === 'connected'")
     ann.do("void presence.on('message', (data, about) => heard.push([data, about.event, 'from' in about]))")
     ann.do("void presence.on('message:invited', (data) => heard.push(data))")
-    arguments = '{"user_id":"for-me","event":"invited","data":{"to":"tea"}}'
-    assert server.json(f"/call/send_to_user?arguments={arguments}") == 1
+    assert server.call("send_to_user", user_id="for-me", event="invited", data={"to": "tea"}) == 1
     ann.wait("heard.length >= 2")
     assert ann.heard == [[{"to": "tea"}, "invited", False], {"to": "tea"}]
 

@@ -35,7 +35,7 @@ def talk(**options: Any) -> str:
         assert ann.say("presence-room", "hello")["delivered"] == 1
         assert bob.event()["data"] == "hello"
         assert server.json("/presence/stats")["connections"] == 2
-        assert server.json('/call/disconnect?arguments={"user_id":"bob"}') == 1
+        assert server.call("disconnect", user_id="bob") == 1
         assert ann.event()["type"] == "presence:member_joined"
         assert ann.event()["type"] == "presence:member_left"
         return server.log()

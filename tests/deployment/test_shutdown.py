@@ -159,7 +159,7 @@ def test_drain_closes_every_connection_without_gunicorn() -> None:
     with running(kind="pywsgi") as server:
         with client(server) as one, client(server) as other:
             answers: list[Any] = []
-            caller = threading.Thread(target=lambda: answers.append(server.json("/call/drain")))
+            caller = threading.Thread(target=lambda: answers.append(server.call("drain")))
             caller.start()
             assert collect([one, other]) == [(1001, "Server shutting down")] * 2
             caller.join(10)

@@ -197,7 +197,7 @@ def test_member_left_says_how_the_last_connection_ended(connect: Connect, server
     ways: dict[str, Any] = {
         "left": lambda one: one.request("leave", channel=channel),
         "closed": lambda one: one.socket.close(),
-        "disconnected": lambda _: server.json('/call/disconnect?arguments={"user_id":"ann"}'),
+        "disconnected": lambda _: server.call("disconnect", user_id="ann"),
         "expired": lambda _: None,
     }
     for reason, way in ways.items():
@@ -223,7 +223,6 @@ def test_publish_may_exclude_one_connection(connect: Connect, server: Server, na
     ann, bob = connect("ann"), connect("bob")
     for one in (ann, bob):
         one.join(f"chat-{name}")
-    arguments = f'{{"name":"chat-{name}","event":"e","data":1,"exclude":"{ann.id}"}}'
-    assert server.json(f"/call/publish?arguments={arguments}") == 1
+    assert server.call("publish", name=f"chat-{name}", event="e", data=1, exclude=ann.id) == 1
     assert bob.event()["from"] == {"clientId": "server"}
     assert ann.silent()

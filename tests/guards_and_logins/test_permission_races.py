@@ -51,8 +51,7 @@ class Service:
         return sum(server.json("/asked").get(user, 0) for server in self.servers)
 
     def call(self, method: str, where: int = 0, **arguments: Any) -> Any:
-        server = self.servers[where % len(self.servers)]
-        return server.json(f"/call/{method}?{urllib.parse.urlencode({'arguments': json.dumps(arguments)})}")
+        return self.servers[where % len(self.servers)].call(method, **arguments)
 
     def roles(self, channel: str) -> dict[str, str | None]:
         """The role of each member."""

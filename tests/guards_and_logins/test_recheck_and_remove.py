@@ -3,8 +3,6 @@ user's connections."""
 
 from __future__ import annotations
 
-import json
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,10 +14,6 @@ from ..support.client import Client, client
 from ..support.redis_server import RedisServer
 from ..support.server import Server, running, wait_until
 from .test_owned_info_and_message_guards import own, shown
-
-
-def call(server: Server, method: str, **arguments: Any) -> Any:
-    return server.json(f"/call/{method}?{urllib.parse.urlencode({'arguments': json.dumps(arguments)})}")
 
 
 def until_event(one: Client, kind: str) -> dict[str, Any]:
@@ -65,7 +59,7 @@ def test_a_recheck_that_denies_takes_the_user_out_of_the_channel(service: Servic
         one.join(other)
     for server in service.servers:
         server.get(f"/close/{channel}")
-    assert call(service.servers[0], "recheck", user_id="ann", channel=channel) == 2
+    assert service.servers[0].call("recheck", user_id="ann", channel=channel) == 2
     for one in (ann, tab):
         assert until_event(one, "channel:removed") == {
             "type": "channel:removed",
@@ -78,7 +72,7 @@ def test_a_recheck_that_denies_takes_the_user_out_of_the_channel(service: Servic
     assert bob.say(channel, "to nobody")["delivered"] == 0
     assert ann.request("channel:message", channel=channel, data=1)["code"] == "NOT_IN_CHANNEL"
     assert ann.say(other, "still here")["delivered"] == 2
-    assert call(service.servers[-1], "recheck", channel=channel) == 1
+    assert service.servers[-1].call("recheck", channel=channel) == 1
     assert until_event(bob, "channel:removed")["channel"] == channel
 
 
@@ -93,13 +87,13 @@ def test_a_recheck_announces_changed_owned_info_once(service: Service, name: str
     until_event(ann, "presence:member_joined")
     for server in service.servers:
         own(server, channel, role="staff")
-    assert call(service.servers[0], "recheck", user_id="ann") == 1
+    assert service.servers[0].call("recheck", user_id="ann") == 1
     for one in (ann, bob):
         event = until_event(one, "presence:member_updated")
         assert shown(event["member"]) == {"name": "Anonymous", "role": "staff", "x": 1}
     for server in service.servers:
         server.post(f"/own/{channel}", True)
-    assert call(service.servers[0], "recheck", channel=channel) == 2
+    assert service.servers[0].call("recheck", channel=channel) == 2
     seen = [until_event(bob, "presence:member_updated")["member"] for _ in range(2)]
     assert sorted((member["id"], member.get("role")) for member in seen) == [("ann", None), ("bob", None)]
 
@@ -110,7 +104,7 @@ def test_a_recheck_ends_a_revoked_login(service: Service, name: str) -> None:
     ann.join("news")
     for server in service.servers:
         server.get(f"/revoke/{user}")
-    assert call(service.servers[-1], "recheck", user_id=user) == 1
+    assert service.servers[-1].call("recheck", user_id=user) == 1
     assert ann.wait_closed() == (4401, "Token revoked")
 
 
@@ -121,9 +115,9 @@ def test_a_recheck_asks_again_about_a_join_under_way(service: Service, name: str
     ann.send({"type": "join", "channel": channel})
     assert ann.socket.ping().wait(20)
     server = service.servers[0]
-    wait_until(lambda: call(server, "recheck", user_id="ann") == 1)
+    wait_until(lambda: server.call("recheck", user_id="ann") == 1)
     server.get(f"/close/{channel}")
-    call(server, "recheck", channel=channel)
+    server.call("recheck", channel=channel)
     server.get(f"/open/{channel}")
     assert ann.event()["code"] == "FORBIDDEN"
 
@@ -134,7 +128,7 @@ def test_remove_takes_a_user_out_of_one_channel(service: Service, name: str) -> 
     ann, tab, bob = service.connect(0, "ann"), service.connect(1, "ann"), service.connect(1, "bob")
     for one in (ann, tab, bob):
         one.join(channel)
-    assert call(service.servers[0], "remove", name=channel, user_id="ann", reason="Calm down") == 2
+    assert service.servers[0].call("remove", name=channel, user_id="ann", reason="Calm down") == 2
     for one in (ann, tab):
         event = until_event(one, "channel:removed")
         assert (event["code"], event["message"]) == ("REMOVED", "Calm down")
@@ -145,7 +139,7 @@ def test_remove_takes_a_user_out_of_one_channel(service: Service, name: str) -> 
     heard = [event for event in service.servers[0].json(f"/heard/{ann.id}") if event["name"] == "channel.left"]
     assert [event["reason"] for event in heard] == ["removed"]
     ann.join(channel)
-    assert call(service.servers[0], "remove", name=channel, user_id="ann") == 1
+    assert service.servers[0].call("remove", name=channel, user_id="ann") == 1
     assert until_event(ann, "channel:removed")["message"] == "Removed by the server"
 
 
@@ -153,15 +147,15 @@ def test_unknown_users_and_channels_are_nobody(service: Service, name: str) -> N
     """Invalid arguments raise."""
     server = service.servers[0]
     nobody, nowhere = f"nobody-{name}", f"nowhere-{name}"
-    assert call(server, "recheck", user_id=nobody) == call(server, "recheck", channel=nowhere) == 0
-    assert call(server, "remove", name=nowhere, user_id=nobody) == 0
-    assert call(server, "send_to_user", user_id=nobody, event="e", data=1) == 0
-    assert call(server, "is_online", user_id=nobody) is False
-    assert call(server, "recheck")["raised"] == "ValueError"
-    assert call(server, "remove", name="a b", user_id="x")["raised"] == "ValueError"
-    assert call(server, "remove", name="x", user_id="x", reason=5)["raised"] == "TypeError"
-    assert call(server, "send_to_user", user_id="x", event=5, data=1)["raised"] == "TypeError"
-    assert call(server, "send_to_user", user_id=None, event="e", data=1)["raised"] == "TypeError"
+    assert server.call("recheck", user_id=nobody) == server.call("recheck", channel=nowhere) == 0
+    assert server.call("remove", name=nowhere, user_id=nobody) == 0
+    assert server.call("send_to_user", user_id=nobody, event="e", data=1) == 0
+    assert server.call("is_online", user_id=nobody) is False
+    assert server.call("recheck")["raised"] == "ValueError"
+    assert server.call("remove", name="a b", user_id="x")["raised"] == "ValueError"
+    assert server.call("remove", name="x", user_id="x", reason=5)["raised"] == "TypeError"
+    assert server.call("send_to_user", user_id="x", event=5, data=1)["raised"] == "TypeError"
+    assert server.call("send_to_user", user_id=None, event="e", data=1)["raised"] == "TypeError"
 
 
 def test_a_message_for_a_user_reaches_all_connections_of_the_user(service: Service, name: str) -> None:
@@ -170,21 +164,21 @@ def test_a_message_for_a_user_reaches_all_connections_of_the_user(service: Servi
     ann, tab, bob = service.connect(0, user), service.connect(1, user), service.connect(1, "bob")
     tab.join("news")
     server = service.servers[0]
-    wait_until(lambda: call(server, "send_to_user", user_id=user, event="ready", data=None) == 2)
+    wait_until(lambda: server.call("send_to_user", user_id=user, event="ready", data=None) == 2)
     for one in (ann, tab):
         until_event(one, "user:message")
-    assert call(server, "send_to_user", user_id=user, event="invited", data={"to": "tea"}) == 2
+    assert server.call("send_to_user", user_id=user, event="invited", data={"to": "tea"}) == 2
     for one in (ann, tab):
         while (event := until_event(one, "user:message"))["event"] == "ready":
             continue
         assert event.keys() == {"type", "event", "data", "timestamp"}
         assert (event["event"], event["data"]) == ("invited", {"to": "tea"})
     assert bob.silent()
-    assert [call(place, "is_online", user_id=user) for place in service.servers] == [True] * len(service.servers)
+    assert [place.call("is_online", user_id=user) for place in service.servers] == [True] * len(service.servers)
     ann.socket.close()
-    wait_until(lambda: call(server, "send_to_user", user_id=user, event="again", data=1) == 1)
+    wait_until(lambda: server.call("send_to_user", user_id=user, event="again", data=1) == 1)
     tab.socket.close()
-    wait_until(lambda: not any(call(place, "is_online", user_id=user) for place in service.servers))
+    wait_until(lambda: not any(place.call("is_online", user_id=user) for place in service.servers))
 
 
 def test_a_recheck_of_many_connections_delays_nobody(connect: Connect, server: Server, name: str) -> None:
@@ -192,31 +186,31 @@ def test_a_recheck_of_many_connections_delays_nobody(connect: Connect, server: S
     crowd = [connect(f"user-{number}") for number in range(12)]
     for one in crowd:
         one.join(channel, seconds=0.05)
-    assert call(server, "recheck", channel=channel) == 12
+    assert server.call("recheck", channel=channel) == 12
     probe = connect()
     for _ in range(20):
         assert probe.request("ping")["type"] == "pong"
     assert crowd[0].say(channel, "done")["delivered"] == 11
 
 
-@pytest.mark.parametrize("order", ["remove", "recheck"])
-def test_a_user_who_joins_during_a_removal_is_in_or_out(service: Service, name: str, order: str) -> None:
+@pytest.mark.parametrize("method", ["remove", "recheck"])
+def test_a_user_who_joins_during_a_removal_is_in_or_out(service: Service, name: str, method: str) -> None:
     """The member list, the messages and the events agree."""
     channel = f"presence-closing-{name}"
     eve, bob = service.connect(0, "eve"), service.connect(1, "bob")
     bob.join(channel)
     server = service.servers[0]
     eve.join(channel)
-    for _ in range(1 if order == "recheck" else 3):
+    for _ in range(1 if method == "recheck" else 3):
         for at in range(40):
             eve.send({"type": "join", "channel": channel, "userInfo": {"n": at}})
             eve.send({"type": "channel:message", "channel": channel, "data": at})
-        if order == "recheck":
+        if method == "recheck":
             for one in service.servers:
                 one.get(f"/close/{channel}")
-            call(server, "recheck", user_id="eve")
+            server.call("recheck", user_id="eve")
         else:
-            call(server, "remove", name=channel, user_id="eve")
+            server.call("remove", name=channel, user_id="eve")
     answer = eve.request("channel:message", channel=channel, data="still here?")
     inside = answer["type"] == "channel:sent"
     assert inside or answer["code"] == "NOT_IN_CHANNEL"

@@ -53,7 +53,7 @@ def test_disconnect_ends_a_grace_at_once() -> None:
         with client(server, "ann") as ann:
             ann.join("presence-room")
             lose(server, ann)
-        assert server.json('/call/disconnect?arguments={"user_id":"ann"}') == 0
+        assert server.call("disconnect", user_id="ann") == 0
         assert [watcher.event()["type"] for _ in range(2)] == ["presence:member_joined", "presence:member_left"]
         with client(server, "bob") as bob:
             bob.join("presence-room")

@@ -52,7 +52,7 @@ class RosterMachine(RuleBasedStateMachine):
         self.roster = Roster(MAX_INFO)
         self.now = datetime(2024, 1, 15, tzinfo=timezone.utc)
         self.observers: dict[tuple[str, str], Observer] = {}
-        self.held: set[tuple[str, str]] = set()
+        self.in_grace: set[tuple[str, str]] = set()
         self.said: dict[tuple[str, str], dict[str, Any]] = {}
         self.owned: dict[tuple[str, str], dict[str, Any]] = {}
         self.owned_at: dict[tuple[str, str], int] = {}
@@ -116,7 +116,7 @@ class RosterMachine(RuleBasedStateMachine):
         assert outcome.fresh == ((channel, client_id) not in self.observers)
         self.tell(channel, outcome.change, client_id)
         self.observers[channel, client_id] = Observer(outcome.members or ())
-        self.held.discard((channel, CLIENTS[client_id].id))
+        self.in_grace.discard((channel, CLIENTS[client_id].id))
         if channel.type == "presence":
             assert outcome.me in outcome.members
 
@@ -156,21 +156,21 @@ class RosterMachine(RuleBasedStateMachine):
         place = (channel, CLIENTS[client_id].id)
         others = {(where, CLIENTS[other].id) for where, other in self.observers}
         if hold and channel.type == "presence" and place not in others:
-            self.held.add(place)
-        assert not (change and place in self.held)
+            self.in_grace.add(place)
+        assert not (change and place in self.in_grace)
         self.tell(channel, change, client_id)
 
     @rule(user=st.sampled_from(USERS), channel=st.sampled_from(CHANNELS))
     def release(self, user: User, channel: ChannelName) -> None:
         change = self.attempt(lambda: self.roster.release(channel, user.id))
-        assert (change is not None) == ((channel, user.id) in self.held_alone())
-        self.held.discard((channel, user.id))
+        assert (change is not None) == ((channel, user.id) in self.absent_in_grace())
+        self.in_grace.discard((channel, user.id))
         self.tell(channel, change, "")
 
-    def held_alone(self) -> set[tuple[str, str]]:
-        """The users who are held and have no connection."""
+    def absent_in_grace(self) -> set[tuple[str, str]]:
+        """The users in grace who have no connection."""
         present = {(channel, CLIENTS[client_id].id) for channel, client_id in self.observers}
-        return {place for place in self.held if place not in present}
+        return {place for place in self.in_grace if place not in present}
 
     @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS), info=INFO)
     def update(self, client_id: str, channel: ChannelName, info: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ class RosterMachine(RuleBasedStateMachine):
         for channel in CHANNELS:
             inside = [client_id for where, client_id in self.observers if where == channel]
             users = {CLIENTS[client_id].id for client_id in inside}
-            users |= {user_id for where, user_id in self.held_alone() if where == channel}
+            users |= {user_id for where, user_id in self.absent_in_grace() if where == channel}
             found = self.roster.get(channel)
             assert (found is not None) == bool(users)
             if found is None:

@@ -112,8 +112,8 @@ def test_an_empty_restart_of_redis_restores_every_member_silently(service: Servi
     assert (status, json.loads(body)) == (503, {"status": "unavailable", "message": "The state store is away"})
     status, _, body = service.servers[0].get("/presence/stats")
     assert (status, json.loads(body)["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
-    status, _, body = service.servers[0].get('/call/publish?arguments={"name":"lobby","event":"e","data":1}')
-    assert json.loads(body)["raised"] == "BackendUnavailable"
+    answer = service.servers[0].call("publish", name="lobby", event="e", data=1)
+    assert answer["raised"] == "BackendUnavailable"
     assert ann.request("ping")["type"] == "pong"
     late.socket.close()
     service.redis_server.start()
@@ -206,7 +206,7 @@ def test_a_control_message_reaches_a_worker_that_was_not_subscribed(service: Ser
     eve = service.members[2]
     for _ in range(3):
         cut_subscriptions(service)
-    service.servers[0].json('/call/disconnect?arguments={"user_id":"eve"}')
+    service.servers[0].call("disconnect", user_id="eve")
     assert eve.wait_closed()[0] == 4403
 
 
@@ -217,7 +217,7 @@ def test_a_control_message_reaches_a_worker_whose_subscription_was_silent(progra
         with running(**near) as one, running(**far) as other, client(other, "eve") as eve:
             eve.join("presence-room")
             proxy.mute()
-            assert one.json('/call/disconnect?arguments={"user_id":"eve"}') == 0
+            assert one.call("disconnect", user_id="eve") == 0
             assert eve.wait_closed()[0] == 4403
 
 
@@ -230,7 +230,7 @@ def test_a_control_message_reaches_a_worker_that_was_cut_off_from_redis(program:
             eve.join("presence-room")
             proxy.cut()
             wait_until(lambda: eve.request("join", channel="presence-room")["type"] == "error")
-            assert one.json('/call/disconnect?arguments={"user_id":"eve"}') == 0
+            assert one.call("disconnect", user_id="eve") == 0
             assert eve.request("ping")["type"] == "pong"
             proxy.mend()
             assert eve.wait_closed()[0] == 4403

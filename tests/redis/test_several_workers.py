@@ -6,12 +6,10 @@ The kernel chooses which worker of one gunicorn gets a connection, so most tests
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import threading
 import time
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -215,10 +213,9 @@ def test_a_process_without_sockets_can_ask_and_send(connect: Connect, config: di
 
 def test_disconnect_reaches_the_connections_of_every_worker(connect: Connect, workers: list[Server], name: str) -> None:
     clients = [connect(f"{name}-ann") for _ in range(6)]
-    argument = urllib.parse.quote(json.dumps({"user_id": f"{name}-ann"}))
-    assert workers[0].json(f"/call/disconnect?arguments={argument}") == 6
+    assert workers[0].call("disconnect", user_id=f"{name}-ann") == 6
     assert [one.wait_closed()[0] for one in clients] == [4403] * 6
-    assert workers[1].json(f"/call/disconnect?arguments={argument}") == 0
+    assert workers[1].call("disconnect", user_id=f"{name}-ann") == 0
 
 
 def test_the_members_of_a_killed_worker_leave_once_long_before_its_lease_ends(config: dict[str, Any]) -> None:
@@ -350,9 +347,9 @@ def test_a_worker_that_stops_with_hundreds_of_memberships_leaves_none_behind(
         settled(watcher, [("member_joined", "user-0"), ("member_left", "user-0")])
 
         def is_clean() -> bool:
-            held = keys.zcard(f"{prefix}:graces"), keys.hlen(f"{prefix}:grace_owners")
+            graces = keys.zcard(f"{prefix}:graces"), keys.hlen(f"{prefix}:grace_owners")
             listed = sum(int(keys.hlen(name)) for name in keys.scan_iter(f"{prefix}:channel:*:members", count=1000))
-            return (held, listed, keys.scard(f"{prefix}:workers")) == ((0, 0), 1, 1)
+            return (graces, listed, keys.scard(f"{prefix}:workers")) == ((0, 0), 1, 1)
 
         wait_until(is_clean)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ..support.client import client
 from ..support.redis_server import RedisServer, running_redis
-from ..support.server import Server, running, wait_until
+from ..support.server import running, wait_until
 
 
 @pytest.fixture(params=["redis://…/N", "redis://…?db=N", "unix://…?db=N"])
@@ -44,14 +41,10 @@ def test_services_in_two_databases_never_meet(urls: tuple[str, str]) -> None:
         assert al.silent()
         assert also_ann.silent()
         assert other.json("/presence/stats")["connections"] == 1
-        assert _call(other, "disconnect", user_id="ann") == 1
+        assert other.call("disconnect", user_id="ann") == 1
         assert also_ann.wait_closed()[0] == 4403
         assert ann.say("presence-room", "still here")["delivered"] == 1
-        wait_until(lambda: _call(one, "get_channel_stats")["totalMembers"] == 2)
-
-
-def _call(server: Server, method: str, **arguments: Any) -> Any:
-    return server.json(f"/call/{method}?{urllib.parse.urlencode({'arguments': json.dumps(arguments)})}")
+        wait_until(lambda: one.call("get_channel_stats")["totalMembers"] == 2)
 
 
 def test_two_urls_of_one_database_are_one_service(redis_server: RedisServer) -> None:
@@ -80,5 +73,5 @@ def test_services_with_two_prefixes_never_meet(redis_server: RedisServer, prefix
         assert len(bob.join("presence-room")["members"]) == 1
         assert bob.say("presence-room", "hello")["delivered"] == 0
         assert ann.silent()
-        assert servers[0].json('/call/disconnect?arguments={"user_id":"bob"}') == 0
+        assert servers[0].call("disconnect", user_id="bob") == 0
         assert servers[0].json("/presence/stats")["connections"] == 1

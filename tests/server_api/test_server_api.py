@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 
@@ -15,11 +13,6 @@ from ..support.server import Server, running, wait_until
 PLACES = pytest.mark.parametrize("place", ["view", "greenlet", "thread"])
 
 
-def call(server: Server, method: str, place: str = "view", **arguments: Any) -> Any:
-    query = urlencode({"place": place, "arguments": json.dumps(arguments)})
-    return server.json(f"/call/{method}?{query}")
-
-
 @PLACES
 def test_publish_sends_a_channel_message_from_the_server(
     connect: Connect, server: Server, name: str, place: str
@@ -27,7 +20,7 @@ def test_publish_sends_a_channel_message_from_the_server(
     one, other = connect(), connect("ann")
     one.join(name)
     other.join(name)
-    assert call(server, "publish", place, name=name, event="news", data={"a": [1]}) == 2
+    assert server.call("publish", place, name=name, event="news", data={"a": [1]}) == 2
     for receiver in (one, other):
         event = receiver.event()
         assert event.pop("timestamp")
@@ -48,18 +41,18 @@ def test_broadcast_sends_the_object_itself_to_everybody_but_one(
     one.join(name)
     other.join(name)
     message = {"type": "anything", "list": [None, "ü"]}
-    assert call(server, "broadcast_to_channel", place, name=name, message=message, exclude=one.id) == 1
+    assert server.call("broadcast_to_channel", place, name=name, message=message, exclude=one.id) == 1
     assert other.event() == message
     assert one.silent()
-    assert call(server, "broadcast_to_channel", place, name=f"nobody-{name}", message={}) == 0
+    assert server.call("broadcast_to_channel", place, name=f"nobody-{name}", message={}) == 0
 
 
 def test_a_message_that_cannot_be_sent_raises_first(server: Server, name: str) -> None:
     nan: dict[str, Any] = {"name": name, "message": {"x": float("nan")}}
-    assert call(server, "broadcast_to_channel", **nan)["raised"] == "TypeError"
-    assert call(server, "broadcast_to_channel", name=name, message=[1])["raised"] == "TypeError"
-    assert call(server, "publish", name=name, event=5, data=1)["raised"] == "TypeError"
-    assert call(server, "publish", name="no name", event="x", data=1)["raised"] == "ValueError"
+    assert server.call("broadcast_to_channel", **nan)["raised"] == "TypeError"
+    assert server.call("broadcast_to_channel", name=name, message=[1])["raised"] == "TypeError"
+    assert server.call("publish", name=name, event=5, data=1)["raised"] == "TypeError"
+    assert server.call("publish", name="no name", event="x", data=1)["raised"] == "ValueError"
 
 
 @PLACES
@@ -70,18 +63,18 @@ def test_channels_members_and_counts_are_returned_as_they_are(
     me = ann.join(f"presence-{name}", name="Ann", cursor={"x": 1})["me"]
     anonymous.join(f"public-{name}")
     connect().join(f"public-{name}")
-    found = call(server, "get_channel", place, name=f"presence-{name}")
+    found = server.call("get_channel", place, name=f"presence-{name}")
     assert found.pop("createdAt")
     assert found == {"name": f"presence-{name}", "type": "presence", "memberCount": 1, "members": [me]}
-    assert call(server, "get_channel", place, name=f"nobody-{name}") is None
-    assert call(server, "get_channel_members", place, name=f"presence-{name}") == [me]
-    assert call(server, "get_channel_members", place, name=f"public-{name}") == []
-    listed = call(server, "list_channels", place, prefix=f"public-{name}")
+    assert server.call("get_channel", place, name=f"nobody-{name}") is None
+    assert server.call("get_channel_members", place, name=f"presence-{name}") == [me]
+    assert server.call("get_channel_members", place, name=f"public-{name}") == []
+    listed = server.call("list_channels", place, prefix=f"public-{name}")
     assert [(channel["name"], channel["memberCount"]) for channel in listed] == [(f"public-{name}", 2)]
     assert "members" not in listed[0]
-    kinds = {channel["type"] for channel in call(server, "list_channels", place, type="presence")}
+    kinds = {channel["type"] for channel in server.call("list_channels", place, type="presence")}
     assert kinds == {"presence"}
-    assert call(server, "list_channels", place, type="secret")["raised"] == "ValueError"
+    assert server.call("list_channels", place, type="secret")["raised"] == "ValueError"
 
 
 @PLACES
@@ -92,19 +85,19 @@ def test_disconnect_closes_with_4403_and_the_reason(connect: Connect, server: Se
     watcher.join(f"presence-{name}")
     for tab in tabs:
         tab.join(f"presence-{name}")
-    assert call(server, "disconnect", place, client_id=tabs[0].id, reason="enough") == 1
+    assert server.call("disconnect", place, client_id=tabs[0].id, reason="enough") == 1
     assert tabs[0].wait_closed() == (4403, "enough")
-    assert call(server, "disconnect", place, user_id=user, reason="ü" * 100) == 1
-    assert [member["id"] for member in call(server, "get_channel_members", name=f"presence-{name}")] == ["watcher"]
+    assert server.call("disconnect", place, user_id=user, reason="ü" * 100) == 1
+    assert [member["id"] for member in server.call("get_channel_members", name=f"presence-{name}")] == ["watcher"]
     assert tabs[1].wait_closed() == (4403, "ü" * 61)
     assert [event["type"] for event in watcher.events()] == ["presence:member_joined", "presence:member_left"]
-    assert call(server, "disconnect", place, user_id=user) == 0
-    assert call(server, "disconnect", place)["raised"] == "ValueError"
+    assert server.call("disconnect", place, user_id=user) == 0
+    assert server.call("disconnect", place)["raised"] == "ValueError"
 
 
 def test_stats_count_all_channels_and_connections() -> None:
     with running() as server:
-        assert call(server, "get_channel_stats")["connections"] == 0
+        assert server.call("get_channel_stats")["connections"] == 0
         with client(server, "ann") as one, client(server, "ann") as two, client(server):
             one.join("presence-a")
             two.join("presence-a")
@@ -116,7 +109,7 @@ def test_stats_count_all_channels_and_connections() -> None:
                 "byType": {"public": 0, "private": 1, "presence": 1},
                 "connections": 3,
             }
-            assert call(server, "get_channel_stats") == expected
+            assert server.call("get_channel_stats") == expected
             assert server.json("/presence/stats") == expected
 
 

@@ -105,6 +105,12 @@ class Server:
         assert status == 200, (status, body)
         return json.loads(body)
 
+    def call(self, method: str, place: str = "view", /, **arguments: Any) -> Any:
+        """The result of a method of `Presence` that the app's route `/call` calls; see `in_place` in `apps.py`."""
+        return self.json(
+            f"/call/{method}?{urllib.parse.urlencode({'place': place, 'arguments': json.dumps(arguments)})}"
+        )
+
     def post(self, path: str, body: Any) -> None:
         """Send JSON with a POST, which must succeed."""
         headers = {"Content-Type": "application/json"}

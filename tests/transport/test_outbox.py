@@ -214,8 +214,8 @@ def test_every_connection_gets_exactly_its_frames_in_order(rounds: list[list[tup
         loop.run(lambda acts=acts, turn=turn: play(acts, turn * 100))  # type: ignore[misc]
     loop.run(lambda: play([("close", index, 0) for index in range(PEERS)], 0))
     for pair, payloads in zip(pairs, wanted, strict=True):
-        *frames, goodbye = frames_of(pair.read_all())
-        assert goodbye[0] == CLOSE
+        *frames, close_frame = frames_of(pair.read_all())
+        assert close_frame[0] == CLOSE
         got = [payload for _, payload in frames]
         slow = (1013, "slow") in pair.receiver.endings
         assert got == (payloads[: len(got)] if slow else payloads)
