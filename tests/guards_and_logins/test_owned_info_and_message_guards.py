@@ -11,8 +11,6 @@ from ..conftest import Connect
 from ..support.client import Client
 from ..support.server import Server
 
-SPOOF = {"name": "Bob", "avatar": "bob.png", "role": "admin", "email": "bob@example.com"}
-
 
 def own(server: Server, channel: str, **info: Any) -> None:
     """The guard of `channel` gives this info from now on."""

@@ -34,7 +34,7 @@ def test_a_client_that_does_not_read_is_closed_with_1013() -> None:
 
 
 class _Stalled:
-    """A client that stops to read, because its library's thread is blocked."""
+    """A client that stops reading, because its library's thread is blocked."""
 
     def __init__(self, one: Client) -> None:
         self._one = one
