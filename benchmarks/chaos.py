@@ -1,9 +1,9 @@
-"""Many workers on one Redis, and everything that may happen to them: `python -m benchmarks.chaos --minutes 30`.
+"""Chaos for workers on one Redis: `python -m benchmarks.chaos --minutes 30`.
 
-Rounds of joins, leaves, updates and messages by clients who replay what they hear; faults of all kinds in between
-(workers killed, paused, reloaded; Redis cut, flushed, paused, restarted empty). After each round everybody's view, the
-counts of every server and what stands in Redis must be the truth, and a message must reach everybody once. Exits with
-1, and the seed, when anything was a ghost, missing, impossible, or left behind.
+Clients join, leave, update and send at random, and replay their events. Between the rounds workers are killed, paused
+and reloaded, and Redis is cut off, flushed, paused and restarted empty. After each round every view, the counts of
+every server and the data in Redis must agree, and a message must reach everybody once. The exit status is 1, and the
+seed is printed, if a member was missing, was a ghost or stayed behind, or if an event was impossible.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ def main() -> int:
         print(f"{count:8} {what}")
     if healed:
         middle, most = statistics.median(healed), max(healed)
-        print(
-            f"{len(healed)} rounds; after the last fault the truth everywhere in {middle:.1f} s, at the most {most:.1f}"
-        )
+        print(f"{len(healed)} rounds; healed {middle:.1f} s after the last fault (median), {most:.1f} s at most")
     print(f"{failures} of {seed - options.seed} worlds failed")
     return 1 if failures else 0
 

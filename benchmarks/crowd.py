@@ -1,8 +1,8 @@
-"""A server with a crowd, so that its stats page has something to show: `python -m benchmarks.crowd`.
+"""A crowd on a server, which gives its stats page something to show: `python -m benchmarks.crowd`.
 
-200 people in 30 channels talk, and one listens on a line so slow that it is seen on the page; the address is printed.
-With `--screenshot FILE` the page is photographed, on a desk in light and on a phone in dark. At the end it prints how
-long the page's questions took under that load, and what a quiet one costs.
+200 users talk in 30 channels, and one user has a line so slow that the page shows it. The program prints the URL of the
+page. `--screenshot FILE` takes a picture of the page, on a desk in light and on a phone in dark. At the end it prints
+what the requests of the page cost, under this load and while nothing changes.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ POLLS = (
 
 
 def channels_of(count: int) -> list[str]:
-    """Two thirds are presence channels, the rest private and public ones."""
+    """Names of channels: two thirds are presence channels, the others are private and public."""
     presence = [ROOM, *(f"presence-room-{number}" for number in range(1, count * 2 // 3))]
     private = [f"private-team-{number}" for number in range(count // 6)]
     return [*presence, *private, *(f"news-{number}" for number in range(count - len(presence) - len(private)))]
 
 
 async def live(server: Server, number: int, channels: list[str], until: float) -> None:
-    """One person: a few channels, a message now and then."""
+    """One user, who is in a few channels and sends a message now and then."""
     name = NAMES[number % len(NAMES)]
     claims = {"name": f"{name} {number}", "teams": [str(team) for team in range(len(channels))]}
     token = await asyncio.to_thread(server.token, f"{name.lower()}-{number}", **claims)
@@ -75,8 +75,8 @@ async def _read(socket: Any) -> None:
         continue
 
 
-def dawdle(slow: socket.socket, until: float) -> None:
-    """Read less than is sent, and say now and then that one is there."""
+def read_slowly(slow: socket.socket, until: float) -> None:
+    """Read less than the server sends, and send a ping now and then."""
     for turn in itertools.count():
         if time.monotonic() >= until:
             return
@@ -92,7 +92,7 @@ async def crowd(server: Server, clients: int, channels: int, until: float) -> No
 
 
 def ask(server: Server, seconds: list[float]) -> None:
-    """What the page asks every two seconds."""
+    """Send the requests that the page sends every two seconds."""
     for path in POLLS:
         began = time.perf_counter()
         server.json(f"/presence/{path}")
@@ -100,7 +100,7 @@ def ask(server: Server, seconds: list[float]) -> None:
 
 
 def photograph(url: str, target: Path) -> None:
-    """The page on a desk and on a phone, side by side."""
+    """Take a picture of the page on a desk and on a phone, side by side."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -145,7 +145,7 @@ def main() -> None:
         talking = crowd(server, chosen.clients, chosen.channels, until)
         threads = [
             threading.Thread(target=asyncio.run, args=(talking,)),
-            threading.Thread(target=dawdle, args=(slow, until)),
+            threading.Thread(target=read_slowly, args=(slow, until)),
         ]
         for thread in threads:
             thread.start()
@@ -161,8 +161,8 @@ def main() -> None:
 
 
 def report(server: Server, polls: list[float]) -> None:
-    """What the page costs: a question under load, and one that finds nothing new."""
-    print(f"a question of the page, under load: {statistics.median(polls) * 1000:.1f} ms (median of {len(polls)})")
+    """Print the cost of the page's requests: under load, and while nothing changes."""
+    print(f"a request of the page under load: {statistics.median(polls) * 1000:.1f} ms (median of {len(polls)})")
     quiet: list[float] = []
     _, headers, body = server.get("/presence/channels?limit=50")
     for _ in range(200):
@@ -170,7 +170,9 @@ def report(server: Server, polls: list[float]) -> None:
         status, _, _ = server.get("/presence/channels?limit=50", {"If-None-Match": headers["ETag"]})
         quiet.append(time.perf_counter() - began)
         assert status == 304
-    print(f"one that finds nothing new: {statistics.median(quiet) * 1000:.1f} ms, no body instead of {len(body)} bytes")
+    print(
+        f"a request while nothing changes: {statistics.median(quiet) * 1000:.1f} ms, without {len(body)} bytes of body"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""From the load client's reports to tables.
+"""Tables of the load client's reports.
 
-Law: every number is the median of its repeats; every ratio is ours divided by the peer's.
+Rule: every number is the median of its repeats; every ratio is ours divided by the peer's.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MUST_BE_ZERO: Final = ("gaps", "errors", "lost", "unanswered")
 
 @dataclass
 class Results:
-    """What was measured, by workload and server, and what went wrong."""
+    """The reports by workload and server, and the failures."""
 
     reports: dict[tuple[str, str], list[Report]] = field(default_factory=lambda: defaultdict(list))
     failures: list[str] = field(default_factory=list)
 
     def add(self, workload: Workload, peer: Peer, report: Report) -> None:
-        """Keep a report; a gap or a loss in it is a failure."""
+        """Add a report. A gap or a loss in it is a failure."""
         self.reports[workload.name, peer.name].append(report)
         wrong = [f"{key} {report[key]}" for key in MUST_BE_ZERO if report.get(key)]
         if wrong:
@@ -40,7 +40,7 @@ class Results:
 
     @property
     def disturbed(self) -> list[str]:
-        """The workloads and servers of runs in which something else had more than a tenth of a core."""
+        """The workloads and servers of runs in which another program used more than a tenth of a core."""
         return sorted(
             {
                 " on ".join(key)
@@ -58,7 +58,7 @@ class Results:
 
 
 def comparison(results: Results, workloads: Sequence[Workload], peers: Sequence[Peer]) -> list[Row]:
-    """A row for each workload's first metric, a column for each server: the median, and ours / theirs."""
+    """A row for each workload's first metric and a column for each server, with the median and ours / theirs."""
     rows = [["workload", "unit", *(peer.title for peer in peers)]]
     for workload in workloads:
         rows.append(_compare(results, workload, peers, workload.metrics[0]))
@@ -68,7 +68,7 @@ def comparison(results: Results, workloads: Sequence[Workload], peers: Sequence[
 
 
 def details(results: Results, workloads: Sequence[Workload], peers: Sequence[Peer]) -> list[Row]:
-    """A row for each workload and server: every metric with its spread, and what the processors did."""
+    """A row for each workload and server, with the spread of every metric and the CPU shares."""
     head = ["workload", "server", "median (lowest to highest)", "CPU s / 100k", "server CPU", "client CPU"]
     return [head, *(row for workload in workloads for peer in peers for row in _describe(results, workload, peer))]
 

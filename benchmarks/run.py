@@ -1,8 +1,8 @@
 """Run the benchmarks and print the table: `python -m benchmarks.run`.
 
-The server runs on core 0, the load client on core 1. Workloads are interleaved: in each repeat every server
-takes its turn at every workload, in a process of its own, so that a machine that changes its speed changes it
-for all. The exit status is 1 where anything was lost, came twice, or failed.
+The server runs on core 0, the load client on core 1. In each repeat every server runs every workload, in a process of
+its own, so that a machine that changes its speed changes it for all servers. The exit status is 1 if a message was lost
+or came twice, or if a run failed.
 """
 
 from __future__ import annotations
@@ -42,9 +42,11 @@ class ClientFailed(Exception):
 
 
 def main() -> int:
-    """0 where every run went through without a loss."""
+    """Return 0 if every run ended without a loss."""
     arguments = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # through `finally`: servers end too
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended by a signal")
+    )  # runs every `finally`, which stops the servers
     prepare_machine()
     build_client()
     workloads = [workload for workload in WORKLOADS if is_chosen(workload.name, arguments.only)]
@@ -55,7 +57,7 @@ def main() -> int:
         for repeat in range(arguments.repeat):
             for workload in workloads:
                 for peer in rotated(peers, repeat):
-                    take_turn(results, workload, peer, tokens, arguments.seconds, arguments.patience)
+                    take_turn(results, workload, peer, tokens, arguments.seconds, arguments.quiet_timeout)
     print_results(results, workloads, peers, markdown=arguments.markdown, with_details=arguments.details)
     return 1 if results.failures else 0
 
@@ -65,11 +67,15 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--only", type=names, default=[], help="workloads, by the beginnings of their names")
     parser.add_argument("--peers", type=names, default=[], help="peers, by the beginnings of their names")
-    parser.add_argument("--against", type=Path, help="another checkout of flask_presence, as one more peer")
-    parser.add_argument("--message-guards", type=int, help="a peer more: with that many guards of other channels")
+    parser.add_argument("--against", type=Path, help="another checkout of flask_presence, as another peer")
+    parser.add_argument(
+        "--message-guards", type=int, help="another peer: with that many message guards of other channels"
+    )
     parser.add_argument("--repeat", type=int, default=3, help="runs of every workload on every server")
     parser.add_argument("--seconds", type=float, default=2, help="measured in each run, after a warm-up of one")
-    parser.add_argument("--patience", type=float, default=20, help="seconds to wait for a machine at rest, each time")
+    parser.add_argument(
+        "--quiet-timeout", type=float, default=20, help="seconds to wait for a quiet machine before each run"
+    )
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--details", action="store_true", help="also print every metric with its spread")
     parser.add_argument("--list", action="store_true", help="print the names of the workloads and of the peers")
@@ -84,7 +90,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def variants(arguments: argparse.Namespace) -> list[Peer]:
-    """flask_presence once more: as it is in another checkout, and with message guards that decide nothing here."""
+    """flask_presence again: another checkout, and the same one with message guards of other channels."""
     chosen = []
     if arguments.against is not None:
         chosen.append(replace(OURS, name="against", title="the other checkout", directory=arguments.against.resolve()))
@@ -96,24 +102,24 @@ def variants(arguments: argparse.Namespace) -> list[Peer]:
 
 
 def names(text: str) -> list[str]:
-    """The names in a list with commas."""
+    """The names in a list that is separated by commas."""
     return [name for name in text.split(",") if name]
 
 
 def is_chosen(name: str, beginnings: Sequence[str]) -> bool:
-    """Whether a name is asked for; all are where nothing is."""
+    """Whether a name is asked for. Without `beginnings` every name is."""
     return not beginnings or name.startswith(tuple(beginnings))
 
 
 def check_installed(peer: Peer) -> bool:
-    """Whether the peer can take part; says what to do where it cannot."""
+    """Whether the peer is installed. If it is not, print how to install it."""
     if not peer.installed:
         print(f"left out: {peer.name} (python -m benchmarks.peers install {peer.name})", file=sys.stderr)
     return peer.installed
 
 
 def prepare_machine() -> None:
-    """As many open files as are allowed, for this process and those it starts. Exits on a machine of one core."""
+    """Raise the limit of open files for this process and its children. Exits if the machine has one core."""
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("the server and the load client need a core each")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -122,7 +128,7 @@ def prepare_machine() -> None:
 
 
 def build_client() -> None:
-    """Compile the load client where its source is newer."""
+    """Compile the load client if its source is newer."""
     source = BENCHMARKS / "wsload.c"
     if not CLIENT.exists() or CLIENT.stat().st_mtime < source.stat().st_mtime:
         compile_c(source, CLIENT)
@@ -130,7 +136,7 @@ def build_client() -> None:
 
 @contextmanager
 def minted_tokens() -> Iterator[Path]:
-    """A file with a token in each line. The server that makes them is not one that is measured."""
+    """A file with a token in each line. The server that makes them is not measured."""
     with tempfile.NamedTemporaryFile(prefix="wsload-tokens-") as file:
         with running(OURS) as server:
             url = f"http://127.0.0.1:{server.port}/tokens?count={TOKENS}"
@@ -141,25 +147,27 @@ def minted_tokens() -> Iterator[Path]:
 
 
 def rotated(peers: Sequence[Peer], by: int) -> list[Peer]:
-    """The peers, another one first each time."""
+    """The peers, with another one first in each repeat."""
     first = by % len(peers)
     return [*peers[first:], *peers[:first]]
 
 
 def takes_part(workload: Workload, peer: Peer) -> bool:
-    """Whether the workload makes sense on this server."""
+    """Whether the server can run the workload."""
     if peer.name == "bare":
         return workload.bare_too and not workload.presence_only
     return peer.has_presence or not workload.presence_only
 
 
-def take_turn(results: Results, workload: Workload, peer: Peer, tokens: Path, seconds: float, patience: float) -> None:
-    """One server, one workload, once."""
+def take_turn(
+    results: Results, workload: Workload, peer: Peer, tokens: Path, seconds: float, quiet_timeout: float
+) -> None:
+    """Run one workload on one server once."""
     if not takes_part(workload, peer):
         return
     print(f"{workload.name:20} {peer.name:16}", end="", file=sys.stderr, flush=True)
     try:
-        report = measure_undisturbed(peer, workload, tokens, seconds, patience)
+        report = measure_undisturbed(peer, workload, tokens, seconds, quiet_timeout)
     except (ServerFailed, ClientFailed) as problem:
         results.failures.append(f"{workload.name}, {peer.name}: {problem}")
         print(" failed", file=sys.stderr)
@@ -169,12 +177,12 @@ def take_turn(results: Results, workload: Workload, peer: Peer, tokens: Path, se
 
 
 def measure_undisturbed(
-    peer: Peer, workload: Workload, tokens: Path, seconds: float, patience: float
+    peer: Peer, workload: Workload, tokens: Path, seconds: float, quiet_timeout: float
 ) -> dict[str, Any]:
-    """The report of the first run in which nothing else had the cores for long, else of the least disturbed one."""
+    """The report of the first run that no other program disturbed, or else of the least disturbed run."""
     reports: list[dict[str, Any]] = []
     while len(reports) < TRIES:
-        wait_until_quiet(patience)
+        wait_until_quiet(quiet_timeout)
         with running(peer) as server:
             reports.append(measure(server, workload, tokens, seconds))
         if disturbance(reports[-1]) <= DISTURBED:
@@ -183,9 +191,9 @@ def measure_undisturbed(
     return min(reports, key=disturbance)
 
 
-def wait_until_quiet(patience: float) -> None:
-    """Return once the machine has next to nothing to do, or after `patience` seconds."""
-    deadline = time.monotonic() + patience
+def wait_until_quiet(quiet_timeout: float) -> None:
+    """Return as soon as the machine is nearly idle, or after `quiet_timeout` seconds."""
+    deadline = time.monotonic() + quiet_timeout
     while time.monotonic() < deadline:
         before = processor_times()
         time.sleep(0.3)
@@ -195,27 +203,27 @@ def wait_until_quiet(patience: float) -> None:
 
 
 def processor_times() -> tuple[int, int]:
-    """Ticks that all processors together have been busy, and idle."""
+    """The ticks in which the processors were busy, and those in which they were idle."""
     fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     idle = fields[3] + fields[4]
     return sum(fields) - idle, idle
 
 
 def disturbance(report: dict[str, Any]) -> float:
-    """The larger share of a core that something else had, the server's core or the client's."""
+    """The share of a core that other programs used: the server's core or the client's, whichever is larger."""
     return max(float(report.get("server_disturbed", 0)), float(report.get("client_disturbed", 0)))
 
 
 def measure(server: Server, workload: Workload, tokens: Path, seconds: float) -> dict[str, Any]:
-    """The load client's report. Raises `ClientFailed`."""
+    """Run the load client, and return its report. Raises `ClientFailed`."""
     if workload.name.startswith("memory"):
-        # What a server loads and builds at its first connections is no memory of theirs.
+        # The first connections make a server load modules, which is not memory of a connection.
         load(server, ["--mode", "idle", "--connections", "50", "--seconds", "0.2", "--channel", "warm-up"], None)
     return load(server, workload.command(seconds), tokens if workload.tokens else None)
 
 
 def load(server: Server, arguments: Sequence[str], tokens: Path | None) -> dict[str, Any]:
-    """Run the load client once."""
+    """Run the load client once, and return its report. Raises `ClientFailed`."""
     peer = server.peer
     command = ["taskset", "-c", str(CLIENT_CORE), str(CLIENT), "--port", str(server.port)]
     command += ["--path", peer.path, "--dialect", peer.dialect, "--timeout", str(TIMEOUT), *arguments]
@@ -232,14 +240,14 @@ def load(server: Server, arguments: Sequence[str], tokens: Path | None) -> dict[
 def print_results(
     results: Results, workloads: Sequence[Workload], peers: Sequence[Peer], *, markdown: bool, with_details: bool
 ) -> None:
-    """The tables, and what went wrong."""
+    """Print the tables and the failures."""
     show = format_markdown if markdown else format_text
     print(show(comparison(results, workloads, peers)))
     if with_details:
         print()
         print(show(details(results, workloads, peers)))
     if results.disturbed:
-        print(f"other programs had more than a tenth of a core: {', '.join(results.disturbed)}", file=sys.stderr)
+        print(f"other programs used more than a tenth of a core: {', '.join(results.disturbed)}", file=sys.stderr)
     for failure in results.failures:
         print(f"FAILED: {failure}", file=sys.stderr)
 

@@ -1,8 +1,8 @@
-"""Several workers on one Redis, beside Flask-SocketIO with its Redis message queue: `python -m benchmarks.scale`.
+"""Several workers on one Redis, beside Flask-SocketIO with its message queue: `python -m benchmarks.scale`.
 
-Servers of one worker each and the Redis share core 0, the load client has core 1, so a figure per second of a
-server's processor is what counts; Redis is included in it. In each repeat both take their turns. The exit status is
-1 where anything was lost, came twice, or failed.
+Servers of one worker each and the Redis share core 0, and the load client has core 1. So compare the figures per CPU
+second, which include Redis. In each repeat both kinds of server take turns. The exit status is 1 if a message was lost
+or came twice.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> int:
 def _take_turn(
     rows: Rows, failures: list[str], program: str, peer: Peer, count: int, tokens: Path, seconds: float
 ) -> None:
-    """All loads on `count` workers of one kind."""
+    """Run all loads on `count` workers of one kind."""
     with running_redis(program) as redis_server, servers_on(redis_server, peer, count) as servers:
         workers = f"{count} worker{'s' * (count > 1)}"
         for title, arguments in MESSAGES:
@@ -101,7 +101,7 @@ def _take_turn(
 
 
 def _measure_redis(rows: Rows, program: str, tokens: Path) -> None:
-    """What a connection costs in Redis, and how long a long list takes."""
+    """Measure the memory of a connection in Redis, and a join that returns a long list."""
     with running_redis(program) as redis_server, servers_on(redis_server, OURS, 2) as servers:
         admin = redis.Redis(port=redis_server.port)
         before = admin.info("memory")["used_memory"]
@@ -124,15 +124,14 @@ def _measure_redis(rows: Rows, program: str, tokens: Path) -> None:
 
 
 def _measure_kill(rows: Rows, program: str) -> None:
-    """Seconds from `kill -9` of a worker with many members until another's client has heard of them all."""
+    """Measure the seconds from `kill -9` of a worker until a client of another knows that all its members have left."""
     with running_redis(program) as redis_server, test_servers(redis_server, 2) as (doomed, other), ExitStack() as stack:
         watcher = stack.enter_context(ws.client(other, "watcher"))
-        watcher.join("presence-local")
+        watcher.join("presence-room")
         for number in range(KILLED):
-            stack.enter_context(ws.client(doomed, f"user-{number}")).join("presence-local")
+            stack.enter_context(ws.client(doomed, f"user-{number}")).join("presence-room")
         began = time.monotonic()
-        pid = int(Path(f"/proc/{doomed.process.pid}/task/{doomed.process.pid}/children").read_text().split()[0])
-        os.kill(pid, signal.SIGKILL)
+        os.kill(doomed.worker_pids()[0], signal.SIGKILL)
         left = 0
         while left < KILLED:
             left += watcher.event()["type"] == "presence:member_left"
@@ -142,7 +141,7 @@ def _measure_kill(rows: Rows, program: str) -> None:
 
 
 def _fill(redis_server: RedisServer, count: int) -> None:
-    """A channel with many members, of a worker that does not answer."""
+    """Fill a channel with the members of a worker that does not exist."""
     client, keys = Client(parse_address(redis_server.url)), Keys("fp")
     operations = Store(keys, lease=60, max_info=4096).channels("nowhere")
     channel = ChannelName("presence-full")
@@ -160,7 +159,7 @@ def _fill(redis_server: RedisServer, count: int) -> None:
 
 @contextmanager
 def servers_on(redis_server: RedisServer, peer: Peer, count: int) -> Iterator[list[Server]]:
-    """Servers of one worker each that know each other."""
+    """Servers of one worker each that share a Redis."""
     url = redis_server.url
     os.sched_setaffinity(redis_server.process.pid, {SERVER_CORE})
     with ExitStack() as stack:
@@ -170,7 +169,7 @@ def servers_on(redis_server: RedisServer, peer: Peer, count: int) -> Iterator[li
 
 @contextmanager
 def test_servers(redis_server: RedisServer, count: int) -> Iterator[list[TestServer]]:
-    """Servers that the tests' client can talk to."""
+    """Servers for the tests' client."""
     config = {"PRESENCE_BACKEND": redis_server.url}
     with ExitStack() as stack:
         yield [stack.enter_context(running_test_server(**config)) for _ in range(count)]

@@ -1,8 +1,8 @@
-"""The app that is measured: channels and presence as an application has them, with tokens, a guard and a roster.
+"""The app of the benchmarks: channels with tokens, a guard and a roster, as an application has them.
 
     gunicorn -k gevent -b 127.0.0.1:5000 "benchmarks.server:create_app()"
 
-Only the limits are out of the way: one client of a benchmark sends more than a person does.
+Only its limits are higher, because one client of a benchmark sends more than a person does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_TOKENS: Final = 20000
 
 
 def create_app() -> Flask:
-    """Tokens at `/tokens?count=100`, channels below `/presence`; `FLASK_MESSAGE_GUARDS`: so many, of other channels."""
+    """Tokens are at `/tokens?count=100`; `FLASK_MESSAGE_GUARDS` adds that many message guards of other channels."""
     app = Flask("benchmarks")
     app.config.update(
         JWT_SECRET_KEY=SECRET,
@@ -54,7 +54,7 @@ def create_app() -> Flask:
 
 
 def may_send(user: User) -> bool:
-    """A message guard of channels that no benchmark uses."""
+    """A message guard for channels that no benchmark uses."""
     return bool(user.id)
 
 

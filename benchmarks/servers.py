@@ -1,6 +1,6 @@
-"""Starting and stopping one server of the comparison, pinned to a core.
+"""Starts and stops one server of the comparison, pinned to a core.
 
-Law: only processes that were started here are ended, by their id.
+Rule: this module ends only processes that it has started, by their id.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .peers import BENCHMARKS, Peer
 
 SERVER_CORE: Final = 0
 CLIENT_CORE: Final = 1
-PATIENCE: Final = 30.0
+START_TIMEOUT: Final = 30.0
 
 
 class ServerFailed(Exception):
-    """A server did not start; the text has what it printed."""
+    """A server did not start. The text contains its output."""
 
 
 class Server:
@@ -54,32 +54,32 @@ class Server:
         return pids
 
     def log(self) -> str:
-        """What the server has printed."""
+        """Everything that the server has printed."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
     def wait_until_ready(self) -> None:
-        """Return once the server answers. Raises `ServerFailed`."""
-        deadline = time.monotonic() + PATIENCE
+        """Return as soon as the server answers. Raises `ServerFailed`."""
+        deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise ServerFailed(f"{self.peer.name} did not start:\n{self.log()}")
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End the process, and with it its children."""
+        """End the process and its children."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(PATIENCE)
+                self._process.wait(START_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait(PATIENCE)
+                self._process.wait(START_TIMEOUT)
         self._log.close()
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as probe:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=START_TIMEOUT) as probe:
                 if not self.peer.answers_http:
                     return True
                 probe.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
@@ -90,7 +90,7 @@ class Server:
 
 @contextmanager
 def running(peer: Peer, **environment: str) -> Iterator[Server]:
-    """A server for a `with` block. Raises `ServerFailed` where it does not start."""
+    """A server for a `with` block. Raises `ServerFailed` if it does not start."""
     server = Server(peer, **environment)
     try:
         server.wait_until_ready()

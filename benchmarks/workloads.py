@@ -1,6 +1,6 @@
-"""The loads that are put on every server, and what is read from each.
+"""The workloads, and the metrics that are read from each.
 
-Law: a workload is the same for all servers; only the address, the dialect and the tokens differ.
+Rule: a workload is the same for all servers; only the address, the dialect and the tokens differ.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MEMBERS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number of the load client's report: its key, its unit, and whether more of it is better."""
+    """A number in the load client's report: its key, its unit, and whether more is better."""
 
     key: str
     unit: str
@@ -22,10 +22,10 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`arguments` are the load client's. `tokens`: every connection of a server that has presence brings one.
+    """A load, with the `arguments` of the load client.
 
-    `presence_only`: makes sense only where there is a roster. `stretch` multiplies the seconds measured.
-    `metrics`: what the table shows; the first one is compared.
+    With `tokens`, every connection to a server that has presence brings one. A workload that is `presence_only` needs a
+    roster. `stretch` multiplies the measured seconds. The table shows `metrics`, and compares the first one.
     """
 
     name: str
@@ -122,7 +122,7 @@ WORKLOADS: Final = (
     ),
     Workload(
         name="flood",
-        title="ping-pong beside a client that floods",
+        title="ping-pong beside a flooding client",
         arguments=("--mode", "flood", "--connections", "2"),
         metrics=(P99, P50),
         bare_too=False,

@@ -1,14 +1,14 @@
 /* wsload: a load client for WebSocket servers that hold the channels conversation.
  *
- * One thread, one epoll set. It opens connections to 127.0.0.1, puts one load on the server, measures, checks
- * that nothing was lost or came twice, prints one JSON object and ends. An alarm bounds it in time.
+ * It has one thread and one epoll set. It opens connections to 127.0.0.1, puts one load on the server, measures, checks
+ * that no message was lost or came twice, prints one JSON object and ends. An alarm limits its time.
  *
  *   wsload --mode fanout --port 5000 --connections 100 --window 1 --seconds 2 --pid 1234
  *
- * With several --port the connections are spread over the servers behind them.
+ * With several --port the connections use these ports in turn.
  *
  * The server speaks JSON text frames: {"type":"join","channel":…} and so on; with --dialect socketio the same
- * objects travel as Socket.IO events that are named after their type.
+ * objects are Socket.IO events that have the name of their type.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -106,7 +106,7 @@ static void on_alarm(int signal_number)
     _exit(3);
 }
 
-/* ---- what the kernel knows of the server and of this process ---- */
+/* ---- figures of the kernel about the server and this process ---- */
 
 static double server_cpu(void)
 {
@@ -127,7 +127,7 @@ static double server_cpu(void)
     return (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* Seconds that a core has spent in processes, whichever they are. */
+/* The seconds that a core has spent in any processes. */
 static double core_busy(int core)
 {
     char line[256], name[16];
@@ -145,7 +145,7 @@ static double core_busy(int core)
     return seconds;
 }
 
-/* The first core that a process may run on: server and client are pinned to one each. */
+/* The first core that a process may run on: the server and the client are pinned to one each. */
 static int core_of(int pid)
 {
     cpu_set_t cores;
@@ -232,7 +232,7 @@ static void send_text(connection_t *connection, int opcode, const char *text, si
     write_all(connection, frame, encode_frame(frame, opcode, text, size));
 }
 
-/* The frame of a request: `fields` are its JSON members without the type, each with a comma in front. */
+/* The frame of a request. `fields` are its JSON members without the type, each after a comma. */
 static size_t encode_request(unsigned char *out, const char *type, const char *fields)
 {
     char text[2048];
@@ -350,7 +350,7 @@ static void add_sample(uint64_t since)
 
 static void count_delivery(connection_t *connection, const char *text, size_t size)
 {
-    static size_t hint; /* the number stands at the same place in nearly every frame */
+    static size_t hint; /* the number is at the same position in nearly every frame */
     if (hint + 6 > size || memcmp(text + hint, "\"seq\":", 6)) {
         const char *found = memmem(text, size, "\"seq\":", 6);
         if (!found)
@@ -440,7 +440,7 @@ static void take_frame(connection_t *connection, int opcode, const char *payload
         take_event(connection, payload, size);
 }
 
-/* Bytes of the handshake's answer at the start of `data`, 0 while it is not whole. */
+/* The size of the handshake's answer at the start of `data`, or 0 if it is not complete. */
 static size_t take_handshake(connection_t *connection, const unsigned char *data, size_t size)
 {
     const unsigned char *end = memmem(data, size, "\r\n\r\n", 4);
@@ -452,7 +452,7 @@ static size_t take_handshake(connection_t *connection, const unsigned char *data
     return (size_t)(end - data) + 4;
 }
 
-/* Take the whole frames at the start of `data`; how many bytes they had. */
+/* Handle the complete frames at the start of `data`, and return their size. */
 static size_t take_frames(connection_t *connection, const unsigned char *data, size_t size)
 {
     size_t position = 0;
@@ -528,7 +528,7 @@ static void watch(int index, int operation, uint32_t events)
         fail("epoll_ctl: %s", strerror(errno));
 }
 
-/* Connections take the ports in turn. */
+/* The connections use the ports in turn. */
 static int port_of(int index)
 {
     return options.ports[index % options.port_count];
@@ -577,8 +577,8 @@ static void poll_for(double seconds)
     struct epoll_event events[1024];
     if (!options.sleeps && loading)
         seconds = 0;
-    struct timespec patience = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-    int count = epoll_pwait2(epoll_fd, events, 1024, &patience, NULL);
+    struct timespec timeout = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    int count = epoll_pwait2(epoll_fd, events, 1024, &timeout, NULL);
     for (int i = 0; i < count; i++) {
         int index = (int)events[i].data.u32;
         if (connections[index].state == CONNECTING)
@@ -588,7 +588,7 @@ static void poll_for(double seconds)
     }
 }
 
-/* Open all connections, a few at a time, each as far as its mode wants it before the load begins. */
+/* Open all connections, a few at a time, up to the state that the mode needs before its load. */
 static double connect_all(void)
 {
     uint64_t start = now();
@@ -651,7 +651,7 @@ static void print_latency(void)
            (unsigned long long)sample_count, quantile_ms(.5), quantile_ms(.99), quantile_ms(.999), quantile_ms(1));
 }
 
-/* The shares of the two cores that something else had since the mark. */
+/* The shares of the two cores that other programs used since the mark. */
 static void print_disturbance(double elapsed)
 {
     double server = server_core_busy() - mark.server_core - (server_cpu() - mark.server_cpu);
@@ -691,7 +691,7 @@ static void settle(double seconds)
         poll_for(0.02);
 }
 
-/* Call `step` for warm-up and measurement; the mark is set between them. */
+/* Call `step` during the warm-up and during the measurement, and set the mark between them. */
 static void run_load(void (*step)(void))
 {
     loading = true;
@@ -733,7 +733,7 @@ static void run_publishing(void (*step)(void))
     uint64_t expected = published * (uint64_t)options.connections, deadline = now() + 5000000000ull;
     while ((deliveries < expected || answers < published) && now() < deadline)
         poll_for(0.02);
-    settle(0.1); /* what should not come would come now */
+    settle(0.1); /* a frame that should not come would come now */
     printf(",\"window\":%d,\"rate\":%.0f,\"lost\":%lld,\"unanswered\":%lld", options.window, options.rate,
            (long long)(expected - deliveries), (long long)(published - answers));
     if (options.mode == RATE)
@@ -797,7 +797,7 @@ static void run_storm(void)
     while (ready_count < total)
         poll_for(0.02);
     double joined = (double)(now() - mark.at) / 1e9;
-    /* Whoever joined as the k-th hears of the total - k that came after. */
+    /* The k-th user who joined gets events about the total - k users who joined later. */
     uint64_t expected = (uint64_t)total * (uint64_t)(total - 1) / 2, deadline = now() + 10000000000ull;
     while (member_events < expected && now() < deadline)
         poll_for(0.02);
@@ -807,7 +807,7 @@ static void run_storm(void)
            "\"client_cpu\":%.4f",
            total, joined, settled, cpu / settled, own / settled);
     print_disturbance(settled);
-    settle(0.1); /* what should not come would come now */
+    settle(0.1); /* a frame that should not come would come now */
     printf(",\"member_events\":%llu,\"received_mb\":%.1f,\"lost\":%lld", (unsigned long long)member_events,
            (double)(received_bytes - mark.received_bytes) / 1e6, (long long)(expected - member_events));
     print_end();
@@ -817,7 +817,7 @@ static unsigned char flood[65536];
 static size_t flood_size, flood_position;
 static uint64_t flooded_bytes;
 
-/* The first connection plays ping-pong, the others send pings without end and throw the answers away. */
+/* The first connection plays ping-pong, and the others send pings without end and ignore the answers. */
 static void flood_step(void)
 {
     if (!connections[0].asked_at)
@@ -855,7 +855,7 @@ static void run_flood(void)
     watch(1, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
     run_load(flood_step);
     if (connections[0].asked_at)
-        add_sample(connections[0].asked_at); /* at least so long has it waited */
+        add_sample(connections[0].asked_at); /* it has waited at least this long */
     print_since_mark();
     printf(",\"lost\":%d,\"flooded_mb_per_s\":%.2f", 0, (double)flooded_bytes / 1e6 / (options.seconds + options.warmup));
     print_latency();

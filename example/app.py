@@ -1,10 +1,10 @@
-"""Rooms with a chat, a list of who is online, typing indicators and live cursors: a whole app, to read and to copy.
+"""Rooms with a chat, a list of who is online, typing indicators and live cursors: a complete app to read and copy.
 
     gunicorn -k gevent "example.app:create_app()"
     flask --app example.app run
 
-Open the address that the server prints in two windows and log in as two people. Any setting can come from
-the environment, with `FLASK_` in front: `FLASK_JWT_SECRET_KEY=...`, `FLASK_PRESENCE_STATS_PUBLIC=false`.
+Open the URL that the server prints in two windows, and log in as two users. Any setting can come from the
+environment, with the prefix `FLASK_`: `FLASK_JWT_SECRET_KEY=...`, `FLASK_PRESENCE_STATS_PUBLIC=false`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ USERS: dict[str, dict[str, Any]] = {
 }
 ROOMS = ("general", "random", "announcements", "staff")
 LOGGED_OUT: set[str] = set()
-"""The tokens that were logged out, in the memory of this process: a real app keeps them where all its workers look."""
+"""The ids of revoked tokens, in the memory of this process. A real app shares them between its workers."""
 
 jwt = JWTManager()
 presence = Presence()
@@ -35,10 +35,10 @@ def create_app() -> Flask:
     """The app, configured from the environment."""
     app = Flask(__name__)
     app.config.from_mapping(
-        # Good enough for a demo with one worker: the page logs in anew each time it connects, so nothing is
-        # lost when a restart makes another key. Several workers must share one, from FLASK_JWT_SECRET_KEY.
+        # This is enough for a demo with one worker: the page logs in again at every connection, so a restart may
+        # change the key. Several workers must share one, from FLASK_JWT_SECRET_KEY.
         JWT_SECRET_KEY=secrets.token_hex(),
-        # Everybody may see the page that the room links to. The default shows it in debug mode only.
+        # Everybody may see the statistics, to which the page links. By default only debug mode shows them.
         PRESENCE_STATS_PUBLIC=True,
     )
     app.config.from_prefixed_env()
@@ -61,7 +61,7 @@ def create_app() -> Flask:
     def logout() -> Response:
         verify_jwt_in_request()
         LOGGED_OUT.add(get_jwt()["jti"])
-        presence.recheck(user_id=get_jwt_identity())  # ends the sockets that rest on this token, now
+        presence.recheck(user_id=get_jwt_identity())  # closes the connections with this token at once
         return jsonify(logged_out=True)
 
     return app
@@ -74,9 +74,9 @@ def is_logged_out(_header: dict[str, Any], token: dict[str, Any]) -> bool:
 
 @presence.guard("room-<room>")
 def may_enter(user: User, room: str) -> dict[str, Any]:
-    """Everybody who is logged in may enter, but the staff room is for staff, who wear a badge everywhere.
+    """Let every user in, but only staff into the staff room, and give staff a badge.
 
-    The name comes with the login, and the badge from here: also where there is none, so that nobody takes one.
+    The badge is owned info: as it is None for other users, they cannot give themselves one.
     """
     staff = user.claims.get("staff")
     if room not in ROOMS:
@@ -88,11 +88,11 @@ def may_enter(user: User, room: str) -> dict[str, Any]:
 
 @presence.message_guard("room-announcements")
 def may_announce(user: User) -> bool | dict[str, Any]:
-    """Announcements are for all to read, and for staff to write."""
+    """Everybody may read announcements, and staff may write them."""
     return True if user.claims.get("staff") else deny("Only staff write here.")
 
 
 @presence.on("member.joined")
 def greet(event: Any) -> None:
-    """Say hello to whoever comes, so that all in the room see it."""
+    """Greet each new member, so that everybody in the room sees it."""
     presence.publish(event.channel, "greeting", {"text": f"Welcome, {event.member.name}!"})

@@ -1,7 +1,7 @@
-"""The picture in the README, from a real run: `python -m example.screenshot [FILE]`.
+"""Takes the picture in the README from a real run: `python -m example.screenshot [FILE]`.
 
-Starts the example, opens it in Chromium as three people, lets them talk, and photographs two of the windows:
-on a desk in light, and on a phone in dark. Needs `playwright` and a Chromium.
+This starts the example, opens it in Chromium as three users, lets them talk, and takes a picture of two windows: on a
+desk in light, and on a phone in dark. It needs `playwright` and a Chromium.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WINDOW = """<img src="data:image/png;base64,{}" style="height: 620px; border-rad
 
 
 def main(target: Path) -> None:
-    """Write the picture."""
+    """Write the picture to a file."""
     with running(app="example.app:create_app()") as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
@@ -50,7 +50,7 @@ def main(target: Path) -> None:
 
 
 def enter(browser: Browser, url: str, name: str, size: dict[str, int], scheme: str) -> Page:
-    """A window in which somebody is logged in."""
+    """Open a window and log in."""
     context = browser.new_context(viewport=size, color_scheme=scheme, device_scale_factor=1)  # type: ignore[arg-type]
     page = context.new_page()
     page.goto(url)
@@ -66,7 +66,7 @@ def say(page: Page, text: str) -> None:
 
 
 def hide(page: Page) -> None:
-    """What a browser tells a page whose tab is hidden."""
+    """Tell the page that its tab is hidden."""
     page.evaluate(
         "() => { Object.defineProperty(document, 'hidden', {value: true});"
         " document.dispatchEvent(new Event('visibilitychange')); }"

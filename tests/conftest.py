@@ -1,13 +1,14 @@
-"""Fixtures. A test that needs what this machine does not have is skipped with the reason; in CI it fails."""
+"""Fixtures. A test that needs a program which this machine lacks is skipped with the reason; in CI it fails."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,10 @@ from hypothesis import HealthCheck, settings
 from .support.client import Client, client
 from .support.redis_server import RedisServer, find, running_redis
 from .support.server import Server, running
+from .support.store import Client as RedisClient
+
+if TYPE_CHECKING:
+    from .support.browser import Browser
 
 _names = itertools.count(1)
 
@@ -30,7 +35,7 @@ class Connect(Protocol):
 
 @pytest.fixture(scope="session")
 def program() -> str:
-    """The program of a Redis server."""
+    """The path of a Redis server's program."""
     found = find()
     if found is None:
         missing("A Redis server")
@@ -40,30 +45,38 @@ def program() -> str:
 
 @pytest.fixture(scope="session")
 def redis_server(program: str) -> Iterator[RedisServer]:
-    """One for all tests that neither stop nor empty it."""
+    """A Redis for all tests that neither stop nor empty it."""
     with running_redis(program) as server:
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis_client(redis_server: RedisServer) -> Iterator[RedisClient]:
+    """A client of the shared Redis."""
+    redis_client = RedisClient(redis_server.url)
+    yield redis_client
+    redis_client.close()
+
+
 @pytest.fixture
 def prefix() -> str:
-    """For names in Redis that no other test uses."""
+    """A prefix for names in Redis that no other test uses."""
     return f"test-{secrets.token_hex(8)}"
 
 
 def on_redis(server: RedisServer) -> dict[str, Any]:
-    """The settings of a service of its own."""
+    """Settings for a service that no other test uses."""
     return {"PRESENCE_BACKEND": server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
 
 
 def either_backend(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The settings that a fixture with the parameters `memory` and `redis` is run with."""
+    """Settings for the fixture's parameter, `memory` or `redis`."""
     return on_redis(request.getfixturevalue("redis_server")) if request.param == "redis" else {}
 
 
 @pytest.fixture(scope="session", params=["memory", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """`gunicorn -k gevent`, shared by tests that do not mind each other; they hold with either backend."""
+    """A server that tests share, once with each backend: `gunicorn -k gevent`."""
     with running(**either_backend(request)) as running_server:
         yield running_server
 
@@ -75,6 +88,24 @@ def connect(server: Server) -> Iterator[Connect]:
         yield lambda user=None, **options: stack.enter_context(client(server, user, **options))
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a window."""
+    from .support.browser import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(
+                executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
+                args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            )
+        except Error:
+            missing("Chromium")
+            raise
+        yield chromium
+        chromium.close()
+
+
 @pytest.fixture
 def name() -> str:
     """A word that no other test uses, for channels and users."""
@@ -82,7 +113,7 @@ def name() -> str:
 
 
 def missing(what: str) -> None:
-    """Skip for want of `what`, but fail where CI promises to have it."""
+    """Skip the test because `what` is missing; in CI, fail."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing, and CI must have it")
     pytest.skip(f"{what} is missing on this machine")

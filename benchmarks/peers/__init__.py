@@ -1,6 +1,6 @@
-"""The servers that are compared: how each is installed, started and spoken to.
+"""The servers of the comparison: how to install, start and address each.
 
-Law: every peer has an environment of its own below `benchmarks/.peers/`; nothing is installed anywhere else.
+Rule: every peer has an environment of its own below `benchmarks/.peers/`; nothing is installed anywhere else.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Dialect = Literal["presence", "socketio"]
 class Peer:
     """A server of the comparison.
 
-    `command` starts it in `directory`; `{port}` in it is replaced. `install` makes its environment.
-    `has_presence`: it takes tokens and keeps a roster.
+    `command` starts it in `directory`, and `{port}` in it stands for the port. `install` makes its environment. A peer
+    that `has_presence` verifies tokens and keeps a roster.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Peer:
 
 
 def install_peer(peer: Peer) -> None:
-    """Make the peer's environment anew. Raises `CalledProcessError` where that fails."""
+    """Make the peer's environment anew. Raises `CalledProcessError` if that fails."""
     shutil.rmtree(peer.environment, ignore_errors=True)
     peer.environment.mkdir(parents=True)
     peer.install(peer.environment)
@@ -86,7 +86,7 @@ def _npm(**versions: str) -> Callable[[Path], None]:
 
 
 def _s3db(environment: Path) -> None:
-    """The package as it was published, with only those of its dependencies that its plugin needs."""
+    """Install the published package with only the dependencies that its plugin needs."""
     _npm(ws="8.23.0", jose="6.2.17", pino="10.2.1", pino_pretty="13.1.3")(environment)
     packed = ["npm", "pack", "--silent", "s3db.js@19.5.10"]
     archive = subprocess.run(packed, cwd=environment, check=True, capture_output=True, text=True).stdout.split()[-1]
@@ -98,7 +98,7 @@ def _s3db(environment: Path) -> None:
 
 
 def compile_c(source: Path, program: Path) -> None:
-    """Compile one C file. Raises `CalledProcessError` where that fails."""
+    """Compile one C file. Raises `CalledProcessError` if that fails."""
     command = ["cc", "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)]
     subprocess.run(command, check=True)
 

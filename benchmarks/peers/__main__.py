@@ -1,4 +1,4 @@
-"""Install peers: `python -m benchmarks.peers install [name ...]`, all of them where no name is given."""
+"""Install peers: `python -m benchmarks.peers install [name ...]`, or all of them if no name is given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import PEERS, install_peer
 
 
 def main() -> int:
-    """0 where everything asked for is installed."""
+    """Return 0 if everything was installed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("command", choices=["install", "list"])
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(PEERS))

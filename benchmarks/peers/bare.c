@@ -1,8 +1,8 @@
-/* bare: the limit. One epoll loop that has the same conversation as the real server and does nothing else.
+/* bare: the limit. One epoll loop that holds the same conversation as the real server and does nothing else.
  *
  * It answers the handshake, joins (all to one channel), pings and messages, and sends each message to every
- * other connection: one send() each, from a frame that is built once. It trusts its client: no JSON is parsed
- * and the handshake's answer is that to wsload's fixed key. Loopback only.
+ * other connection, with one send() each and a frame that it builds once. It trusts its client: it parses no JSON,
+ * and answers every handshake as if it had wsload's fixed key. It listens on loopback only.
  *
  *   bare PORT
  */
@@ -28,8 +28,8 @@
 
 typedef struct {
     bool open, upgraded, joined;
-    size_t slot;              /* in the list of those who joined */
-    unsigned char *in, *out;  /* an incomplete frame, and what the socket did not take */
+    size_t slot;              /* in the list of connections that joined */
+    unsigned char *in, *out;  /* an incomplete frame, and bytes that the socket did not accept */
     size_t in_size, out_size;
 } peer_t;
 
@@ -67,7 +67,7 @@ static void put(int fd, const unsigned char *data, size_t size)
     peer_t *peer = &peers[fd];
     ssize_t sent = peer->out_size ? 0 : send(fd, data, size, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN)
-        return; /* its end comes as an event */
+        return; /* an event will report its end */
     if (sent < 0)
         sent = 0;
     if ((size_t)sent == size)
@@ -91,7 +91,7 @@ static void on_writable(int fd)
         watch(fd, EPOLL_CTL_MOD, EPOLLIN);
 }
 
-/* A text frame of three parts, in a buffer that the next call uses again. */
+/* A text frame of three parts, in a buffer that the next call reuses. */
 static unsigned char *frame(const char *head, const char *body, size_t body_size, const char *tail, size_t *size)
 {
     static unsigned char out[1 << 16];
@@ -148,7 +148,7 @@ static void take_text(int fd, const char *text, size_t size)
     }
 }
 
-/* Take the whole frames at the start of `data`; bytes taken. The connection may be gone afterwards. */
+/* Handle the complete frames at the start of `data`, and return their size. The connection may be closed afterwards. */
 static size_t take_frames(int fd, unsigned char *data, size_t size)
 {
     size_t position = 0;

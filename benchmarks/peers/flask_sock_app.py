@@ -1,4 +1,4 @@
-"""flask-sock as its documentation suggests it: a loop per connection, and a broadcast is `send` in a loop."""
+"""flask-sock as its documentation suggests: a loop per connection, and a broadcast that calls `send` in a loop."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ numbers = count()
 
 @app.get("/ready")
 def ready() -> str:
-    """Asked by the runner until it answers."""
+    """The runner asks for this until the server answers."""
     return "yes"
 
 
 @sock.route("/ws")  # type: ignore[untyped-decorator, unused-ignore]
 def talk(ws: Any) -> None:
-    """One connection, from its greeting to its end."""
+    """Serve one connection, from its first frame to its end."""
     client_id = f"client-{next(numbers)}"
     ws.send(encode({"type": "connected", "clientId": client_id, "user": None, "timestamp": timestamp()}))
     try:
@@ -63,10 +63,10 @@ def handle(ws: Any, client_id: str, request: dict[str, Any]) -> None:
 
 
 def encode(message: dict[str, Any]) -> str:
-    """Without the spaces that `json.dumps` would write: as many bytes as the others send."""
+    """JSON without spaces, so that it has as many bytes as that of the other servers."""
     return json.dumps(message, separators=(",", ":"))
 
 
 def timestamp() -> str:
-    """Now, as the conversation writes it."""
+    """The time as the protocol writes it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())

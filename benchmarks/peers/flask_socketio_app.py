@@ -1,6 +1,6 @@
-"""Flask-SocketIO with its own rooms; the events are named after the conversation's types.
+"""Flask-SocketIO with its own rooms. The events have the names of the protocol's types.
 
-With a Redis in `BENCHMARK_REDIS`, its servers know each other by its `message_queue`.
+If `BENCHMARK_REDIS` is set, the servers share its `message_queue`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ socketio = SocketIO(app, async_mode="gevent", message_queue=os.environ.get("BENC
 
 @app.get("/ready")
 def ready() -> str:
-    """Asked by the runner until it answers."""
+    """The runner asks for this until the server answers."""
     return "yes"
 
 
 def join(data: dict[str, Any]) -> None:
-    """Into a room, and say so."""
+    """Enter a room, and send the answer."""
     join_room(data["channel"])
     emit("channel:joined", {"type": "channel:joined", "channel": data["channel"], "channelType": "public"})
 
 
 def publish(data: dict[str, Any]) -> None:
-    """To everybody else in the room, then an answer."""
+    """Send to everybody else in the room, then send the answer."""
     channel = data["channel"]
     message = {
         "type": "channel:message",
@@ -44,7 +44,7 @@ def publish(data: dict[str, Any]) -> None:
 
 
 def pong(_data: dict[str, Any]) -> None:
-    """The application's own ping, not Engine.IO's."""
+    """Answer the ping of the application, which is not that of Engine.IO."""
     emit("pong", {"type": "pong", "timestamp": int(time.time() * 1000)})
 
 

@@ -13,8 +13,8 @@ $('login').onsubmit = (event) => {
   const login = new FormData(event.target, event.submitter);
   me = login.get('user');
   presence = new Presence(document.body.dataset.socket, {
-    auth: 'protocol', // the token stands in no URL, and so in no log
-    // Asked for every connection, and again before the token expires.
+    auth: 'protocol', // keeps the token out of URLs, and so out of logs
+    // presence.js calls this for every connection, and again before the token expires.
     token: async () => {
       const response = await fetch(event.target.action, { method: 'POST', body: login });
       token = (await response.json()).access_token;
@@ -31,12 +31,12 @@ $('login').onsubmit = (event) => {
 $('quit').onsubmit = async (event) => {
   event.preventDefault();
   const headers = { Authorization: `Bearer ${token}` };
-  await fetch(event.target.action, { method: 'POST', headers }).catch(() => {}); // the page is left all the same
+  await fetch(event.target.action, { method: 'POST', headers }).catch(() => {}); // the page reloads in any case
   location.reload();
 };
 
 function enter(name) {
-  room?.leave().catch(() => {}); // whatever happens to it, we are elsewhere now
+  room?.leave().catch(() => {}); // the answer does not matter any more
   for (const button of $('rooms').querySelectorAll('button')) {
     button.ariaCurrent = button.value === name ? 'true' : null;
   }
@@ -63,7 +63,7 @@ function enter(name) {
       if (isText(data?.text)) say(from.userId, data.text);
     })
     .on('message:greeting', (data, { from }) => {
-      if (from.clientId === 'server') note(data.text); // app.py says it; anybody else could only pretend to
+      if (from.clientId === 'server') note(data.text); // another client cannot send as the server
     })
     .on('message:typing', (_, { from }) => startTyping(from.userId))
     .on('message:cursor', (place, { from }) => (isPlace(place) ? moveCursor : dropCursor)(from.userId, place))
@@ -83,7 +83,7 @@ $('rooms').onclick = ({ target }) => target.value && enter(target.value);
 
 const call = (title) => ($('title').textContent = document.title = title);
 
-/* We are in no room: nothing may look as if we were. */
+/* We are in no room, and the page must not look as if we were. */
 function showOutside(name) {
   call(`Not in room: ${name}`);
   $('rooms').querySelector('[aria-current]')?.removeAttribute('aria-current');
@@ -100,7 +100,7 @@ function showState(state, { code } = {}) {
   $('again').hidden = state !== 'closed';
   $('send').disabled = true;
   $('state').textContent = {
-    connecting: $('state').textContent || 'Connecting …', // said once, not at every attempt
+    connecting: $('state').textContent || 'Connecting …', // only for the first attempt
     connected: '',
     waiting: code === 1001 ? 'The server restarts. Reconnecting …' : 'Reconnecting …',
     closed: `You are not connected. ${CLOSED[code] ?? ''}`
@@ -125,7 +125,7 @@ function avatar(id, name) {
 }
 
 function showMembers(members) {
-  const mayWrite = room.me && (room.me.badge || !room.name.endsWith('-announcements')); // the server knows better
+  const mayWrite = room.me && (room.me.badge || !room.name.endsWith('-announcements')); // the server checks this too
   $('send').disabled = !mayWrite;
   $('text').placeholder = mayWrite ? 'Message' : 'Only staff write here';
   showOnline(members.length);
@@ -139,17 +139,17 @@ function showMembers(members) {
 }
 
 const showOnline = (count) => ($('count').textContent = count || '');
-const showAway = (away) => room?.update({ away }).catch(() => {}); // what fails now is said by the next join
+const showAway = (away) => room?.update({ away }).catch(() => {}); // the next join sends it again
 document.onvisibilitychange = () => showAway(document.hidden);
 
 function keepAwake(member) {
-  // Another window of ours went away, but this one is being looked at.
+  // Another window of ours is hidden, but this one is visible.
   if (member.id === me && member.away && !document.hidden) showAway(false);
 }
 
 /* Chat */
 
-const send = (event, data) => room?.send(event, data).catch(() => {}); // of the moment: not worth a second attempt
+const send = (event, data) => room?.send(event, data).catch(() => {}); // not worth a second attempt
 
 $('composer').onsubmit = async (event) => {
   event.preventDefault();
@@ -159,9 +159,9 @@ $('composer').onsubmit = async (event) => {
   typedAt = 0;
   try {
     await room.send('message', { text });
-    if (room === here) say(me, text); // the server sends a message to everybody else
+    if (room === here) say(me, text); // the server sends a message to everybody but its sender
   } catch ({ message }) {
-    note(`That was not sent. ${message}`);
+    note(`Your message was not sent. ${message}`);
     $('text').value ||= text;
   }
 };
@@ -179,7 +179,7 @@ const note = (text) => show(element('p', text, 'note'));
 
 function show(line) {
   const log = $('log');
-  const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60; // who reads further up is left there
+  const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60; // do not scroll if the user reads older messages
   log.append(line);
   if (isAtEnd) log.scrollTop = log.scrollHeight;
 }
@@ -213,7 +213,7 @@ function showTyping() {
   $('typing').textContent = names.length ? `${names.join(', ')} ${names.length > 1 ? 'are' : 'is'} typing …` : '';
 }
 
-/* Cursors: places are shares of the area's width and height, so that they fit every window */
+/* Cursors: a position is a share of the area's width and height, so that it fits every window */
 
 const cursors = new Map();
 const here = { x: 0.5, y: 0.5 };
@@ -239,7 +239,7 @@ $('board').onpointermove = (event) => {
 };
 $('board').onclick = (event) => {
   point(...placeOf(event));
-  if (event.pointerType !== 'touch') tellCursor(); // a finger is gone by now
+  if (event.pointerType !== 'touch') tellCursor(); // the finger has left the screen
   tellWave();
 };
 $('board').onpointerleave = $('board').onblur = () => {
@@ -255,7 +255,7 @@ $('board').onkeydown = (event) => {
   event.preventDefault();
   point(here.x + x * 0.02, here.y + y * 0.02);
   tellCursor();
-  moveCursor(me, here); // the keys have no pointer to look at
+  moveCursor(me, here); // the keys move no pointer that shows the position
 };
 
 function tellWave() {

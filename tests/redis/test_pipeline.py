@@ -1,4 +1,4 @@
-"""ChannelOperations put together on their way to Redis: each gets its own outcome, in order."""
+"""Operations that travel to Redis together: each gets its own outcome, in order."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from flask_presence.loops.thread_loop import ThreadLoop
 
 from ..support.redis_server import running_redis
 from ..support.store import Client, store_of
-from .test_operations import ANN, BOB, NOW, ROOM
+from .test_channel_operations import ANN, BOB, NOW, ROOM
 
 T = TypeVar("T")
 LOBBY = ChannelName("lobby")
 
 
 class Counted(Client):
-    """A client that remembers the sizes of its lots."""
+    """A client that records the sizes of its batches."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.lots: list[int] = []
+        self.batches: list[int] = []
 
     def run_calls(self, calls: Any) -> Any:
-        self.lots.append(len(calls))
+        self.batches.append(len(calls))
         return super().run_calls(calls)
 
 
 def all_of(loop: ThreadLoop, pipeline: Pipeline, operations: list[Operation[Any]]) -> list[Any]:
-    """The outcomes of operations that are begun in one step, values or errors."""
+    """The outcomes, values or errors, of operations that start in one step."""
     outcomes: dict[int, Any] = {}
     done = threading.Event()
 
@@ -67,8 +67,8 @@ def loop() -> ThreadLoop:
     return ThreadLoop()
 
 
-def test_put_together(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
-    """A thousand operations are a few lots; each has its own outcome, and they are done in order."""
+def test_a_thousand_operations_travel_in_a_few_batches(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
+    """They are done in order."""
     client, operations = Counted(redis_server.url), store_of(prefix, max_info=20).channels("worker")
     pipeline = pipeline_on(client, loop)
     joins: list[Operation[Any]] = [operations.join(LOBBY, str(number), None, None, NOW) for number in range(1000)]
@@ -76,13 +76,13 @@ def test_put_together(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
     outcomes = all_of(loop, pipeline, [*joins, *messages])
     assert [outcome.entry for outcome in outcomes[:1000]] == [None] * 1000
     assert outcomes[1000:] == [999, 999, 1000]
-    assert sum(client.lots) == 3 * 1000 + 3
-    assert len(client.lots) <= 20
+    assert sum(client.batches) == 3 * 1000 + 3
+    assert len(client.batches) <= 20
     client.close()
 
 
-def test_each_its_own_outcome(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
-    """Errors, merges that take several calls, and scripts that Redis has forgotten, side by side."""
+def test_each_operation_gets_its_own_outcome(redis_server: Any, loop: ThreadLoop, prefix: str) -> None:
+    """The batch has an error, a merge of several calls, and scripts that Redis forgot."""
     client, operations = Client(redis_server.url), store_of(prefix, max_info=20).channels("worker")
     pipeline = pipeline_on(client, loop)
     all_of(loop, pipeline, [operations.join(ROOM, "1", ANN, {"x": 1}, NOW)])
@@ -105,8 +105,8 @@ def test_each_its_own_outcome(redis_server: Any, loop: ThreadLoop, prefix: str) 
     client.close()
 
 
-def test_redis_away(program: str, loop: ThreadLoop, prefix: str) -> None:
-    """What is under way when Redis goes fails; what comes after it is back succeeds."""
+def test_operations_under_way_fail_if_redis_stops(program: str, loop: ThreadLoop, prefix: str) -> None:
+    """Operations after its return succeed."""
     with running_redis(program) as server:
         client, operations = Client(server.url), store_of(prefix, max_info=20).channels("worker")
         pipeline = pipeline_on(client, loop)

@@ -1,4 +1,4 @@
-"""A copy of a channel: whatever of its events comes late, twice or not at all, the news adds up to the list."""
+"""The copy of a channel: it stays right if events are late, doubled or lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANGES = st.lists(st.tuples(st.sampled_from(["ann", "bob", "eve"]), st.sampled_
 
 
 class History:
-    """A channel's events, and the list after each of them."""
+    """The events of a channel, and the list of members after each of them."""
 
     def __init__(self, changes: list[tuple[str, str]]) -> None:
         entries: dict[str, Entry] = {}
@@ -46,12 +46,12 @@ class History:
 
 
 def nobody(_user: str) -> bool:
-    """Whom this process holds."""
+    """The worker of these tests has no connection of any user."""
     return False
 
 
 class Listener:
-    """Who replays the news, and finds every piece of it possible."""
+    """Replays the news, and fails if one is impossible."""
 
     def __init__(self) -> None:
         self.view: dict[str, Entry] = {}
@@ -70,8 +70,8 @@ class Listener:
 
 
 @given(changes=CHANGES, data=st.data())
-def test_news_add_up(changes: list[tuple[str, str]], data: st.DataObject) -> None:
-    """Events that are lost, doubled, or come before their snapshot; snapshots of any place, asked for when stale."""
+def test_the_news_add_up_to_the_list_of_members(changes: list[tuple[str, str]], data: st.DataObject) -> None:
+    """Events are lost, doubled, or come before their snapshot, and a stale copy loads a snapshot of any position."""
     history, listener = History(changes), Listener()
     replica = Replica(listener.hear, nobody)
     reached: list[int] = []
@@ -98,8 +98,8 @@ def test_news_add_up(changes: list[tuple[str, str]], data: st.DataObject) -> Non
     assert not replica.awaited
 
 
-def test_every_event_once() -> None:
-    """Without a loss every message is told, and only once, whether it came before the snapshot or after."""
+def test_every_message_is_told_once() -> None:
+    """It may come before the snapshot or after it."""
     history, listener = History([("ann", "say")] * 6), Listener()
     replica = Replica(listener.hear, nobody)
     for event in history.events[:4]:
@@ -112,8 +112,8 @@ def test_every_event_once() -> None:
     assert listener.messages == 6
 
 
-def test_a_later_epoch() -> None:
-    """When the numbers begin anew the copy waits for a snapshot; members who are kept do not leave meanwhile."""
+def test_a_copy_waits_for_a_snapshot_in_a_later_epoch() -> None:
+    """Members who are kept do not leave in the meantime."""
     history, listener = History([("ann", "come"), ("bob", "come")]), Listener()
     replica = Replica(listener.hear, nobody)
     replica.load(Position(EPOCH, 2), history.lists[2])
@@ -129,8 +129,7 @@ def test_a_later_epoch() -> None:
     assert set(listener.view) == {"ann"}
 
 
-def test_waiting_in_order() -> None:
-    """Who waits for a place is called between the event that reached it and the next."""
+def test_a_callback_runs_right_after_the_event_that_it_waits_for() -> None:
     history = History([("ann", "come"), ("ann", "say"), ("ann", "say")])
     log: list[Any] = []
     replica = Replica(lambda news: log.append(news.kind), nobody)
@@ -141,14 +140,13 @@ def test_waiting_in_order() -> None:
     assert log == ["joined", "message", "two", "message"]
 
 
-def test_parse_event() -> None:
-    """Any bytes may be in a body."""
+def test_the_body_of_an_event_may_have_any_bytes() -> None:
     data = b"message\x007\x003\x00client\x00user\x00\x00a\x00b\xff"
     assert parse_event(data) == Event("message", Position(7, 3), "client", "user", None, b"a\0b\xff")
 
 
-def test_standing_still() -> None:
-    """While an answer is on its way nothing is taken in before it; it comes at its own place."""
+def test_a_paused_copy_takes_in_no_events() -> None:
+    """Each callback still runs at its own position."""
     history = History([("ann", "come"), ("ann", "say"), ("bob", "come")])
     log: list[Any] = []
     replica = Replica(lambda news: log.append(news.kind), nobody)
@@ -165,8 +163,8 @@ def test_standing_still() -> None:
     assert log == ["joined", "message", "two", "joined"]
 
 
-def test_rumours() -> None:
-    """Who is here has not left, whatever is published, and whatever a snapshot lacks; that is doubtful, and no news."""
+def test_a_user_with_a_local_connection_has_not_left() -> None:
+    """If an event or a snapshot says so, the copy asks to be healed, and tells no news."""
     history, listener = History([("ann", "come"), ("bob", "come"), ("ann", "go"), ("bob", "go")]), Listener()
     replica = Replica(listener.hear, lambda user: user == "ann")
     replica.load(Position(EPOCH, 0), {})
@@ -182,8 +180,7 @@ def test_rumours() -> None:
     assert replica.health.needs_heal_now
 
 
-def test_giving_up() -> None:
-    """Who waits for a place that does not come is told that it does not."""
+def test_giving_up_fails_everything_that_waits() -> None:
     replica = Replica(lambda news: None, nobody)
     waiting = replica.reach(Position(EPOCH, 1))
     assert replica.awaited

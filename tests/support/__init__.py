@@ -1,1 +1,1 @@
-"""What the tests share: a real server, a real client, and apps to serve."""
+"""What the tests share: real servers, real clients, and apps to serve."""

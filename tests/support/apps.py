@@ -31,7 +31,7 @@ GATES: defaultdict[str, threading.Event] = defaultdict(threading.Event)
 
 
 def create_app() -> Flask:
-    """Tokens for anybody at `/token`, guards of every kind, and what the handlers heard at `/heard`."""
+    """An app with tokens for anybody at `/token`, guards of every kind, and the events of its handlers at `/heard`."""
     logging.basicConfig(level=logging.DEBUG)
     logging.getLogger("redis").setLevel(logging.INFO)
     app = Flask("presence-tests")
@@ -43,7 +43,7 @@ def create_app() -> Flask:
     @jwt.token_in_blocklist_loader
     def is_revoked(_header: dict[str, Any], payload: dict[str, Any]) -> bool:
         if payload.get("fragile") and payload["sub"] in CLOSED:
-            raise RuntimeError("the blocklist is away")
+            raise RuntimeError("the blocklist is unavailable")
         return payload["sub"] in REVOKED
 
     @jwt.user_lookup_loader
@@ -119,7 +119,7 @@ def add_guards(presence: Presence) -> None:
 
     @presence.guard("owned-*")
     def owned(_user: User, channel: ChannelName) -> Any:
-        """What `/own/CHANNEL` was told last."""
+        """Return what was posted to `/own/CHANNEL` last."""
         return OWNED.get(channel, allow())
 
     @presence.guard("number-<int:number>")
@@ -149,7 +149,7 @@ def add_guards(presence: Presence) -> None:
 
     @presence.guard("waiting-*")
     def waiting(_user: User, channel: ChannelName) -> Any:
-        """Decides, then takes until `/open/CHANNEL` to say so."""
+        """Decide at once, and answer after a request to `/open/CHANNEL`."""
         verdict = channel not in CLOSED
         GATES[channel].wait(60)
         return verdict

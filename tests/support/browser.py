@@ -1,4 +1,4 @@
-"""Playwright's names for the tests of pages; a test module that imports them is skipped where there is none."""
+"""Playwright's names for the tests of pages. If Playwright is missing, a module that imports them is skipped."""
 
 from __future__ import annotations
 

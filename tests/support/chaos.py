@@ -1,7 +1,7 @@
-"""A service of several real servers on a real Redis, to which everything happens that may happen.
+"""Chaos: several real servers on a real Redis, clients that act at random, and faults of every kind.
 
-Law: every client believes its snapshots and events alone; none of these may be impossible, and when the faults are
-over every view is the truth again, in every process and in Redis.
+Rule: a client keeps its view by snapshots and events alone, none of which may be impossible. After the faults every
+view is right again, as are the counts of every server and the data in Redis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -32,13 +31,13 @@ from .server import DEADLINE, Server, running, wait_until
 CHANNELS = ["presence-a", "presence-b", "private-c"]
 USERS = [f"user-{number}" for number in range(6)]
 LEASE = 2.0
-PEACE = 2.5
-"""Seconds after a fault when everybody hears everybody again."""
-HEALS_WITHIN = 25.0
+CALM = 2.5
+"""Seconds after a fault until messages reach everybody again."""
+HEALING_TIMEOUT = 25.0
 
 
 class Participant:
-    """A connection, with a reader that replays what comes, and notes what cannot be."""
+    """A connection that replays its events, and records those that are impossible."""
 
     def __init__(self, server: Server, user: str, token: str) -> None:
         self.server = server
@@ -66,11 +65,11 @@ class Participant:
         self._reader.start()
 
     def request(self, type: str, **fields: Any) -> dict[str, Any] | None:
-        """The answer, or `None` where the connection ended before it came."""
+        """Send a request, and return its answer; `None` if the connection ends first."""
         with self._lock:
-            mine = next(self._ids)
+            request_id = next(self._ids)
             try:
-                self._socket.send(json.dumps({"type": type, "requestId": mine, **fields}))
+                self._socket.send(json.dumps({"type": type, "requestId": request_id, **fields}))
             except ConnectionClosed:
                 return None
             try:
@@ -78,8 +77,8 @@ class Participant:
             except queue.Empty:
                 self.wrong.append(f"no answer to {type} {fields}")
                 return None
-            if answer is not None and answer.get("requestId") != mine:
-                self.wrong.append(f"an answer to something else: {answer}")
+            if answer is not None and answer.get("requestId") != request_id:
+                self.wrong.append(f"an answer to another request: {answer}")
             return answer
 
     def close(self) -> None:
@@ -89,17 +88,17 @@ class Participant:
     def _read(self) -> None:
         try:
             while True:
-                self._take(json.loads(self._socket.recv()))
+                self._handle(json.loads(self._socket.recv()))
         except (ConnectionClosed, OSError):
             self.open = False
             self._answers.put(None)
 
-    def _take(self, frame: dict[str, Any]) -> None:
+    def _handle(self, frame: dict[str, Any]) -> None:
         kind, channel = frame["type"], frame.get("channel", "")
         if kind == "channel:joined":
             self.views[channel] = {member["id"]: member for member in frame.get("members", [])}
             if channel.startswith("presence-") and self.views[channel].get(self.user) != frame["me"]:
-                self.wrong.append(f"a snapshot without me: {frame}")
+                self.wrong.append(f"a snapshot without this member: {frame}")
         elif kind == "channel:left":
             self.views.pop(channel, None)
         elif kind == "channel:updated":
@@ -107,7 +106,7 @@ class Participant:
         elif kind == "channel:message":
             self.heard[f"{channel} {frame['data']}"] += 1
             if channel not in self.views or self.heard[f"{channel} {frame['data']}"] > 1:
-                self.wrong.append(f"a message twice, or from elsewhere: {frame}")
+                self.wrong.append(f"a message twice, or from a channel not joined: {frame}")
         elif kind.startswith("presence:"):
             self._replay(kind, channel, frame["member"])
         if "requestId" in frame:
@@ -117,7 +116,7 @@ class Participant:
         self.events += 1
         view = self.views.get(channel)
         if view is None or (member["id"] in view) == (kind == "presence:member_joined"):
-            self.wrong.append(f"{kind} of {member['id']} in {channel}, where {sorted(view or ())} are")
+            self.wrong.append(f"{kind} of {member['id']} in {channel}, whose members are {sorted(view or ())}")
         elif kind == "presence:member_left":
             del view[member["id"]]
         if view is not None and kind != "presence:member_left":
@@ -125,17 +124,17 @@ class Participant:
 
 
 class World:
-    """The servers, the Redis, the participants, and a source of chance."""
+    """The servers, the Redis, the participants, and a source of random numbers."""
 
     def __init__(self, seed: int, servers: list[Server], redis_server: RedisServer, prefix: str) -> None:
-        self.chance = random.Random(seed)
+        self.random = random.Random(seed)
         self.servers = servers
         self.redis_server = redis_server
         self.prefix = prefix
         self.participants: list[Participant] = []
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.peace_at = 0.0
+        self.calm_at = 0.0
         self.log: list[str] = []
         self._numbers = itertools.count(1)
         self._tokens = {user: servers[0].token(user, name=user.title()) for user in USERS}
@@ -145,15 +144,16 @@ class World:
     def admin(self) -> Any:
         return redis.Redis(port=self.redis_server.port, socket_timeout=5)
 
-    def alive(self) -> list[Participant]:
-        for gone in [one for one in self.participants if not one.open]:
-            self.participants.remove(gone)
-            self.wrong += gone.wrong
+    def connected(self) -> list[Participant]:
+        """The participants whose connections are open; the others are removed."""
+        for closed in [one for one in self.participants if not one.open]:
+            self.participants.remove(closed)
+            self.wrong += closed.wrong
         return self.participants
 
-    def enter(self, server: Server | None = None, user: str | None = None) -> Participant | None:
-        """Another participant."""
-        server, user = server or self.chance.choice(self.servers), user or self.chance.choice(USERS)
+    def add(self, server: Server | None = None, user: str | None = None) -> Participant | None:
+        """Connect another participant; `None` if the server refuses."""
+        server, user = server or self.random.choice(self.servers), user or self.random.choice(USERS)
         try:
             one = Participant(server, user, self._tokens[user])
         except (OSError, EOFError, WebSocketException):
@@ -163,34 +163,36 @@ class World:
         self.done["connect"] += 1
         return one
 
-    def operate(self, count: int) -> None:
-        """Some requests of some participants, at once."""
-        present = self.alive()
-        while len(present) < 12:
-            if self.enter() is None:
-                time.sleep(0.05)  # a worker is being replaced
-        chosen = [self.chance.choice(present) for _ in range(count)]
-        acts = [self._plan(one) for one in chosen]
-        list(self._pool.map(lambda act: act(), acts))
+    def act(self, count: int) -> None:
+        """Send requests of random participants at the same time."""
+        connected = self.connected()
+        while len(connected) < 12:
+            if self.add() is None:
+                time.sleep(0.05)  # gunicorn replaces a worker
+        chosen = [self.random.choice(connected) for _ in range(count)]
+        requests = [self._plan(one) for one in chosen]
+        list(self._pool.map(lambda request: request(), requests))
 
     def _plan(self, one: Participant) -> Callable[[], None]:
-        what, channel, number = self.chance.random(), self.chance.choice(CHANNELS), next(self._numbers)
+        what, channel, number = self.random.random(), self.random.choice(CHANNELS), next(self._numbers)
         if what < 0.35 or (channel not in one.views and what < 0.9):
-            info = {"n": number} if self.chance.random() < 0.3 else {}
-            return lambda: self._note("join", one.request("join", channel=channel, userInfo=info))
+            info = {"n": number} if self.random.random() < 0.3 else {}
+            return lambda: self._record("join", one.request("join", channel=channel, userInfo=info))
         if what < 0.55:
-            return lambda: self._note("leave", one.request("leave", channel=channel))
+            return lambda: self._record("leave", one.request("leave", channel=channel))
         if what < 0.7 and channel.startswith("presence-"):
-            return lambda: self._note("update", one.request("channel:update", channel=channel, userInfo={"n": number}))
+            return lambda: self._record(
+                "update", one.request("channel:update", channel=channel, userInfo={"n": number})
+            )
         if what < 0.92:
-            return lambda: self._note("message", one.request("channel:message", channel=channel, data=number))
+            return lambda: self._record("message", one.request("channel:message", channel=channel, data=number))
         return partial(self._close, one)
 
     def _close(self, one: Participant) -> None:
         one.close()
-        self._note("close", None)
+        self._record("close", None)
 
-    def _note(self, what: str, answer: dict[str, Any] | None) -> None:
+    def _record(self, what: str, answer: dict[str, Any] | None) -> None:
         if answer is None:
             self.done[what if what == "close" else f"{what} unanswered"] += 1
         elif answer["type"] != "error":
@@ -200,41 +202,41 @@ class World:
             if what == "leave" and answer["code"] not in ("NOT_MEMBER", "NOT_FOUND", "LEAVE_FAILED"):
                 self.wrong.append(f"leave failed: {answer}")
             if answer["message"] == "Internal error":
-                self.wrong.append(f"a fault: {answer}")
+                self.wrong.append(f"an internal error: {answer}")
 
     def play(self, rounds: int, until: float = float("inf")) -> list[float]:
-        """Rounds of requests with faults in between, each checked; the seconds from the last fault of each to the
-        truth. Ends early at `until`, in seconds of the monotonic clock."""
+        """Play rounds of requests and faults, and check each. Return the seconds that each round needed to heal after
+        its last fault. Stop early at `until`, in seconds of the monotonic clock."""
         healed: list[float] = []
-        self.operate(4)
+        self.act(4)
         while len(healed) < rounds and time.monotonic() < until:
-            for _ in range(self.chance.randrange(1, 4)):
-                for _ in range(self.chance.randrange(10, 60)):
-                    self.operate(self.chance.randrange(1, 6))
+            for _ in range(self.random.randrange(1, 4)):
+                for _ in range(self.random.randrange(10, 60)):
+                    self.act(self.random.randrange(1, 6))
                 self.fault()
-            fault_over = self.peace_at - PEACE
-            for _ in range(self.chance.randrange(20)):
-                self.operate(self.chance.randrange(1, 6))
+            fault_over = self.calm_at - CALM
+            for _ in range(self.random.randrange(20)):
+                self.act(self.random.randrange(1, 6))
             self.check()
             healed.append(time.monotonic() - fault_over)
-        self.disperse()
+        self.disconnect_all()
         return healed
 
     # Faults
 
     def kill_worker(self) -> None:
-        os.kill(worker_of(self.chance.choice(self.servers)), signal.SIGKILL)
+        os.kill(worker_of(self.random.choice(self.servers)), signal.SIGKILL)
 
     def pause_worker(self, seconds: float) -> None:
-        pid = worker_of(self.chance.choice(self.servers))
+        pid = worker_of(self.random.choice(self.servers))
         os.kill(pid, signal.SIGSTOP)
         threading.Timer(seconds, os.kill, (pid, signal.SIGCONT)).start()
 
     def reload_worker(self) -> None:
-        self.chance.choice(self.servers).process.send_signal(signal.SIGHUP)
+        self.random.choice(self.servers).process.send_signal(signal.SIGHUP)
 
     def cut(self, *kinds: str) -> None:
-        """Close the connections of these kinds, `pubsub` or `normal`, to Redis."""
+        """Close the connections to Redis of these kinds, `pubsub` or `normal`."""
         admin = self.admin
         own = admin.client_id()
         for one in [one for kind in kinds for one in admin.client_list(_type=kind)]:
@@ -255,47 +257,46 @@ class World:
         self.redis_server.process.send_signal(signal.SIGCONT)
 
     def fault(self) -> str:
-        """One fault of any kind."""
-        chance = self.chance
+        """Cause a random fault, and return its name."""
         faults: dict[str, Callable[[], None]] = {
             "kill worker": self.kill_worker,
-            "pause worker briefly": lambda: self.pause_worker(chance.uniform(0.1, 0.8)),
+            "pause worker briefly": lambda: self.pause_worker(self.random.uniform(0.1, 0.8)),
             "pause worker past its lease": lambda: self.pause_worker(LEASE * 1.7),
             "reload worker": self.reload_worker,
             "cut pub/sub": lambda: self.cut("pubsub"),
             "cut commands": lambda: self.cut("normal"),
             "cut everything": lambda: self.cut("pubsub", "normal"),
             "flush": self.flush,
-            "restart Redis": lambda: self.restart_redis(chance.uniform(0, 1.5)),
-            "pause Redis": lambda: self.pause_redis(chance.uniform(0.2, 1.6)),
+            "restart Redis": lambda: self.restart_redis(self.random.uniform(0, 1.5)),
+            "pause Redis": lambda: self.pause_redis(self.random.uniform(0.2, 1.6)),
             "pause Redis past the lease": lambda: self.pause_redis(LEASE * 1.5),
         }
-        name = chance.choice(sorted(faults))
+        name = self.random.choice(sorted(faults))
         faults[name]()
-        self.peace_at = time.monotonic() + (PEACE + LEASE * 1.7 if name.startswith("pause worker past") else PEACE)
+        self.calm_at = time.monotonic() + (CALM + LEASE * 1.7 if name.startswith("pause worker past") else CALM)
         self.done[f"fault: {name}"] += 1
         self.log.append(name)
         return name
 
-    # Truth
+    # Checks
 
     def check(self) -> None:
-        """Wait until everybody's view is the truth; fail with what is not."""
-        while time.monotonic() < self.peace_at:
-            time.sleep(0.05)  # what is said while nobody can hear it is lost, as promised
-        deadline = time.monotonic() + HEALS_WITHIN
+        """Wait until every view, every server and Redis agree; fail with the differences."""
+        while time.monotonic() < self.calm_at:
+            time.sleep(0.05)  # a message that is sent before this may be lost, as documented
+        deadline = time.monotonic() + HEALING_TIMEOUT
         while problems := list(self._problems()):
             if time.monotonic() > deadline:
-                raise AssertionError("\n".join([f"not the truth after {self.log[-4:]}:", *problems[:20]]))
+                raise AssertionError("\n".join([f"not healed after {self.log[-4:]}:", *problems[:20]]))
             time.sleep(0.1)
         self._check_messages()
-        wrong = self.wrong + [text for one in self.alive() for text in one.wrong]
+        wrong = self.wrong + [text for one in self.connected() for text in one.wrong]
         assert not wrong, "\n".join(["impossible:", *wrong[:20]])
 
     def _problems(self) -> Iterator[str]:
-        alive = self.alive()
+        connected = self.connected()
         for channel in CHANNELS:
-            inside = [one for one in alive if channel in one.views]
+            inside = [one for one in connected if channel in one.views]
             users = {one.user for one in inside}
             try:
                 entries = self._in_redis(channel)
@@ -304,7 +305,7 @@ class World:
                 yield str(problem)
                 continue
             if count != len(inside):
-                yield f"{channel}: {count} connections in Redis, {len(inside)} in truth"
+                yield f"{channel}: {count} connections in Redis, {len(inside)} expected"
             if channel.startswith("presence-"):
                 if set(entries) != users:
                     yield f"{channel}: ghosts {set(entries) - users}, missing {users - set(entries)} in Redis"
@@ -317,36 +318,38 @@ class World:
                         yield f"{channel}: {one.user} at {one.server.port} sees {sorted(seen)}, not {users}"
         stats = [server.get("/presence/stats") for server in self.servers]
         for status, _, body in stats:
-            if status != 200 or json.loads(body)["connections"] != len(alive):
-                yield f"stats: {status} {body}, {len(alive)} connections in truth"
+            if status != 200 or json.loads(body)["connections"] != len(connected):
+                yield f"stats: {status} {body}, {len(connected)} connections expected"
 
     def _in_redis(self, channel: str) -> list[str]:
         return [user.decode() for user in self.admin.hkeys(f"{self.prefix}:channel:{{{channel}}}:members")]
 
     def _check_messages(self) -> None:
-        """A message in peace reaches everybody, once, and says so."""
+        """Without a fault a message reaches everybody once, and `delivered` is right."""
         for channel in CHANNELS:
-            inside = [one for one in self.alive() if channel in one.views]
+            inside = [one for one in self.connected() if channel in one.views]
             if not inside:
                 continue
-            sender, number = self.chance.choice(inside), next(self._numbers)
+            sender, number = self.random.choice(inside), next(self._numbers)
             answer = sender.request("channel:message", channel=channel, data=number)
-            assert answer is not None, "a connection was lost in peace"
+            assert answer is not None, "a connection was lost without a fault"
             assert answer["type"] == "channel:sent", answer
             assert answer["delivered"] == len(inside) - 1, answer
             key, deadline = f"{channel} {number}", time.monotonic() + DEADLINE
-            while deaf := [one for one in inside if one is not sender and one.heard[key] != 1]:
-                where = [(one.user, one.server.port, one.heard[key]) for one in deaf]
-                how = f"a message on {channel} by {sender.server.port} was not heard once by {where}; {self.log[-4:]}"
-                assert time.monotonic() < deadline, how
+            while missed := [one for one in inside if one is not sender and one.heard[key] != 1]:
+                counts = [(one.user, one.server.port, one.heard[key]) for one in missed]
+                text = (
+                    f"a message on {channel} from {sender.server.port} did not arrive once: {counts}; {self.log[-4:]}"
+                )
+                assert time.monotonic() < deadline, text
                 time.sleep(0.01)
 
-    def disperse(self) -> None:
-        """Everybody goes; nothing stays behind in Redis but what says who is alive, and numbers for a while."""
+    def disconnect_all(self) -> None:
+        """Close every connection. Only the workers' own keys, and keys that expire, may stay in Redis."""
         for one in list(self.participants):
             one.close()
-        self.alive()
-        deadline = time.monotonic() + HEALS_WITHIN
+        self.connected()
+        deadline = time.monotonic() + HEALING_TIMEOUT
         while left := self._left_behind():
             assert time.monotonic() < deadline, f"left behind: {left}"
             time.sleep(0.1)
@@ -360,15 +363,14 @@ class World:
 
 
 def worker_of(server: Server) -> int:
-    """The pid of a server's one worker, once it has one."""
-    path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    wait_until(lambda: path.read_text().split())
-    return int(path.read_text().split()[-1])
+    """The pid of a server's one worker; waits until it has one."""
+    wait_until(server.worker_pids)
+    return server.worker_pids()[-1]
 
 
 @contextmanager
 def running_world(program: str, seed: int, servers: int = 3) -> Iterator[World]:
-    """Servers on a Redis of their own; what they logged is printed when the block fails."""
+    """Servers on a Redis of their own. If the block fails, their logs are printed."""
     with running_redis(program) as redis_server, ExitStack() as stack:
         prefix = f"chaos-{seed}"
         config = {

@@ -16,7 +16,7 @@ from .server import DEADLINE, Server
 
 
 class Client:
-    """A connection. Requests get a `requestId` of their own; what is no answer is an event."""
+    """A connection. Every request gets its own `requestId`, and a frame that answers no request is an event."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -26,7 +26,7 @@ class Client:
         self.id: str = self.connected["clientId"]
 
     def request(self, type: str, **fields: Any) -> dict[str, Any]:
-        """The answer to a request, without its `requestId`."""
+        """Send a request, and return its answer without the `requestId`."""
         mine = f"req-{next(self._ids)}"
         self.send({"type": type, "requestId": mine, **fields})
         while True:
@@ -37,7 +37,7 @@ class Client:
             self._events.append(frame)
 
     def join(self, channel: str, **user_info: Any) -> dict[str, Any]:
-        """Join, and expect to be let in."""
+        """Join, which must succeed."""
         fields = {"userInfo": user_info} if user_info else {}
         answer = self.request("join", channel=channel, **fields)
         assert answer["type"] == "channel:joined", answer
@@ -58,7 +58,7 @@ class Client:
         return self._events.popleft() if self._events else self._read()
 
     def raw(self, frame: str | bytes) -> dict[str, Any]:
-        """Send a frame as it is; the next frame that comes."""
+        """Send a frame as it is, and return the next frame."""
         self.socket.send(frame)
         return self._read()
 
@@ -66,18 +66,18 @@ class Client:
         self.socket.send(json.dumps(frame))
 
     def silent(self) -> bool:
-        """Whether nothing but the answer comes before the answer to a ping."""
+        """Whether no event comes before the answer to a ping."""
         self.request("ping")
         return not self._events
 
     def events(self) -> list[dict[str, Any]]:
-        """All events that came before the answer to a ping."""
+        """All events that come before the answer to a ping."""
         self.request("ping")
         events, self._events = list(self._events), deque()
         return events
 
     def wait_closed(self) -> tuple[int, str]:
-        """Code and reason with which the server closes."""
+        """Wait until the server closes, and return its code and reason."""
         while True:
             try:
                 self._events.append(self._read())

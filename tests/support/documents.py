@@ -1,4 +1,4 @@
-"""The documents, taken apart: blocks of code, tables, sections and anchors."""
+"""Parts of the documents: blocks of code, tables, sections and anchors."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def rows_of(document: Path) -> list[list[str]]:
 
 
 def section_of(document: Path, heading: str) -> str:
-    """What stands below a heading, up to the next section."""
+    """The text from a heading to the next section."""
     return read(document).partition(f"\n{heading}\n")[2].partition("\n## ")[0]
 
 
 def names_of(documents: list[Path]) -> list[str]:
-    """Their paths within the repository."""
+    """The documents' paths within the repository."""
     return [str(document.relative_to(ROOT)) for document in documents]
 
 

@@ -1,4 +1,4 @@
-"""The transport alone, echoing: what a conformance suite talks to. `python -m tests.support.echo FD`."""
+"""An echo server on the transport alone, for a conformance suite: `python -m tests.support.echo FD`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Echo:
-    """Sends every message back."""
+    """A frame receiver that sends every message back."""
 
     connection: Connection
     id = "echo"

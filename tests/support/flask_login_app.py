@@ -1,4 +1,4 @@
-"""An app that knows its users by Flask-Login's session."""
+"""An app whose login is the session of Flask-Login."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def create_app() -> Flask:
         counts["loads"] += 1
         if counts["failures"]:
             counts["failures"] -= 1
-            raise RuntimeError("the database is away")
+            raise RuntimeError("the database is unavailable")
         if request.args.get("break"):
             raise RuntimeError("the loader failed")
         if request.args.get("wrong"):

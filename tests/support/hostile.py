@@ -1,7 +1,7 @@
-"""Clients that mean harm, in a process of their own: `python -m tests.support.hostile KIND PORT TOKEN`.
+"""Hostile clients, in a process of their own: `python -m tests.support.hostile KIND PORT TOKEN`.
 
-A client begins to do its worst, prints a line once it has, keeps on until its standard input is closed (or for a
-minute), and prints what came of it as JSON. Loopback only.
+A client starts its attack, prints a line, goes on until its standard input is closed or a minute is over, and prints
+the outcomes as JSON. It attacks only servers on this host.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ MANY = 100
 CLOSE = 8
 
 Attack = Callable[[int, str], Iterator[str]]
-"""Takes a port and a token; does a little at each step, and says what came of it."""
+"""Takes a port and a token. Each step attacks a little, and yields its outcome."""
 
 
 def hammer(port: int, token: str, first: bytes, again: Callable[[], bytes]) -> Iterator[str]:
-    """Send `first`, then what `again` makes, without a pause; when the server has had enough of it, come back."""
+    """Send `first`, then what `again` returns, without a pause. Connect again whenever the server closes."""
     while True:
         with upgraded(port, token) as raw:
             waiting, heard = first, b""
@@ -60,7 +60,7 @@ def messages(port: int, token: str) -> Iterator[str]:
 
 
 def joins(port: int, token: str) -> Iterator[str]:
-    """Asks for channel after channel, never the same twice."""
+    """Joins channel after channel, never the same twice."""
     numbers = itertools.count()
 
     def many() -> bytes:
@@ -75,14 +75,14 @@ def pings(port: int, token: str) -> Iterator[str]:
 
 
 def fragments(port: int, token: str) -> Iterator[str]:
-    """A message in fragments of a byte, with pings between them, that never ends."""
+    """Sends a message that never ends, in fragments of one byte with pings between them."""
     return hammer(
         port, token, masked(b'"', 1, final=False), lambda: (masked(b"x", 0, final=False) * 9 + masked(b"", 9)) * 20
     )
 
 
 def garbage(port: int, token: str) -> Iterator[str]:
-    """Random bytes in place of frames."""
+    """Sends random bytes in place of frames."""
     noise = random.Random(20)
     return hammer(port, token, b"", lambda: noise.randbytes(2000))
 
@@ -93,7 +93,7 @@ def giants(port: int, token: str) -> Iterator[str]:
 
 
 def handshakes(port: int, _token: str) -> Iterator[str]:
-    """Opens connections, and is gone before or after the handshake."""
+    """Opens connections, and resets them before or after the handshake."""
     for number in itertools.count():
         with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -107,7 +107,7 @@ def handshakes(port: int, _token: str) -> Iterator[str]:
 
 
 def halves(port: int, token: str) -> Iterator[str]:
-    """Many connections with half a frame each, and not a byte more."""
+    """Opens many connections, and sends half a frame on each."""
     crowd = [upgraded(port, token) for _ in range(MANY)]
     for raw in crowd:
         raw.sendall(masked(b'{"type":"join","channel":"presence-room"}')[:20])
@@ -117,7 +117,7 @@ def halves(port: int, token: str) -> Iterator[str]:
 
 
 def drips(port: int, token: str) -> Iterator[str]:
-    """Many connections that send their requests a byte at a time."""
+    """Opens many connections that send their requests one byte at a time."""
     crowd = [upgraded(port, token) for _ in range(MANY)]
     text = masked(b'{"type":"ping"}')
     for position in itertools.count():
@@ -129,8 +129,8 @@ def drips(port: int, token: str) -> Iterator[str]:
         yield "dripped"
 
 
-def deaf(port: int, token: str) -> Iterator[str]:
-    """Many connections that read nothing, in a channel in which somebody talks as fast as is allowed."""
+def unread(port: int, token: str) -> Iterator[str]:
+    """Opens many connections that read nothing, in a channel whose sender is as fast as the rate limit allows."""
     crowd = [upgraded(port) for _ in range(20)]
     for raw in crowd:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -147,13 +147,13 @@ def deaf(port: int, token: str) -> Iterator[str]:
 
 ATTACKS: dict[str, Attack] = {
     attack.__name__: attack
-    for attack in (messages, joins, pings, fragments, garbage, giants, handshakes, halves, drips, deaf)
+    for attack in (messages, joins, pings, fragments, garbage, giants, handshakes, halves, drips, unread)
 }
 
 
 @contextmanager
 def attacked(server: Server, kind: str, *, niceness: int = 0) -> Iterator[Counter[str]]:
-    """An attack on `server` that has begun, and goes on through the block; after it, what came of it."""
+    """Attack `server` during the block. Afterwards the counter has the outcomes."""
     outcome: Counter[str] = Counter()
     command = ["nice", "-n", str(niceness), sys.executable, "-m", __name__]
     command += [kind, str(server.port), server.token("mallory")]

@@ -1,4 +1,4 @@
-"""What `/metrics` says, read by Prometheus's own parsers."""
+"""The samples of `/metrics`, read by Prometheus's own parsers."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def scrape(server: Server, accept: str = "") -> dict[Sample, float]:
 
 
 def value(samples: dict[Sample, float], name: str, **labels: str) -> float:
-    """One of them; its prefix may be left out."""
+    """The value of one sample, by its name without the prefix."""
     return samples[f"flask_presence_{name}", frozenset(labels.items())]

@@ -1,4 +1,4 @@
-"""An app with a flask-sock route of its own, and a count of the greenlets."""
+"""An app with its own flask-sock route and a count of the greenlets."""
 
 from __future__ import annotations
 

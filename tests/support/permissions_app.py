@@ -1,9 +1,10 @@
-"""An app whose guards and logins answer as a test has planned, and when the test says so.
+"""An app whose guards and logins give the answers that a test plans, at the time that it chooses.
 
-`/plan?user=ann&steps=[…]`: what the guards answer about that user from now on, one step a call, the last one for ever.
-A step is `{"answer": …, "gate": "name"}`: the answer is given once the gate is open. `/gate?name=…` opens one, `/asked`
-counts the calls, `/revoke?user=…` revokes that user's tokens, `/slow_login?user=…&gate=…` has their next check, which
-looks at once, answer when the gate is open.
+`/plan?user=ann&steps=[…]` plans the answers of the guards about a user: one step for each call, and the last step for
+all later calls. A step is `{"answer": …, "gate": "name"}`; with a gate it answers when the gate is open.
+`/gate?name=…` opens a gate, `/asked` counts the calls, and `/revoke?user=…` revokes a user's tokens.
+`/slow_login?user=…&gate=…` delays the next check of the user's login: it looks at once, and answers when the gate is
+open.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Step = dict[str, Any]
 
 
 class NoTruth:
-    """Like a column of an ORM: it has no truth value."""
+    """A value without a truth value, like a column of an ORM."""
 
     def __bool__(self) -> bool:
         raise TypeError("this has no truth value")

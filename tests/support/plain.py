@@ -1,4 +1,4 @@
-"""An app with nothing but presence, whose pages are open to who knows the word."""
+"""An app with nothing but the extension, whose pages are open to everybody who knows the password."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from flask_presence import Presence
 
 
 def may_see() -> bool:
-    """By a header, by the query string, by a password that is asked for, or by a cookie, without which there is a
-    login."""
+    """Whether a header, the query string, basic authentication or a cookie has the password. A wrong cookie leads to
+    another page, as a login does."""
     password = request.authorization.password if request.authorization else None
     words = (
         request.headers.get("X-Key"),

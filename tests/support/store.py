@@ -1,4 +1,4 @@
-"""The product's client of Redis, with redis-py's own beside it, for what tests do to Redis behind its back."""
+"""The package's client of Redis, with redis-py's own for changes that the package does not know about."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ class Client(ProductClient):
 
 
 def store_of(prefix: str, *, max_info: int = 1000, lease: float = 60, grace: float = 0) -> Store:
-    """The operations under a prefix."""
+    """The store under a prefix."""
     return Store(Keys(prefix), lease=lease, max_info=max_info, grace=grace)

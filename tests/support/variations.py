@@ -1,4 +1,4 @@
-"""Small apps as users have them, each with something that has been in the way: `VARIATION` says which."""
+"""Small apps as users have them, each with something that once caused trouble: `VARIATION` chooses one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from flask import Flask, Response, g, jsonify, make_response, request, session
 from flask_jwt_extended import JWTManager, create_access_token, set_access_cookies
 
 from flask_presence import ChannelName, Presence, User
+
+from .server import running
 
 
 def create_app() -> Flask:
@@ -40,7 +42,7 @@ def with_tokens(app: Flask) -> None:
 
 
 def body_reader(app: Flask) -> None:
-    """Every request's body is read, as for a log or a signature."""
+    """Reads the body of every request, as for a log or a signature."""
     with_tokens(app)
 
     @app.before_request
@@ -92,7 +94,7 @@ def login_in_g(app: Flask) -> None:
 
 
 def keys(app: Flask) -> None:
-    """A login by a header of its own, or by the session."""
+    """A login by a header or by the session."""
     presence = Presence(app)
 
     @app.get("/login")
@@ -124,7 +126,7 @@ def leeway(app: Flask) -> None:
 
 
 def cookies(app: Flask) -> None:
-    """A login by cookie, which the page's other requests renew."""
+    """A login by a cookie that other requests of the page renew."""
     app.config.update(JWT_TOKEN_LOCATION=["cookies"], JWT_ACCESS_TOKEN_EXPIRES=dt.timedelta(seconds=3))
     with_tokens(app)
 
@@ -157,7 +159,7 @@ def slow_guards(app: Flask) -> None:
 
     @presence.guard("database-*")
     def ask(_user: User) -> bool:
-        """Waits in C, for as long as a recursive query takes."""
+        """Wait in C, for the time of a recursive query."""
         query = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 3000000) select max(i) from n"
         return bool(sqlite3.connect(":memory:").execute(query).fetchone())
 
@@ -168,7 +170,7 @@ def slow_guards(app: Flask) -> None:
 
 
 def children(app: Flask) -> None:
-    """A child process publishes, as a task that a view starts does."""
+    """Publishes in a child process, as a task that a view starts."""
     presence = Presence(app)
 
     def publish() -> None:
@@ -192,3 +194,8 @@ VARIATIONS: dict[str, Callable[[Flask], None]] = {
         *(cookies, async_guard, slow_guards, children),
     )
 }
+
+
+def variation(name: str, kind: str = "gunicorn-gevent", **options: Any) -> Any:
+    """A server for a `with` block that serves one of these apps."""
+    return running(app="tests.support.variations:create_app()", kind=kind, VARIATION=name, **options)

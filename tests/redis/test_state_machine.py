@@ -1,0 +1,84 @@
+"""The state machine of connections, with Redis: everything that holds in memory holds there."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from flask_jwt_extended import JWTManager
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from flask_presence import Presence
+
+from ..membership.test_state_machine import ConnectionMachine, Peer
+from ..support.redis_server import RedisServer
+from ..support.server import wait_until
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_state_machine_holds_with_redis(redis_server: RedisServer, workers: int) -> None:
+    """It runs with one worker, and with several that know each other only through Redis."""
+
+    class RedisConnectionMachine(ConnectionMachine):
+        def configure(self) -> dict[str, Any]:
+            return {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
+
+        count = workers
+
+        def hear(self, peer: Peer, enough: Callable[[list[Any]], bool]) -> list[Any]:
+            heard = super().hear(peer, enough)
+
+            def has_enough() -> bool:
+                if not enough(heard):
+                    heard.extend(peer.listen())
+                return enough(heard)
+
+            if workers > 1:
+                wait_until(has_enough)
+            return heard
+
+        def everywhere(self, call: Callable[[], int]) -> int:
+            with ThreadPoolExecutor(1) as thread:
+                returned = thread.submit(super().everywhere, call)
+                while not returned.done():
+                    self.settle(first=1)
+                return returned.result()
+
+    few = settings(
+        max_examples=25,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    run_state_machine_as_test(RedisConnectionMachine, settings=few)
+
+
+def test_test_clients_leave_nothing_in_redis(redis_server: RedisServer, prefix: str) -> None:
+    """A test client does not wait for the previous one."""
+    app = Flask("test-clients")
+    app.config.update(
+        JWT_SECRET_KEY="a secret of thirty-two characters",
+        PRESENCE_BACKEND=redis_server.url,
+        PRESENCE_REDIS_PREFIX=prefix,
+        PRESENCE_LEASE=1,
+    )
+    JWTManager(app)
+    presence = Presence(app)
+    for number in range(5):
+        with presence.test_client(user="ann", app=app) as ann:
+            ann.join("presence-room", user_info={"n": number})
+            if number == 0:
+                end = time.monotonic() + 1.2  # longer than the lease, as in a debugger
+                wait_until(lambda end=end: time.monotonic() > end)  # type: ignore[misc]
+            assert ann.update("presence-room", x=number)["member"]["x"] == number
+    keys = redis.Redis(port=redis_server.port, decode_responses=True)
+    assert keys.smembers(f"{prefix}:workers") == set()
+    assert {key for key in keys.scan_iter(f"{prefix}:*") if keys.ttl(key) < 0} == {f"{prefix}:data_since"}

@@ -1,0 +1,62 @@
+"""Settings: defaults, wrong values, and combinations that raise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flask_presence import ConfigurationError, Presence
+
+from ..support.flask_app import make_app
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("PRESENCE_ENABLED", "yes"),
+        ("PRESENCE_URL_PREFIX", "presence"),
+        ("PRESENCE_URL_PREFIX", "/presence/"),
+        ("PRESENCE_BACKEND", "postgres://"),
+        ("PRESENCE_ALLOWED_ORIGINS", ["example.com"]),
+        ("PRESENCE_ALLOWED_ORIGINS", ["https://example.com/path"]),
+        ("PRESENCE_ALLOWED_ORIGINS", ["https://*.*.com"]),
+        ("PRESENCE_ALLOWED_ORIGINS", 5),
+        ("PRESENCE_MAX_CONNECTIONS", 0),
+        ("PRESENCE_MAX_CONNECTIONS", True),
+        ("PRESENCE_MAX_MESSAGE_SIZE", 1.5),
+        ("PRESENCE_MAX_OUTBOX", 65536),
+        ("PRESENCE_RATE_LIMIT", 100),
+        ("PRESENCE_RATE_LIMIT", (0, 10)),
+        ("PRESENCE_RATE_LIMIT", (1, 2, 3)),
+        ("PRESENCE_PING_INTERVAL", 0),
+        ("PRESENCE_PING_TIMEOUT", "10"),
+        ("PRESENCE_DRAIN", -1),
+        ("PRESENCE_PING_INTERVALL", 5),
+    ],
+)
+def test_a_wrong_setting_raises_and_is_named(key: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=key):
+        Presence(make_app(**{key: value}))
+
+
+def test_an_unknown_argument_lists_the_valid_settings() -> None:
+    with pytest.raises(ConfigurationError, match="PRESENCE_PING_INTERVAL"):
+        Presence(make_app(), pingg=5)
+
+
+@pytest.mark.parametrize(("arguments", "config"), [({"url_prefix": "/a"}, {}), ({"url_prefix": "/b"}, {"URL": "/a"})])
+def test_keyword_arguments_are_defaults_for_the_config(arguments: dict[str, Any], config: dict[str, str]) -> None:
+    app = make_app(**({"PRESENCE_URL_PREFIX": config["URL"]} if config else {}))
+    Presence(app, **arguments)
+    assert app.test_client().get("/a/health").get_json() == {"status": "ok"}
+
+
+def test_any_origin_raises_if_cookies_may_log_in() -> None:
+    with pytest.raises(ConfigurationError, match="PRESENCE_ALLOWED_ORIGINS"):
+        Presence(make_app(PRESENCE_ALLOWED_ORIGINS="*", JWT_TOKEN_LOCATION=["cookies"]))
+    loading = Presence(allowed_origins=["*"])
+    loading.user_loader(lambda: None)
+    with pytest.raises(ConfigurationError, match="user_loader"):
+        loading.init_app(make_app())
+    Presence(make_app(PRESENCE_ALLOWED_ORIGINS="*"))
