@@ -23,7 +23,7 @@ from flask.blueprints import BlueprintSetupState
 from ..app.service import Service
 from ..domain.channels import CHANNEL_TYPES, ChannelName
 from ..domain.errors import BackendUnavailable
-from ..stats.payloads import Facts
+from ..stats.payloads import ServiceInfo
 from .sources import ServerSource, Source, SourceFailed, StoreSource
 from .tables import activity_table, change_line, channels_table, decisions_table, guards_table, members_table
 
@@ -49,15 +49,15 @@ NEEDS_REDIS: Final = (
 )
 
 
-def add_commands(blueprint: Blueprint, service: Service, facts: Facts) -> None:
+def add_commands(blueprint: Blueprint, service: Service, service_info: ServiceInfo) -> None:
     """Register the commands on the blueprint, so that they are `flask presence …`."""
     blueprint.record_once(_warn_of_another_group)
     group = blueprint.cli
     group.help = "See who is where, and send or disconnect."
-    source = _sources(service, facts)
+    source = _sources(service, service_info)
     _add_lists(group, source)
     _add_watch(group, source)
-    _add_orders(group, facts)
+    _add_orders(group, service_info)
     _add_guards(group, service)
 
 
@@ -66,15 +66,15 @@ def _warn_of_another_group(state: BlueprintSetupState) -> None:
         log.warning("the app's own command %r gives way to the one of flask_presence", state.blueprint.name)
 
 
-def _sources(service: Service, facts: Facts) -> Sources:
+def _sources(service: Service, service_info: ServiceInfo) -> Sources:
     """Whom a command asks."""
 
     def source(command: str, url: str | None, headers: dict[str, str]) -> Source:
         if url is not None:
             return ServerSource(url, headers)
-        if facts.backend == "memory":
+        if service_info.backend == "memory":
             raise click.ClickException(IN_MEMORY + ASK_THE_SERVER.format(command=command))
-        return StoreSource(service.hub.directory, facts)
+        return StoreSource(service.hub.directory, service_info)
 
     return source
 
@@ -129,9 +129,9 @@ def _add_watch(group: click.Group, source: Sources) -> None:
             click.echo("", err=True)
 
 
-def _add_orders(group: click.Group, facts: Facts) -> None:
+def _add_orders(group: click.Group, service_info: ServiceInfo) -> None:
     def presence(method: str) -> Any:
-        if facts.backend == "memory":
+        if service_info.backend == "memory":
             raise click.ClickException(IN_MEMORY + NEEDS_REDIS.format(method=method))
         return current_app.extensions["presence"]
 
@@ -305,9 +305,9 @@ def _follow(changes: Iterator[dict[str, Any] | None], as_json: bool) -> None:
             click.echo(json.dumps(change) if as_json else change_line(change, time.strftime("%H:%M:%S")))
 
 
-def _print(shape: dict[str, Any], table: Callable[[], Iterator[str]], as_json: bool) -> None:
+def _print(payload: dict[str, Any], table: Callable[[], Iterator[str]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(shape))
+        click.echo(json.dumps(payload))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in table():

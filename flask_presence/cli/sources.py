@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from ..hub.directory import Directory
-from ..stats.payloads import Facts, activity_shape, change_shapes, channel_list_shape, channel_shape
+from ..stats.payloads import ServiceInfo, activity_payload, change_payloads, channel_list_payload, channel_payload
 from ..stats.query import MemberQuery, read_channel_query
 
 PATIENCE: Final = 15.0
@@ -46,21 +46,21 @@ class Source(Protocol):
 class StoreSource:
     """The state store, asked by this process."""
 
-    def __init__(self, directory: Directory, facts: Facts) -> None:
+    def __init__(self, directory: Directory, service_info: ServiceInfo) -> None:
         self._directory = directory
-        self._facts = facts
+        self._service_info = service_info
 
     def activity(self) -> dict[str, Any]:
-        return activity_shape(self._directory, self._facts)
+        return activity_payload(self._directory, self._service_info)
 
     def channels(self, type: str | None, prefix: str | None, *, extras: bool) -> dict[str, Any]:
-        return channel_list_shape(self._directory, read_channel_query(_asked(type, prefix, extras)))
+        return channel_list_payload(self._directory, read_channel_query(_asked(type, prefix, extras)))
 
     def channel(self, name: str, *, extras: bool) -> dict[str, Any] | None:
-        return channel_shape(self._directory, name, MemberQuery(with_connections=extras))
+        return channel_payload(self._directory, name, MemberQuery(with_connections=extras))
 
     def watch(self, name: str | None) -> Iterator[dict[str, Any] | None]:
-        return change_shapes(self._directory.watch(name))
+        return change_payloads(self._directory.watch(name))
 
 
 class ServerSource:
@@ -131,14 +131,14 @@ class ServerSource:
 
     def _read(self, body: bytes, *needed: str) -> dict[str, Any]:
         try:
-            shape = json.loads(body)
+            payload = json.loads(body)
         except ValueError:
-            shape = None
-        if isinstance(shape, dict) and isinstance(shape.get("error"), dict):
-            raise SourceFailed(f"{self._url} says: {shape['error'].get('message')}")
-        if not isinstance(shape, dict) or not all(name in shape for name in needed):
+            payload = None
+        if isinstance(payload, dict) and isinstance(payload.get("error"), dict):
+            raise SourceFailed(f"{self._url} says: {payload['error'].get('message')}")
+        if not isinstance(payload, dict) or not all(name in payload for name in needed):
             raise SourceFailed(f"{self._url} answers something else than was asked; {WRONG_PLACE}")
-        return shape
+        return payload
 
 
 def _asked(type: str | None, prefix: str | None, extras: bool) -> dict[str, str]:

@@ -17,7 +17,7 @@ from ..app.service import Service
 from ..cli.commands import add_commands
 from ..domain.errors import ConfigurationError
 from ..settings import Settings
-from ..stats.payloads import facts_of
+from ..stats.payloads import ServiceInfo
 from .access import StatsGuard
 from .assets import client_response
 from .pages import add_pages
@@ -60,9 +60,9 @@ def register_blueprint(app: Flask, service: Service, stats_guard: Callable[[], S
     _add_host_values(blueprint, app)
     _add_socket(blueprint, service)
     _add_client(blueprint)
-    facts = facts_of(settings)
-    add_pages(blueprint, app, service, facts, stats_guard)
-    add_commands(blueprint, service, facts)
+    service_info = ServiceInfo.from_settings(settings)
+    add_pages(blueprint, app, service, service_info, stats_guard)
+    add_commands(blueprint, service, service_info)
     try:
         app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
     except (ValueError, LookupError, SyntaxError) as problem:  # Werkzeug compiles rules

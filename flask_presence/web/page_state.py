@@ -11,7 +11,7 @@ from typing import Final
 
 from werkzeug.datastructures import MultiDict
 
-from ..stats.format import CHART, count, details, duration, points, rate, size
+from ..stats.format import CHART_SIZE, chart_points, count, details, duration, rate, size
 from ..stats.query import ChannelQuery, InvalidQuery, MemberQuery, read_channel_query
 
 LIMIT: Final = 50
@@ -19,7 +19,7 @@ LIMIT: Final = 50
 OWN: Final = ("search", "type", "sort", "offset", "channel", "members")
 """What the page has to say in its query string: the channel that is shown, and the offset of its members."""
 TAKEN: Final = ("prefix", "limit", "include")
-DEFAULT_ORDER: Final = "-memberCount"
+DEFAULT_SORT: Final = "-memberCount"
 
 CLOSE_CODES: Final = {
     "1000": "said goodbye",
@@ -54,7 +54,7 @@ class View:
         own: dict[str, object] = {
             "search": asked.search,
             "type": asked.type or "",
-            "sort": "" if asked.order == DEFAULT_ORDER else asked.order,
+            "sort": "" if asked.sort == DEFAULT_SORT else asked.sort,
             "offset": asked.offset or "",
             "channel": self.channel,
             "members": self.members.offset or "",
@@ -68,18 +68,18 @@ class View:
     def sorted_by(self, name: str) -> str:
         """The order that a click on a column's head asks for: numbers and times largest first, then the other way."""
         first, second = (name, f"-{name}") if name in ("name", "type") else (f"-{name}", name)
-        return second if self.channels.order == first else first
+        return second if self.channels.sort == first else first
 
     def direction(self, name: str) -> str:
         """For `aria-sort`."""
-        order = self.channels.order
+        order = self.channels.sort
         return "none" if order.removeprefix("-") != name else "descending" if order.startswith("-") else "ascending"
 
 
 def read_view(arguments: MultiDict[str, str]) -> View:
     """From a query string. `InvalidQuery` for what cannot be shown."""
     known = {name: arguments[name] for name in ("search", "type", "sort", "offset") if arguments.get(name)}
-    query = read_channel_query({"sort": DEFAULT_ORDER, **known})
+    query = read_channel_query({"sort": DEFAULT_SORT, **known})
     taken = [name for name in TAKEN if name in arguments]
     if taken:
         raise InvalidQuery(f"{taken[0]} means something to the JSON API that the page asks, and cannot stand here")
@@ -96,9 +96,9 @@ def read_view(arguments: MultiDict[str, str]) -> View:
 
 
 HELPERS: Final = {
-    **{function.__name__: function for function in (points, count, rate, size, duration, details)},
-    "CHART": CHART,
-    "DEFAULT_ORDER": DEFAULT_ORDER,
+    **{function.__name__: function for function in (chart_points, count, rate, size, duration, details)},
+    "CHART_SIZE": CHART_SIZE,
+    "DEFAULT_SORT": DEFAULT_SORT,
     "OWN": OWN,
     "CLOSE_CODES": CLOSE_CODES,
 }

@@ -19,12 +19,12 @@ from ..domain.errors import BackendUnavailable, InvalidRequest
 from ..hub.directory import Directory
 from ..stats.metrics import metrics_text
 from ..stats.payloads import (
-    Facts,
-    activity_shape,
-    channel_list_shape,
-    channel_shape,
-    nobody_shape,
-    stats_shape,
+    ServiceInfo,
+    activity_payload,
+    channel_list_payload,
+    channel_payload,
+    empty_channel_payload,
+    stats_payload,
 )
 from ..stats.query import InvalidQuery, MemberQuery, read_channel_query, read_member_query
 from ..stats.shared import SharedAnswers
@@ -54,7 +54,11 @@ PAGE_POLICY: Final = (
 
 
 def add_pages(
-    blueprint: Blueprint, app: Flask, service: Service, facts: Facts, stats_guard: Callable[[], StatsGuard | None]
+    blueprint: Blueprint,
+    app: Flask,
+    service: Service,
+    service_info: ServiceInfo,
+    stats_guard: Callable[[], StatsGuard | None],
 ) -> None:
     """Register the pages, who may see them, and what is answered where the state store is away."""
     admission = Admission(app, service, stats_guard)
@@ -67,8 +71,8 @@ def add_pages(
 
     blueprint.record_once(_add_converter)
     shared = SharedAnswers(service.hub.directory)
-    _add_page(blueprint, app, shared, facts)
-    _add_api(blueprint, service.hub.directory, shared, facts)
+    _add_page(blueprint, app, shared, service_info)
+    _add_api(blueprint, service.hub.directory, shared, service_info)
     _add_for_machines(blueprint, service)
     _add_errors(blueprint)
 
@@ -84,16 +88,16 @@ def _add_converter(state: BlueprintSetupState) -> None:
     state.app.url_map.converters["presence_channel"] = NameConverter
 
 
-def _add_page(blueprint: Blueprint, app: Flask, shared: SharedAnswers, facts: Facts) -> None:
+def _add_page(blueprint: Blueprint, app: Flask, shared: SharedAnswers, service_info: ServiceInfo) -> None:
     @blueprint.get("/")
     def index() -> Response:
         view = read_view(request.args)
         try:
-            activity: dict[str, Any] | None = activity_shape(shared, facts)
-            listed = channel_list_shape(shared, view.channels)
+            activity: dict[str, Any] | None = activity_payload(shared, service_info)
+            listed = channel_list_payload(shared, view.channels)
             if not listed["channels"] and listed["total"]:
                 view = view.at_end_of(listed["total"])
-                listed = channel_list_shape(shared, view.channels)
+                listed = channel_list_payload(shared, view.channels)
             shown = _shown(shared, view.channel, view.members) if view.channel else None
         except BackendUnavailable:
             return _page(app, view, None, {"channels": [], "total": 0, "next": None}, None, 503)
@@ -125,23 +129,23 @@ def _page(
 
 
 def _shown(shared: SharedAnswers, name: str, query: MemberQuery) -> dict[str, Any]:
-    return channel_shape(shared, name, query) or nobody_shape(name)
+    return channel_payload(shared, name, query) or empty_channel_payload(name)
 
 
-def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, facts: Facts) -> None:
+def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, service_info: ServiceInfo) -> None:
     @blueprint.get("/stats")
     def stats() -> Response:
-        return json_response(stats_shape(directory), request=request)
+        return json_response(stats_payload(directory), request=request)
 
     @blueprint.get("/activity")
     def activity() -> Response:
-        return json_response(activity_shape(shared, facts), request=request)
+        return json_response(activity_payload(shared, service_info), request=request)
 
     @blueprint.get("/channels")
     def channels() -> Response:
         query = read_channel_query(request.args)
         whose = shared if query.needs_rates else directory
-        return json_response(channel_list_shape(whose, query), request=request)
+        return json_response(channel_list_payload(whose, query), request=request)
 
     @blueprint.get("/members")
     def members() -> Response:
@@ -152,7 +156,7 @@ def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, 
     @blueprint.get("/channels/<presence_channel:name>", merge_slashes=False)
     def channel(name: str) -> Response:
         query = read_member_query(request.args)
-        found = channel_shape(directory, name, query)
+        found = channel_payload(directory, name, query)
         if found is None:
             return error_response(404, "NOT_FOUND", "Channel not found")
         return json_response(found, request=request)
@@ -185,8 +189,8 @@ def _add_for_machines(blueprint: Blueprint, service: Service) -> None:
     @blueprint.get("/health")
     def health() -> Response:
         status, sentence = service.health(Takeover(request.environ))
-        shape = {"status": status, "message": sentence} if sentence else {"status": status}
-        return json_response(shape, 503 if sentence else 200)
+        payload = {"status": status, "message": sentence} if sentence else {"status": status}
+        return json_response(payload, 503 if sentence else 200)
 
 
 def _add_errors(blueprint: Blueprint) -> None:

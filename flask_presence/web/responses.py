@@ -7,9 +7,9 @@ from typing import Any
 from flask import Request, Response, jsonify
 
 
-def json_response(shape: dict[str, Any], status: int = 200, request: Request | None = None) -> Response:
-    """`shape` as JSON that no cache keeps. With a `request` it has an ETag, and is 304 where the client names it."""
-    response = jsonify(shape)
+def json_response(payload: dict[str, Any], status: int = 200, request: Request | None = None) -> Response:
+    """`payload` as JSON that no cache keeps. With a `request` it has an ETag, and is 304 where the client names it."""
+    response = jsonify(payload)
     response.status_code = status
     if request is not None:
         response.add_etag()
@@ -17,12 +17,12 @@ def json_response(shape: dict[str, Any], status: int = 200, request: Request | N
     return harden(response)
 
 
-def error_shape(code: str, message: str) -> dict[str, Any]:
+def error_payload(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
 def error_response(status: int, code: str, message: str) -> Response:
-    return json_response(error_shape(code, message), status)
+    return json_response(error_payload(code, message), status)
 
 
 def harden(response: Response) -> Response:

@@ -16,8 +16,8 @@ from flask import Response
 from ..app.service import Service
 from ..domain.errors import BackendUnavailable
 from ..loops.gevent_loop import has_hub
-from ..stats.payloads import change_shapes
-from .responses import error_shape, harden
+from ..stats.payloads import change_payloads
+from .responses import error_payload, harden
 
 MAX_STREAMS: Final = 20
 MAX_STREAMS_IN_THREADS: Final = 2
@@ -48,7 +48,7 @@ class Streams:
                 raise TooManyStreams(f"{most} are watching already")
             self._open += 1
         try:
-            changes = change_shapes(self._service.hub.directory.watch(name))
+            changes = change_payloads(self._service.hub.directory.watch(name))
             next(changes)  # raises here where the state store is away, and nothing is missed from here on
         except BaseException:
             self._release()
@@ -74,7 +74,7 @@ class Streams:
                 if change is None and not self._service.hub.directory.blocking:
                     self._service.process.sleep(GLANCE)
         except BackendUnavailable:
-            yield json.dumps(error_shape("SERVICE_UNAVAILABLE", "The state store is away")) + "\n"
+            yield json.dumps(error_payload("SERVICE_UNAVAILABLE", "The state store is away")) + "\n"
 
     def _release(self) -> None:
         with self._lock:
