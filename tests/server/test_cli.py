@@ -140,7 +140,7 @@ def test_memory_takes_no_orders(command: list[str]) -> None:
         (["stats", "--url", "nonsense"], "http://"),
         (["channels", "--type", "secret"], "presence"),
         (["members", "a b"], "white space"),
-        (["publish", "x", "news", "hello"], "is no JSON"),
+        (["publish", "x", "news", "hello"], "is not valid JSON"),
         (["broadcast", "x", "[1]"], "JSON object"),
         (["disconnect"], "--user"),
         (["disconnect", "--user", "a", "--client", "b"], "--user"),
