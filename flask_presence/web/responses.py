@@ -1,14 +1,19 @@
-"""HTTP answers of the blueprint: errors as `{"error": {"code", "message"}}`, nothing cached, nothing framed."""
+"""The blueprint's HTTP responses.
+
+Rule: errors are `{"error": {"code", "message"}}`. Nothing is cached unless a route says so, and no page can be framed.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from flask import Request, Response, jsonify
 
+STORE_UNREACHABLE: Final = "The state store is unreachable"
+
 
 def json_response(payload: dict[str, Any], status: int = 200, request: Request | None = None) -> Response:
-    """`payload` as JSON that no cache keeps. With a `request` it has an ETag, and is 304 where the client names it."""
+    """`payload` as JSON that no cache keeps. With a `request`, it has an ETag, and may be a 304."""
     response = jsonify(payload)
     response.status_code = status
     if request is not None:
@@ -26,7 +31,7 @@ def error_response(status: int, code: str, message: str) -> Response:
 
 
 def harden(response: Response) -> Response:
-    """The security headers that every answer of the blueprint has."""
+    """Add the security headers that every response of the blueprint has."""
     headers = response.headers
     headers.setdefault("Cache-Control", "no-store")
     headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'")
