@@ -30,7 +30,7 @@ from .hub.directory import Directory
 from .settings import load_settings
 from .testing import TestClient
 from .web.access import StatsGuard
-from .web.blueprint import check_place, register_blueprint
+from .web.blueprint import check_routing, register_blueprint
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ class Presence:
         if EXTENSION in app.extensions:
             raise RuntimeError("a Presence has been initialised with this app already; init_app once is enough")
         settings = load_settings(app.config, self._defaults)
-        check_place(app, settings)
+        check_routing(app, settings)
         service = Service(app, settings, self._guards, self._message_guards, self._handlers, lambda: self._user_loader)
         register_blueprint(app, service, lambda: self._stats_guard)
         app.extensions[EXTENSION] = self

@@ -1,1 +1,1 @@
-"""The `flask presence` commands."""
+"""The commands `flask presence …`."""

@@ -1,4 +1,4 @@
-"""See what is going on: a page, JSON, metrics, and commands.
+"""What a running service looks like from outside: JSON payloads, Prometheus metrics, and how numbers are formatted.
 
-Law: all of them show the same shapes, made in `shapes`; nothing here changes who is where, but commands that say so.
+Rule: the stats page, the JSON API and the commands all show the payloads of `payloads`. Nothing here changes any state.
 """

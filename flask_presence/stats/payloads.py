@@ -1,7 +1,7 @@
-"""What can be seen of a service, as JSON shapes: one place, whether a page, a program or a person asks.
+"""The JSON payloads that describe a service, for the stats page, the JSON API and the commands alike.
 
-Law: names are in camelCase, units are part of a name where they are not plain counts, and nothing in a shape changes
-while nothing happens, so that an ETag can say so.
+Rule: keys are camelCase and name their unit, unless the value is a plain count. A payload changes only if the service
+does, so that ETags work.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ from typing import Any, Final, Protocol
 
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
 from ..domain.meter import BOUNDS, GUARD_OUTCOMES, Histogram, by_label, histogram
-from ..domain.readings import BUSIEST, BUSY_SLOTS, Survey
+from ..domain.readings import BUSIEST, BUSY_SLOTS, Backlog, Survey
 from ..domain.roster import Change
 from ..settings import Settings
 from .query import ChannelQuery, MemberQuery
 
 BUSIEST_SHOWN: Final = 5
-LEAST_LAG: Final = 0.01
-"""Seconds of lag below which it is no news."""
+"""How many of the busiest channels a payload names."""
+MIN_LAG: Final = 0.01
+"""Seconds. A smaller lag is shown as 0: it varies all the time, and would change every ETag."""
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of a service besides what its processes count."""
+class ServiceInfo:
+    """The settings of a service that payloads show."""
 
     backend: str
     max_outbox: int
     isolated_workers: bool
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ServiceInfo:
+        return cls("memory" if settings.in_memory else "redis", settings.max_outbox, settings.isolated_workers)
 
-def facts_of(settings: Settings) -> Facts:
-    return Facts("memory" if settings.in_memory else "redis", settings.max_outbox, settings.isolated_workers)
 
-
-class Questions(Protocol):
-    """What payloads are made from: the hub's `Directory`, or `SharedAnswers`."""
+class StateReader(Protocol):
+    """Reads the state that payloads show. The hub's `Directory` is one, `SharedAnswers` another."""
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]: ...
     def channel(self, name: str) -> Channel | None: ...
@@ -48,114 +49,104 @@ class Questions(Protocol):
     def check(self) -> None: ...
 
 
-def stats_shape(questions: Questions) -> dict[str, Any]:
+def stats_payload(reader: StateReader) -> dict[str, Any]:
     """See `Stats.to_dict`."""
-    return questions.stats().to_dict()
+    return reader.stats().to_dict()
 
 
-def channel_list_shape(questions: Questions, query: ChannelQuery) -> dict[str, Any]:
+def channel_list_payload(reader: StateReader, query: ChannelQuery) -> dict[str, Any]:
     """`{channels: [{name, type, memberCount, createdAt, rate?}], total?, next?}`.
 
-    `rate`, where it was asked for, is events a second, or `None` for a channel that is not among the busiest, of
-    which alone it is known. `total` and `next`, the offset of what follows or `None`, are there where a `limit` is.
+    If the query has `with_rate`, `rate` is events per second. It is known for the busiest channels only, and `None` for
+    others. If the query has a `limit`, `next` is the offset of the next page, or `None` on the last one.
     """
-    found = questions.channels(query.type, query.prefix)
+    channels = reader.channels(query.type, query.prefix)
     if query.search:
-        wanted = query.search.casefold()
-        found = [channel for channel in found if wanted in channel.name.casefold()]
-    rates = questions.survey().busy if query.needs_rates else {}
-    rows = [channel.to_dict() for channel in query.part(found, rates)]
+        search = query.search.casefold()
+        channels = [channel for channel in channels if search in channel.name.casefold()]
+    rates = reader.survey().busy if query.needs_rates else {}
+    rows = [channel.to_dict() for channel in query.select(channels, rates)]
     if query.with_rate:
-        unknown = 0.0 if len(rates) < BUSIEST else None
+        default = 0.0 if len(rates) < BUSIEST else None
         for row in rows:
-            row["rate"] = rates.get(row["name"], unknown)
-    return {"channels": rows} | _paging(query.offset, query.limit, len(found))
+            row["rate"] = rates.get(row["name"], default)
+    return {"channels": rows} | _paging(query.offset, query.limit, len(channels))
 
 
-def channel_shape(questions: Questions, name: str, query: MemberQuery) -> dict[str, Any] | None:
-    """`{name, type, memberCount, createdAt, members?, connections?, total?, next?}`, or `None` where nobody is in it.
+def channel_payload(reader: StateReader, name: str, query: MemberQuery) -> dict[str, Any] | None:
+    """`{name, type, memberCount, createdAt, members?, connections?, total?, next?}`, or `None` if nobody is in it.
 
-    `connections`, where it was asked for, is the number of connections by user id, of the members that are shown.
+    If the query has `with_connections`, `connections` is the number of connections by user id, for the `members` of
+    this page.
     """
-    channel = questions.channel(name)
+    channel = reader.channel(name)
     if channel is None:
         return None
-    shape = channel.to_dict()
-    members = shape.get("members")
+    payload = channel.to_dict()
+    members = payload.get("members")
     if members is None:
-        return shape
+        return payload
     total = len(members)
-    shape["members"] = members[query.offset : None if query.limit is None else query.offset + query.limit]
+    payload["members"] = members[query.offset : None if query.limit is None else query.offset + query.limit]
     if query.with_connections:
-        counts = questions.connections_of(name)
-        shape["connections"] = {member["id"]: counts.get(member["id"], 0) for member in shape["members"]}
-    return shape | _paging(query.offset, query.limit, total)
+        counts = reader.connections_of(name)
+        payload["connections"] = {member["id"]: counts.get(member["id"], 0) for member in payload["members"]}
+    return payload | _paging(query.offset, query.limit, total)
 
 
-def nobody_shape(name: str) -> dict[str, Any]:
-    """As `channel_shape`, of a channel that nobody is in: there is no such thing, but it can be looked at."""
+def empty_channel_payload(name: str) -> dict[str, Any]:
+    """Like `channel_payload`, for a channel that nobody is in."""
     kind = ChannelName(name).type
-    shape = {"name": name, "type": kind, "memberCount": 0, "createdAt": None}
-    return shape | ({"members": [], "connections": {}, "total": 0, "next": None} if kind == "presence" else {})
+    payload = {"name": name, "type": kind, "memberCount": 0, "createdAt": None}
+    return payload | ({"members": [], "connections": {}, "total": 0, "next": None} if kind == "presence" else {})
 
 
-def activity_shape(questions: Questions, facts: Facts) -> dict[str, Any]:
-    """What goes on, over all workers: see docs/operations.md for its fields."""
-    began = time.monotonic()
-    questions.check()
-    answered = time.monotonic() - began
-    survey = questions.survey()
-    counts, outbox = survey.counts, survey.outbox
-    came, went = survey.rates(time.time())
-    busy = sorted(survey.busy.items(), key=lambda item: (-item[1], item[0]))[:BUSIEST_SHOWN]
+def activity_payload(reader: StateReader, service_info: ServiceInfo) -> dict[str, Any]:
+    """The activity of all workers. `docs/operations.md` describes the keys."""
+    response_time = _response_time(reader)
+    survey = reader.survey()
+    counts = survey.counts
+    received, sent = survey.rates(time.time())
+    busiest = sorted(survey.busy.items(), key=lambda item: (-item[1], item[0]))[:BUSIEST_SHOWN]
     return {
-        "stats": stats_shape(questions),
-        "backend": {"kind": facts.backend, "withinSeconds": _within(answered)},
+        "stats": stats_payload(reader),
+        "backend": {"kind": service_info.backend, "withinSeconds": _upper_bound(response_time)},
         "workers": len(survey.readings),
-        "isolatedWorkers": facts.isolated_workers,
-        "received": _flow(counts["received"], came),
-        "sent": _flow(counts["answers"] + counts["deliveries"], went),
+        "isolatedWorkers": service_info.isolated_workers,
+        "received": _flow(counts["received"], received),
+        "sent": _flow(counts["answers"] + counts["deliveries"], sent),
         "deliveries": int(counts["deliveries"]),
         "published": int(counts["published"]),
         "receivedBytes": int(counts["bytes_received"]),
         "sentBytes": int(counts["bytes_sent"]),
         "opened": int(counts["opened"]),
-        **{name: _whole(by_label(counts, name)) for name in ("joins", "leaves")},
-        **{name: _some(by_label(counts, name)) for name in ("closed", "errors", "refused")},
+        **{name: _integers(by_label(counts, name)) for name in ("joins", "leaves")},
+        **{name: _largest_first(by_label(counts, name)) for name in ("closed", "errors", "refused")},
         "guards": {outcome: _times(histogram(counts, f"guards|{outcome}")) for outcome in GUARD_OUTCOMES},
-        "outbox": {
-            "waitingBytes": outbox.waiting,
-            "mostBytes": outbox.most,
-            "limitBytes": facts.max_outbox,
-            "blocked": outbox.blocked,
-            "slowest": [
-                {"clientId": one.client_id, "userId": one.user_id, "waitingBytes": one.waiting}
-                for one in outbox.slowest
-            ],
-            "closed": int(counts["slow"]),
-        },
-        "lagSeconds": _lag(survey),
-        "busiest": [{"name": name, "rate": rate} for name, rate in busy],
+        "outbox": _outbox(survey.outbox, service_info.max_outbox, closed=int(counts["slow"])),
+        "lagSeconds": round(survey.lag, 2) if survey.lag >= MIN_LAG else 0.0,
+        "busiest": [{"name": name, "rate": rate} for name, rate in busiest],
     }
 
 
-def change_shapes(
+def change_payloads(
     changes: Iterator[tuple[ChannelName, Change] | None],
 ) -> Generator[dict[str, Any] | None, None, None]:
-    """`{change, channel, member}` for every change, `change` one of `joined`, `updated`, `left`."""
-    for found in changes:
-        if found is None:
+    """`{change, channel, member}` for each change, and `None` for each `None`. `change` is `joined`, `updated` or
+    `left`."""
+    for item in changes:
+        if item is None:
             yield None
         else:
-            channel, change = found
+            channel, change = item
             yield {"change": change.kind, "channel": str(channel), "member": change.member.to_dict()}
 
 
 def _paging(offset: int, limit: int | None, total: int) -> dict[str, Any]:
     if limit is None:
         return {}
-    following = offset + limit
-    return {"total": total, "next": following if following < total else None}
+    end = offset + limit
+    return {"total": total, "next": end if end < total else None}
 
 
 def _flow(total: float, history: list[float]) -> dict[str, Any]:
@@ -167,31 +158,50 @@ def _flow(total: float, history: list[float]) -> dict[str, Any]:
     }
 
 
-def _whole(counts: Mapping[str, float]) -> dict[str, int]:
+def _outbox(backlog: Backlog, limit: int, closed: int) -> dict[str, Any]:
+    return {
+        "waitingBytes": backlog.waiting,
+        "mostBytes": backlog.most,
+        "limitBytes": limit,
+        "blocked": backlog.blocked,
+        "slowest": [
+            {"clientId": client.client_id, "userId": client.user_id, "waitingBytes": client.waiting}
+            for client in backlog.slowest
+        ],
+        "closed": closed,
+    }
+
+
+def _integers(counts: Mapping[str, float]) -> dict[str, int]:
     return {label: int(count) for label, count in counts.items()}
 
 
-def _some(counts: Mapping[str, float]) -> dict[str, int]:
-    """Those that have been counted at all, most first."""
+def _largest_first(counts: Mapping[str, float]) -> dict[str, int]:
+    """The counts that are not 0."""
     return {label: int(count) for label, count in sorted(counts.items(), key=lambda item: -item[1]) if count}
 
 
-def _times(of: Histogram) -> dict[str, Any]:
-    if not of.count:
+def _times(times: Histogram) -> dict[str, Any]:
+    if not times.count:
         return {"count": 0, "meanSeconds": None, "p95Seconds": None}
-    seen, bound = 0.0, None
-    for at, count in enumerate(of.buckets):
-        seen += count
-        if seen >= 0.95 * of.count:
-            bound = BOUNDS[at] if at < len(BOUNDS) else None
+    cumulative, bound = 0.0, None
+    for index, count in enumerate(times.buckets):
+        cumulative += count
+        if cumulative >= 0.95 * times.count:
+            bound = BOUNDS[index] if index < len(BOUNDS) else None
             break
-    return {"count": int(of.count), "meanSeconds": round(of.total / of.count, 6), "p95Seconds": bound}
+    return {"count": int(times.count), "meanSeconds": round(times.total / times.count, 6), "p95Seconds": bound}
 
 
-def _within(seconds: float) -> float | None:
-    at = bisect_left(BOUNDS, seconds)
-    return BOUNDS[at] if at < len(BOUNDS) else None
+def _response_time(reader: StateReader) -> float:
+    """How many seconds the state store takes to answer."""
+    started_at = time.monotonic()
+    reader.check()
+    return time.monotonic() - started_at
 
 
-def _lag(survey: Survey) -> float:
-    return round(survey.lag, 2) if survey.lag >= LEAST_LAG else 0.0
+def _upper_bound(seconds: float) -> float | None:
+    """The smallest bound of a histogram that is not below `seconds`, if there is one. The exact time would change every
+    ETag."""
+    index = bisect_left(BOUNDS, seconds)
+    return BOUNDS[index] if index < len(BOUNDS) else None

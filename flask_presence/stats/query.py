@@ -1,6 +1,6 @@
-"""What is asked for in a query string: which channels or members, in which order, how many.
+"""The query strings of the JSON API and of the stats page: which channels or members, in which order, how many.
 
-Law: what cannot be meant is refused with a sentence that says what can.
+Rule: a bad value raises `InvalidQuery`, with a sentence that names the valid ones.
 """
 
 from __future__ import annotations
@@ -15,63 +15,71 @@ from typing import Any, Final
 from ..domain.channels import Channel, ChannelType, channel_type
 
 MAX_LIMIT: Final = 1000
+MAX_OFFSET: Final = 10**9
 _DIGITS: Final = re.compile("([0-9]+)")
 Rates = Mapping[str, float]
-Key = Callable[[Channel], Any]
+"""Events per second, by channel name."""
+SortKey = Callable[[Channel], Any]
 
 
-def natural(channel: Channel) -> tuple[list[str | int], str]:
-    """How people order names: `news-2` before `news-10`."""
+def natural_order(channel: Channel) -> tuple[list[str | int], str]:
+    """A sort key that puts `news-2` before `news-10`."""
     parts = _DIGITS.split(channel.name)
-    return [int(part) if at % 2 else part for at, part in enumerate(parts)], channel.name
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], channel.name
 
 
-_BY_TEXT: Final[dict[str, Key]] = {"name": natural, "type": lambda channel: (channel.type, natural(channel))}
-_BY_NUMBER: Final[dict[str, Callable[[Rates], Callable[[Channel], float]]]] = {
+_TEXT_KEYS: Final[dict[str, SortKey]] = {
+    "name": natural_order,
+    "type": lambda channel: (channel.type, natural_order(channel)),
+}
+_NUMBER_KEYS: Final[dict[str, Callable[[Rates], Callable[[Channel], float]]]] = {
     "memberCount": lambda _: attrgetter("member_count"),
     "createdAt": lambda _: lambda channel: channel.created_at.timestamp(),
     "rate": lambda rates: lambda channel: rates.get(channel.name, 0.0),
 }
-_NAMES: Final = (*_BY_TEXT, *_BY_NUMBER)
+_NAMES: Final = (*_TEXT_KEYS, *_NUMBER_KEYS)
 SORTS: Final = (*_NAMES, *(f"-{name}" for name in _NAMES))
+DEFAULT_SORT: Final = "createdAt"
 
 
 class InvalidQuery(ValueError):
-    """Something in a query string cannot be meant; the text says what could be."""
+    """A query string has a bad value. The text names the valid ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelQuery:
-    """Which channels. `limit` is `None` where all are wanted."""
+    """Which channels. `limit` is `None` for all of them."""
 
     type: ChannelType | None = None
     prefix: str | None = None
     search: str = ""
-    order: str = "createdAt"
+    sort: str = DEFAULT_SORT
     offset: int = 0
     limit: int | None = None
     with_rate: bool = False
 
     @property
     def needs_rates(self) -> bool:
-        return self.with_rate or self.order.endswith("rate")
+        return self.with_rate or self.sort.endswith("rate")
 
-    def part(self, channels: Sequence[Channel], rates: Rates) -> list[Channel]:
-        """Those on the page that is asked for, in order; numbers that are the same are ordered by name."""
-        name, descending = self.order.removeprefix("-"), self.order.startswith("-")
-        number = _BY_NUMBER[name](rates) if name in _BY_NUMBER else None
+    def select(self, channels: Sequence[Channel], rates: Rates) -> list[Channel]:
+        """The channels of one page, sorted. Channels with equal numbers are sorted by name."""
+        name, descending = self.sort.removeprefix("-"), self.sort.startswith("-")
+        number = _NUMBER_KEYS[name](rates) if name in _NUMBER_KEYS else None
         sign = -1 if descending else 1
-        key: Key = _BY_TEXT[name] if number is None else lambda channel: (sign * number(channel), natural(channel))
-        backwards = descending and number is None
+        key: SortKey = (
+            _TEXT_KEYS[name] if number is None else lambda channel: (sign * number(channel), natural_order(channel))
+        )
+        reverse = descending and number is None
         if self.limit is None:
-            return sorted(channels, key=key, reverse=backwards)[self.offset :]
-        pick = heapq.nlargest if backwards else heapq.nsmallest
-        return pick(self.offset + self.limit, channels, key=key)[self.offset :]
+            return sorted(channels, key=key, reverse=reverse)[self.offset :]
+        take = heapq.nlargest if reverse else heapq.nsmallest
+        return take(self.offset + self.limit, channels, key=key)[self.offset :]
 
 
 @dataclass(frozen=True, slots=True)
 class MemberQuery:
-    """Which members of a channel. `limit` is `None` where all are wanted."""
+    """Which members of a channel. `limit` is `None` for all of them."""
 
     offset: int = 0
     limit: int | None = None
@@ -79,27 +87,27 @@ class MemberQuery:
 
 
 def read_channel_query(arguments: Mapping[str, str]) -> ChannelQuery:
-    """From `type`, `prefix`, `search`, `sort`, `offset`, `limit` and `include=rate`; `InvalidQuery` for a bad one."""
-    order = arguments.get("sort") or "createdAt"
-    if order not in SORTS:
-        raise InvalidQuery(f"sort must be one of {', '.join(SORTS)}, not {order!r}")
+    """Read `type`, `prefix`, `search`, `sort`, `offset`, `limit` and `include=rate`. Raises `InvalidQuery`."""
+    sort = arguments.get("sort") or DEFAULT_SORT
+    if sort not in SORTS:
+        raise InvalidQuery(f"sort must be one of {', '.join(SORTS)}, not {sort!r}")
     return ChannelQuery(
         type=_type(arguments.get("type")),
         prefix=arguments.get("prefix"),
         search=arguments.get("search", "").strip(),
-        order=order,
-        offset=_number(arguments, "offset", 0) or 0,
-        limit=_number(arguments, "limit", 1),
-        with_rate=_included(arguments, "rate"),
+        sort=sort,
+        offset=_number(arguments, "offset", 0, MAX_OFFSET) or 0,
+        limit=_number(arguments, "limit", 1, MAX_LIMIT),
+        with_rate=_includes(arguments, "rate"),
     )
 
 
 def read_member_query(arguments: Mapping[str, str]) -> MemberQuery:
-    """From `offset`, `limit` and `include=connections`; `InvalidQuery` for a bad one."""
+    """Read `offset`, `limit` and `include=connections`. Raises `InvalidQuery`."""
     return MemberQuery(
-        offset=_number(arguments, "offset", 0) or 0,
-        limit=_number(arguments, "limit", 1),
-        with_connections=_included(arguments, "connections"),
+        offset=_number(arguments, "offset", 0, MAX_OFFSET) or 0,
+        limit=_number(arguments, "limit", 1, MAX_LIMIT),
+        with_connections=_includes(arguments, "connections"),
     )
 
 
@@ -110,18 +118,17 @@ def _type(text: str | None) -> ChannelType | None:
         raise InvalidQuery(str(problem)) from None
 
 
-def _number(arguments: Mapping[str, str], name: str, least: int) -> int | None:
+def _number(arguments: Mapping[str, str], name: str, minimum: int, maximum: int) -> int | None:
     text = arguments.get(name)
     if not text:
         return None
-    most = MAX_LIMIT if name == "limit" else 10**9
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most or len(text) > 12:
-        raise InvalidQuery(f"{name} must be a whole number from {least} to {most}, not {text[:50]!r}")
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or not minimum <= int(text) <= maximum:
+        raise InvalidQuery(f"{name} must be a whole number from {minimum} to {maximum}, not {text[:50]!r}")
     return int(text)
 
 
-def _included(arguments: Mapping[str, str], name: str) -> bool:
-    given = arguments.get("include")
-    if given and given != name:
-        raise InvalidQuery(f"include must be {name!r}, not {given[:50]!r}")
-    return bool(given)
+def _includes(arguments: Mapping[str, str], name: str) -> bool:
+    include = arguments.get("include")
+    if include and include != name:
+        raise InvalidQuery(f"include must be {name!r}, not {include[:50]!r}")
+    return bool(include)

@@ -1,7 +1,7 @@
-"""Answers that many viewers share, so that expensive questions are asked once for all of them.
+"""A short-lived cache of expensive answers, which all viewers of the stats page share.
 
-Rule: an answer is cached for up to four times as long as it took to get, at most two seconds. So cheap answers are
-always new, and viewers take a bounded share of the process, however many there are.
+Rule: an answer is cached for up to four times the query's duration, at most two seconds. So cheap answers stay
+current, and viewers use a bounded share of the process, however many there are.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..hub.directory import Directory
 T = TypeVar("T")
 
 AGE_FACTOR: Final = 4.0
-"""How old an answer may be, as a multiple of the time it took."""
+"""How long an answer is cached, as a multiple of the query's duration."""
 MAX_AGE: Final = 2.0
 """Seconds."""
 
 
 class SharedAnswers:
-    """The questions of a `Directory`, for callers that are content with an answer of a moment ago."""
+    """Reads a `Directory` for callers that accept an answer that is up to `MAX_AGE` seconds old."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
@@ -52,20 +52,20 @@ class SharedAnswers:
 
 
 class _Shared(Generic[T]):
-    """An answer that is valid for a moment. Callers that come while it is being asked for wait for it."""
+    """Caches the answer of one query. While one caller runs the query, the others wait for its answer."""
 
-    def __init__(self, ask: Callable[[], T]) -> None:
-        self._ask = ask
+    def __init__(self, query: Callable[[], T]) -> None:
+        self._query = query
         self._lock = threading.Lock()
         self._answer: T | None = None
         self._valid_until = 0.0
 
     def get(self) -> T:
-        asked_at = time.monotonic()
+        called_at = time.monotonic()
         with self._lock:
-            if self._answer is None or asked_at >= self._valid_until:
-                began = time.monotonic()
-                self._answer = self._ask()
-                ended = time.monotonic()
-                self._valid_until = ended + min(MAX_AGE, AGE_FACTOR * (ended - began))
+            if self._answer is None or called_at >= self._valid_until:
+                started_at = time.monotonic()
+                self._answer = self._query()
+                ended_at = time.monotonic()
+                self._valid_until = ended_at + min(MAX_AGE, AGE_FACTOR * (ended_at - started_at))
             return self._answer

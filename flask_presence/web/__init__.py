@@ -1,1 +1,1 @@
-"""What the blueprint serves: the WebSocket upgrade, the browser client, the stats pages and their JSON."""
+"""The blueprint: the WebSocket upgrade, the browser client, the stats page, the JSON API, metrics and health."""

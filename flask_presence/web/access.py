@@ -1,6 +1,6 @@
 """Who may see the pages.
 
-Law: closed unless the app has opened them, and whatever goes wrong keeps them closed.
+Rule: access is denied unless the app allows it. An error denies it too.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from ..domain.guards import Verdict, read_verdict
 
 StatsGuard = Callable[[], object]
 
-HOW_TO_OPEN: Final = (
-    "This page is closed. To open it, register a function with @presence.stats_guard that returns True for those "
-    "who may see it, or set PRESENCE_STATS_PUBLIC = True; in debug mode it is open"
+HOW_TO_ALLOW: Final = (
+    "Access to this page is denied. To allow it, register a function with @presence.stats_guard that returns True for "
+    "those who may see it, or set PRESENCE_STATS_PUBLIC = True. In debug mode everybody has access"
 )
 
 
-class Admission:
-    """Decides about the current request. `guard` gives the app's function, if it has registered one."""
+class PageAccess:
+    """Decides about the current request. `find_guard` returns the app's stats guard, if there is one."""
 
-    def __init__(self, app: Flask, service: Service, guard: Callable[[], StatsGuard | None]) -> None:
+    def __init__(self, app: Flask, service: Service, find_guard: Callable[[], StatsGuard | None]) -> None:
         self._app = app
         self._service = service
-        self._guard = guard
+        self._find_guard = find_guard
 
     def refusal(self) -> str | None:
-        """Why the page is closed, as a sentence; `None` where it is open.
+        """Why access is denied, as a sentence. `None` if access is allowed.
 
-        An `abort` in the app's function is let through, so that it can ask for a login.
+        Raises the `HTTPException` of an `abort` in the stats guard, so that the guard can ask for a login.
         """
         if self._service.settings.stats_public or self._app.debug:
             return None
-        guard = self._guard()
+        guard = self._find_guard()
         verdict = self._ask(guard) if guard is not None else Verdict(False)
-        return None if verdict.allowed else verdict.reason or HOW_TO_OPEN
+        return None if verdict.allowed else verdict.reason or HOW_TO_ALLOW
 
     def _ask(self, guard: StatsGuard) -> Verdict:
         complain = self._service.complaints.complain
@@ -48,9 +48,9 @@ class Admission:
             verdict = read_verdict(guard())
         except HTTPException:
             raise
-        except BaseException as problem:  # as with the other guards
-            complain("stats_guard", logging.ERROR, "the stats_guard failed; the pages stay closed", problem=problem)
+        except BaseException as problem:  # the app's code may raise anything
+            complain("stats_guard", logging.ERROR, "the stats_guard failed; access is denied", problem=problem)
             return Verdict(False)
         if verdict.mistake:
-            complain("stats_guard", logging.ERROR, "the stats_guard keeps the pages closed: %s", verdict.mistake)
+            complain("stats_guard", logging.ERROR, "the stats_guard gave no valid answer: %s", verdict.mistake)
         return verdict

@@ -1,7 +1,6 @@
-"""What browsers load, as the blueprint serves it: the client (classic script, ES module, types), and what the stats
-page looks and moves by.
+"""The static files: the browser client (classic script, ES module, types), and the stats page's style and script.
 
-Law: open to all (the client from any origin); never stale, as browsers ask again and an ETag answers.
+Rule: everybody may load them, the client from any origin too. Browsers revalidate them by ETag, so no copy is stale.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Form = Literal["script", "module", "types"]
 
 @cache
 def client_source(form: Form) -> bytes:
-    """The client; the module is the script and two exports, as a file can only be the one or the other."""
+    """The browser client. The module is the script with exports, which a classic script cannot have."""
     if form == "types":
         return (STATIC / "presence.d.ts").read_bytes()
     script = (STATIC / "presence.js").read_bytes()
@@ -30,14 +29,14 @@ def client_source(form: Form) -> bytes:
 
 
 def client_response(form: Form, request: Request) -> Response:
-    """The client, or 304 where the browser has it."""
+    """The browser client, or 304 if the browser has the current version."""
     response = Response(client_source(form), mimetype="text/plain" if form == "types" else "text/javascript")
     response.headers["Access-Control-Allow-Origin"] = "*"
     return _revalidated(response, request)
 
 
-def asset(name: str, mimetype: str, request: Request) -> Response:
-    """A file that is no secret, or 304 where the browser has it."""
+def asset_response(name: str, mimetype: str, request: Request) -> Response:
+    """A static file, or 304 if the browser has the current version."""
     return _revalidated(Response(_read(name), mimetype=mimetype), request)
 
 

@@ -1,6 +1,6 @@
-"""The routes under `PRESENCE_URL_PREFIX`: the socket, the browser client, and the pages; and the commands.
+"""The routes under `PRESENCE_URL_PREFIX` (the WebSocket, the browser client, the pages), and the commands.
 
-Law: routing alone; what a route does is elsewhere.
+Rule: this module only routes requests. Other modules answer them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..app.service import Service
 from ..cli.commands import add_commands
 from ..domain.errors import ConfigurationError
 from ..settings import Settings
-from ..stats.payloads import facts_of
+from ..stats.payloads import ServiceInfo
 from .access import StatsGuard
 from .assets import client_response
 from .pages import add_pages
@@ -25,24 +25,25 @@ from .responses import error_response
 from .upgrade import ENVIRON_KEY, Upgrade, current_upgrade, upgrade_required
 
 NAME: Final = "presence"
-HOST_VALUES: Final = "flask_presence.host"
-"""Where a request keeps the variables of `PRESENCE_SUBDOMAIN` and `PRESENCE_HOST`."""
-OWN_VALUES: Final = frozenset(("name", "rest"))
+HOST_VARIABLES: Final = "flask_presence.host"
+"""The environ key of the values of the variables in `PRESENCE_SUBDOMAIN` and `PRESENCE_HOST`."""
+PATH_VARIABLES: Final = frozenset(("name", "rest"))
+"""The variables in the paths of the blueprint's routes."""
 
 
-def check_place(app: Flask, settings: Settings) -> None:
-    """Raise `ConfigurationError` where the routes could not be registered, or no request could match them."""
+def check_routing(app: Flask, settings: Settings) -> None:
+    """Raise `ConfigurationError` if the routes cannot be registered, or if no request can match them."""
     if NAME in app.blueprints:
         raise ConfigurationError(
-            f"the app has a blueprint called {NAME!r} already, which is the name of flask_presence's own: register "
-            f"yours with another one, as in app.register_blueprint({NAME}, name='rooms')"
+            f"the app already has a blueprint called {NAME!r}, and flask_presence uses that name for its own: register "
+            f"yours with another name, as in app.register_blueprint({NAME}, name='rooms')"
         )
     if settings.host is not None and not app.url_map.host_matching:
         raise ConfigurationError("PRESENCE_HOST needs an app with host_matching: Flask(..., host_matching=True)")
     if settings.host is None and app.url_map.host_matching:
         raise ConfigurationError(
-            "the app has host_matching, so PRESENCE_HOST must say at which host the routes are: 'example.com', or "
-            "'<host>' for any"
+            "the app has host_matching, so PRESENCE_HOST must name the host of the routes: 'example.com', or '<host>' "
+            "for any host"
         )
     if settings.subdomain is not None and not app.subdomain_matching:
         raise ConfigurationError(
@@ -51,28 +52,28 @@ def check_place(app: Flask, settings: Settings) -> None:
 
 
 def register_blueprint(app: Flask, service: Service, stats_guard: Callable[[], StatsGuard | None]) -> None:
-    """Give one app the routes and the commands. Raises `ConfigurationError` where it cannot have them there."""
+    """Register the routes and the commands on one app. Raises `ConfigurationError` if a route is invalid."""
     settings = service.settings
     blueprint = _Blueprint(
         NAME, __name__, template_folder="templates", static_folder=None, subdomain=settings.subdomain
     )
     blueprint.host = settings.host
-    _add_host_values(blueprint, app)
-    _add_socket(blueprint, service)
+    _handle_host_variables(blueprint, app)
+    _add_websocket(blueprint, service)
     _add_client(blueprint)
-    facts = facts_of(settings)
-    add_pages(blueprint, app, service, facts, stats_guard)
-    add_commands(blueprint, service, facts)
+    service_info = ServiceInfo.from_settings(settings)
+    add_pages(blueprint, app, service, service_info, stats_guard)
+    add_commands(blueprint, service, service_info)
     try:
         app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
-    except (ValueError, LookupError, SyntaxError) as problem:  # Werkzeug compiles rules
+    except (ValueError, LookupError, SyntaxError) as problem:  # Werkzeug could not compile a rule
         raise ConfigurationError(
-            f"PRESENCE_URL_PREFIX, PRESENCE_SUBDOMAIN and PRESENCE_HOST make no routes: {problem}"
+            f"PRESENCE_URL_PREFIX, PRESENCE_SUBDOMAIN and PRESENCE_HOST do not make valid routes: {problem}"
         ) from problem
 
 
 class _Blueprint(Blueprint):
-    """A blueprint of which all routes are at one `host`, as Flask has it for single routes only."""
+    """A blueprint with one `host` for all its routes. Flask's own has a `host` for single routes only."""
 
     host: str | None = None
 
@@ -82,60 +83,60 @@ class _Blueprint(Blueprint):
         super().add_url_rule(rule, endpoint, view_func, **options)
 
 
-def _add_host_values(blueprint: Blueprint, app: Flask) -> None:
-    """Keep the variables of the host from the views, which want none, and hand them on to the pages' own links."""
+def _handle_host_variables(blueprint: Blueprint, app: Flask) -> None:
+    """Hide the host's variables from the views, which do not take them, and put them into the links of the pages."""
 
     @blueprint.url_value_preprocessor
-    def take(_: str | None, values: dict[str, Any] | None) -> None:
+    def remove_host_variables(_: str | None, values: dict[str, Any] | None) -> None:
         if values is not None:
-            names = values.keys() - OWN_VALUES
-            request.environ[HOST_VALUES] = {name: values.pop(name) for name in names}
+            names = values.keys() - PATH_VARIABLES
+            request.environ[HOST_VARIABLES] = {name: values.pop(name) for name in names}
 
     @blueprint.url_defaults
-    def give(endpoint: str, values: dict[str, Any]) -> None:
+    def add_host_variables(endpoint: str, values: dict[str, Any]) -> None:
         if has_request_context():
-            here = request.environ.get(HOST_VALUES) or request.view_args or {}
-            for name, value in here.items():
+            host_variables = request.environ.get(HOST_VARIABLES) or request.view_args or {}
+            for name, value in host_variables.items():
                 if app.url_map.is_endpoint_expecting(endpoint, name):
                     values.setdefault(name, value)
 
 
-def _add_socket(blueprint: Blueprint, service: Service) -> None:
-    socket = Sock()
+def _add_websocket(blueprint: Blueprint, service: Service) -> None:
+    sock = Sock()
 
     def ws(_: object) -> None:
         current_upgrade().complete()
 
-    socket.route("/ws", bp=blueprint)(ws)
+    sock.route("/ws", bp=blueprint)(ws)
 
-    @blueprint.get("/ws", endpoint="not_a_socket")
-    def not_a_socket() -> Response:
+    @blueprint.get("/ws")
+    def ws_without_upgrade() -> Response:
         return upgrade_required(service, request)
 
     @blueprint.url_value_preprocessor
-    def begin(endpoint: str | None, _: dict[str, Any] | None) -> None:
-        """Before any `before_request` function, which may read what pywsgi shows as the request's body."""
+    def begin_upgrade(endpoint: str | None, _: dict[str, Any] | None) -> None:
+        """Runs before all `before_request` functions, which might read what pywsgi takes for the request's body."""
         if endpoint == f"{blueprint.name}.ws":
             request.environ[ENVIRON_KEY] = Upgrade(service, request)
 
     @blueprint.before_request
-    def admit() -> Response | None:
-        return current_upgrade().admit() if ENVIRON_KEY in request.environ else None
+    def check_upgrade() -> Response | None:
+        return current_upgrade().refuse_or_prepare() if ENVIRON_KEY in request.environ else None
 
     @blueprint.after_request
-    def replace(response: Response) -> Response:
+    def replace_response(response: Response) -> Response:
         return current_upgrade().response(response) if ENVIRON_KEY in request.environ else response
 
     @blueprint.teardown_request
-    def release(_: BaseException | None) -> None:
+    def release_place(_: BaseException | None) -> None:
         upgrade = request.environ.get(ENVIRON_KEY)
         if upgrade is not None:
-            upgrade.release()
+            upgrade.release_place()
 
     @blueprint.errorhandler(RemoteProtocolError)
     @blueprint.errorhandler(HandshakeFailed)
-    def not_a_handshake(_: Exception) -> Response:
-        return error_response(400, "BAD_REQUEST", "This is no valid WebSocket handshake")
+    def invalid_handshake(_: Exception) -> Response:
+        return error_response(400, "BAD_REQUEST", "This is not a valid WebSocket handshake")
 
 
 def _add_client(blueprint: Blueprint) -> None:

@@ -1,7 +1,7 @@
-"""The pages of the blueprint that show what is going on.
+"""The routes that show the state: the stats page, the JSON API, metrics, the stream of changes, and health.
 
-Law: what shows channels, members or counts is closed unless the app has opened it; everything can be asked for again
-at the cost of an ETag.
+Rule: a route that shows channels, members or counts needs access, which the app grants. Its JSON has an ETag, so that
+polling is cheap.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from flask import Blueprint, Flask, Response, make_response, render_template, re
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import PathConverter
 
-from ..app.service import Service
+from ..app.service import SHUTTING_DOWN, Service
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, InvalidRequest
 from ..hub.directory import Directory
 from ..stats.metrics import metrics_text
 from ..stats.payloads import (
-    Facts,
-    activity_shape,
-    channel_list_shape,
-    channel_shape,
-    nobody_shape,
-    stats_shape,
+    ServiceInfo,
+    activity_payload,
+    channel_list_payload,
+    channel_payload,
+    empty_channel_payload,
+    stats_payload,
 )
 from ..stats.query import InvalidQuery, MemberQuery, read_channel_query, read_member_query
 from ..stats.shared import SharedAnswers
 from ..transport.takeover import Takeover
-from .access import Admission, StatsGuard
-from .assets import asset
-from .page_state import HELPERS, View, read_view
-from .responses import error_response, harden, json_response
+from .access import PageAccess, StatsGuard
+from .assets import asset_response
+from .page_state import HELPERS, PageState, read_page_state
+from .responses import STORE_UNREACHABLE, error_response, harden, json_response
 from .streams import Streams, TooManyStreams
 
-OPEN: Final = (
+PUBLIC_ENDPOINTS: Final = (
     "ws",
-    "not_a_socket",
+    "ws_without_upgrade",
     "client",
     "client_module",
     "client_types",
     "stylesheet",
     "script",
     "health",
-    "nothing",
+    "not_found",
 )
-"""What anybody may have, since it tells nothing, or asks by itself; everything else of the blueprint is closed."""
+"""Endpoints for everybody: they show no state, or check credentials themselves. All others need access."""
 PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -54,111 +54,122 @@ PAGE_POLICY: Final = (
 
 
 def add_pages(
-    blueprint: Blueprint, app: Flask, service: Service, facts: Facts, stats_guard: Callable[[], StatsGuard | None]
+    blueprint: Blueprint,
+    app: Flask,
+    service: Service,
+    service_info: ServiceInfo,
+    stats_guard: Callable[[], StatsGuard | None],
 ) -> None:
-    """Register the pages, who may see them, and what is answered where the state store is away."""
-    admission = Admission(app, service, stats_guard)
-    open_to_all = {f"{blueprint.name}.{name}" for name in OPEN}
+    """Register the routes, the access check, and the handlers of their errors."""
+    access = PageAccess(app, service, stats_guard)
+    public_endpoints = {f"{blueprint.name}.{name}" for name in PUBLIC_ENDPOINTS}
 
     @blueprint.before_request
-    def check_leave() -> Response | None:
-        refusal = None if request.endpoint in open_to_all else admission.refusal()
+    def check_access() -> Response | None:
+        refusal = None if request.endpoint in public_endpoints else access.refusal()
         return error_response(403, "FORBIDDEN", refusal) if refusal else None
 
     blueprint.record_once(_add_converter)
     shared = SharedAnswers(service.hub.directory)
-    _add_page(blueprint, app, shared, facts)
-    _add_api(blueprint, service.hub.directory, shared, facts)
-    _add_for_machines(blueprint, service)
+    _add_page(blueprint, app, shared, service_info)
+    _add_api(blueprint, service.hub.directory, shared, service_info)
+    _add_monitoring(blueprint, service)
     _add_errors(blueprint)
 
 
-class NameConverter(PathConverter):
-    """Any channel's name in a path, also one that begins with a slash."""
+class ChannelNameConverter(PathConverter):
+    """Matches any channel name in a path, even one that begins with a slash."""
 
     regex = ".+?"
     part_isolating = False
 
 
 def _add_converter(state: BlueprintSetupState) -> None:
-    state.app.url_map.converters["presence_channel"] = NameConverter
+    state.app.url_map.converters["presence_channel"] = ChannelNameConverter
 
 
-def _add_page(blueprint: Blueprint, app: Flask, shared: SharedAnswers, facts: Facts) -> None:
+def _add_page(blueprint: Blueprint, app: Flask, shared: SharedAnswers, service_info: ServiceInfo) -> None:
     @blueprint.get("/")
     def index() -> Response:
-        view = read_view(request.args)
+        state = read_page_state(request.args)
         try:
-            activity: dict[str, Any] | None = activity_shape(shared, facts)
-            listed = channel_list_shape(shared, view.channels)
-            if not listed["channels"] and listed["total"]:
-                view = view.at_end_of(listed["total"])
-                listed = channel_list_shape(shared, view.channels)
-            shown = _shown(shared, view.channel, view.members) if view.channel else None
+            activity: dict[str, Any] | None = activity_payload(shared, service_info)
+            channel_list = channel_list_payload(shared, state.channel_query)
+            if not channel_list["channels"] and channel_list["total"]:
+                state = state.on_last_page(channel_list["total"])
+                channel_list = channel_list_payload(shared, state.channel_query)
+            name = state.channel_name
+            open_channel = _channel_or_empty(shared, name, state.member_query) if name else None
         except BackendUnavailable:
-            return _page(app, view, None, {"channels": [], "total": 0, "next": None}, None, 503)
-        return _page(app, view, activity, listed, shown)
+            return _page(app, state, None, {"channels": [], "total": 0, "next": None}, None, 503)
+        return _page(app, state, activity, channel_list, open_channel)
 
     @blueprint.get("/stats.css")
     def stylesheet() -> Response:
-        return asset("stats.css", "text/css", request)
+        return asset_response("stats.css", "text/css", request)
 
     @blueprint.get("/stats.js")
     def script() -> Response:
-        return asset("stats.js", "text/javascript", request)
+        return asset_response("stats.js", "text/javascript", request)
 
 
 def _page(
     app: Flask,
-    view: View,
+    state: PageState,
     activity: dict[str, Any] | None,
-    listed: dict[str, Any],
-    shown: dict[str, Any] | None,
+    channel_list: dict[str, Any],
+    open_channel: dict[str, Any] | None,
     status: int = 200,
 ) -> Response:
-    text = render_template(
-        "presence/stats.html", service=app.name, view=view, activity=activity, listed=listed, shown=shown, **HELPERS
+    html = render_template(
+        "presence/stats.html",
+        service=app.name,
+        state=state,
+        activity=activity,
+        channel_list=channel_list,
+        open_channel=open_channel,
+        **HELPERS,
     )
-    response = make_response(text, status)
+    response = make_response(html, status)
     response.headers["Content-Security-Policy"] = PAGE_POLICY
     return harden(response)
 
 
-def _shown(shared: SharedAnswers, name: str, query: MemberQuery) -> dict[str, Any]:
-    return channel_shape(shared, name, query) or nobody_shape(name)
+def _channel_or_empty(shared: SharedAnswers, name: str, query: MemberQuery) -> dict[str, Any]:
+    return channel_payload(shared, name, query) or empty_channel_payload(name)
 
 
-def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, facts: Facts) -> None:
+def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, service_info: ServiceInfo) -> None:
     @blueprint.get("/stats")
     def stats() -> Response:
-        return json_response(stats_shape(directory), request=request)
+        return json_response(stats_payload(directory), request=request)
 
     @blueprint.get("/activity")
     def activity() -> Response:
-        return json_response(activity_shape(shared, facts), request=request)
+        return json_response(activity_payload(shared, service_info), request=request)
 
     @blueprint.get("/channels")
     def channels() -> Response:
         query = read_channel_query(request.args)
-        whose = shared if query.needs_rates else directory
-        return json_response(channel_list_shape(whose, query), request=request)
+        reader = shared if query.needs_rates else directory
+        return json_response(channel_list_payload(reader, query), request=request)
 
     @blueprint.get("/members")
     def members() -> Response:
-        """The channel that is named in the query string: not every name can stand in a path that a browser asks for."""
+        """Like `channel`, with the name in the query string, because a browser cannot put every name into a path."""
         name, query = request.args.get("channel", ""), read_member_query(request.args)
-        return json_response(_shown(shared, name, query), request=request)
+        return json_response(_channel_or_empty(shared, name, query), request=request)
 
     @blueprint.get("/channels/<presence_channel:name>", merge_slashes=False)
     def channel(name: str) -> Response:
         query = read_member_query(request.args)
-        found = channel_shape(directory, name, query)
-        if found is None:
+        payload = channel_payload(directory, name, query)
+        if payload is None:
             return error_response(404, "NOT_FOUND", "Channel not found")
-        return json_response(found, request=request)
+        return json_response(payload, request=request)
 
 
-def _add_for_machines(blueprint: Blueprint, service: Service) -> None:
+def _add_monitoring(blueprint: Blueprint, service: Service) -> None:
     directory = service.hub.directory
     streams = Streams(service)
 
@@ -174,9 +185,9 @@ def _add_for_machines(blueprint: Blueprint, service: Service) -> None:
         except InvalidRequest as problem:
             return error_response(400, problem.code, problem.message)
         if name is not None and name.type != "presence":
-            return error_response(400, "INVALID_REQUEST", "Only presence channels tell who comes and goes")
+            return error_response(400, "INVALID_REQUEST", "Only presence channels report who joins and leaves")
         if service.draining:
-            return error_response(503, "SERVICE_UNAVAILABLE", "This server is shutting down")
+            return error_response(503, "SERVICE_UNAVAILABLE", SHUTTING_DOWN)
         try:
             return streams.stream(name)
         except TooManyStreams as problem:
@@ -184,27 +195,27 @@ def _add_for_machines(blueprint: Blueprint, service: Service) -> None:
 
     @blueprint.get("/health")
     def health() -> Response:
-        status, sentence = service.health(Takeover(request.environ))
-        shape = {"status": status, "message": sentence} if sentence else {"status": status}
-        return json_response(shape, 503 if sentence else 200)
+        status, message = service.health(Takeover(request.environ))
+        payload = {"status": status, "message": message} if message else {"status": status}
+        return json_response(payload, 503 if message else 200)
 
 
 def _add_errors(blueprint: Blueprint) -> None:
     @blueprint.errorhandler(BackendUnavailable)
-    def unavailable(_: BackendUnavailable) -> Response:
-        response = error_response(503, "SERVICE_UNAVAILABLE", "The state store is away")
+    def state_store_unreachable(_: BackendUnavailable) -> Response:
+        response = error_response(503, "SERVICE_UNAVAILABLE", STORE_UNREACHABLE)
         response.headers["Retry-After"] = "1"
         return response
 
     @blueprint.errorhandler(InvalidQuery)
-    def invalid(problem: InvalidQuery) -> Response:
+    def invalid_query(problem: InvalidQuery) -> Response:
         return error_response(400, "INVALID_REQUEST", str(problem))
 
     @blueprint.route("/<path:rest>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-    def nothing(rest: str) -> Response:
-        """What the blueprint does not have, under its prefix; an app's own routes there go before."""
+    def not_found(rest: str) -> Response:
+        """A JSON error for every other path under the prefix. The app's own routes there take precedence."""
         if request.method not in ("GET", "HEAD"):
-            response = error_response(405, "METHOD_NOT_ALLOWED", "Everything here is asked with GET")
+            response = error_response(405, "METHOD_NOT_ALLOWED", "Only GET is allowed here")
             response.headers["Allow"] = "GET, HEAD, OPTIONS"
             return response
-        return error_response(404, "NOT_FOUND", f"There is no {rest[:100]!r} here")
+        return error_response(404, "NOT_FOUND", f"There is no page {rest[:100]!r} here")

@@ -1,15 +1,20 @@
-"""HTTP answers of the blueprint: errors as `{"error": {"code", "message"}}`, nothing cached, nothing framed."""
+"""The blueprint's HTTP responses.
+
+Rule: errors are `{"error": {"code", "message"}}`. Nothing is cached unless a route says so, and no page can be framed.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from flask import Request, Response, jsonify
 
+STORE_UNREACHABLE: Final = "The state store is unreachable"
 
-def json_response(shape: dict[str, Any], status: int = 200, request: Request | None = None) -> Response:
-    """`shape` as JSON that no cache keeps. With a `request` it has an ETag, and is 304 where the client names it."""
-    response = jsonify(shape)
+
+def json_response(payload: dict[str, Any], status: int = 200, request: Request | None = None) -> Response:
+    """`payload` as JSON that no cache keeps. With a `request`, it has an ETag, and may be a 304."""
+    response = jsonify(payload)
     response.status_code = status
     if request is not None:
         response.add_etag()
@@ -17,16 +22,16 @@ def json_response(shape: dict[str, Any], status: int = 200, request: Request | N
     return harden(response)
 
 
-def error_shape(code: str, message: str) -> dict[str, Any]:
+def error_payload(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
 def error_response(status: int, code: str, message: str) -> Response:
-    return json_response(error_shape(code, message), status)
+    return json_response(error_payload(code, message), status)
 
 
 def harden(response: Response) -> Response:
-    """The security headers that every answer of the blueprint has."""
+    """Add the security headers that every response of the blueprint has."""
     headers = response.headers
     headers.setdefault("Cache-Control", "no-store")
     headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'")

@@ -1,7 +1,7 @@
-"""Streams of who joins and leaves, a line of JSON each, for as long as somebody reads.
+"""Streams of who joins, changes and leaves, as one JSON object per line, until the reader disconnects.
 
-Law: a stream holds a request, so there are few; it ends when its reader has gone or the server stops, and loses no
-place of another.
+Rule: a stream occupies a request, so a process serves a few at a time. It ends when its reader has gone or the server
+stops, and then frees its place exactly once.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from flask import Response
 from ..app.service import Service
 from ..domain.errors import BackendUnavailable
 from ..loops.gevent_loop import has_hub
-from ..stats.payloads import change_shapes
-from .responses import error_shape, harden
+from ..stats.payloads import change_payloads
+from .responses import STORE_UNREACHABLE, error_payload, harden
 
 MAX_STREAMS: Final = 20
 MAX_STREAMS_IN_THREADS: Final = 2
-"""Where each holds a thread, of which a server may have four."""
-GLANCE: Final = 0.2
-"""Seconds between two looks for changes, where nothing wakes up who waits for them."""
-SIGN_OF_LIFE: Final = 5
-"""Looks without a change after which an empty line shows whether the reader is still there."""
+"""If each stream occupies a thread: a server may have only four."""
+POLL_INTERVAL: Final = 0.2
+"""Seconds between two polls of a backend that does not block until something changes."""
+QUIET_POLLS: Final = 5
+"""Polls without a change after which an empty line is sent, to find out whether the reader is still connected."""
 
 
 class TooManyStreams(Exception):
-    """No place is left."""
+    """This process serves as many streams as it may."""
 
 
 class Streams:
@@ -41,40 +41,40 @@ class Streams:
         self._open = 0
 
     def stream(self, name: str | None) -> Response:
-        """The changes in one channel, or in all. Raises `TooManyStreams`, or `BackendUnavailable`."""
-        most = MAX_STREAMS if has_hub() else MAX_STREAMS_IN_THREADS
+        """A response with the changes in one channel, or in all. Raises `TooManyStreams` or `BackendUnavailable`."""
+        limit = MAX_STREAMS if has_hub() else MAX_STREAMS_IN_THREADS
         with self._lock:
-            if self._open >= most:
-                raise TooManyStreams(f"{most} are watching already")
+            if self._open >= limit:
+                raise TooManyStreams(f"{limit} streams are open already")
             self._open += 1
         try:
-            changes = change_shapes(self._service.hub.directory.watch(name))
-            next(changes)  # raises here where the state store is away, and nothing is missed from here on
+            changes = change_payloads(self._service.hub.directory.watch(name))
+            next(changes)  # raises if the state store is unreachable; every later change is seen
         except BaseException:
             self._release()
             raise
         response = Response(self._lines(changes), mimetype="application/x-ndjson")
-        response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects lines shows nothing for minutes
+        response.headers["X-Accel-Buffering"] = "no"  # a proxy that buffers would delay lines for minutes
         response.call_on_close(changes.close)
         response.call_on_close(self._release)
         return harden(response)
 
     def _lines(self, changes: Iterator[dict[str, Any] | None]) -> Iterator[str]:
         yield "\n"
-        quiet = 0
+        quiet_polls = 0
         try:
             for change in changes:
                 if self._service.draining:
                     return
-                quiet = 0 if change is not None else quiet + 1
+                quiet_polls = 0 if change is not None else quiet_polls + 1
                 if change is not None:
                     yield json.dumps(change) + "\n"
-                elif quiet % SIGN_OF_LIFE == 0:
+                elif quiet_polls % QUIET_POLLS == 0:
                     yield "\n"
                 if change is None and not self._service.hub.directory.blocking:
-                    self._service.process.sleep(GLANCE)
+                    self._service.process.sleep(POLL_INTERVAL)
         except BackendUnavailable:
-            yield json.dumps(error_shape("SERVICE_UNAVAILABLE", "The state store is away")) + "\n"
+            yield json.dumps(error_payload("SERVICE_UNAVAILABLE", STORE_UNREACHABLE)) + "\n"
 
     def _release(self) -> None:
         with self._lock:

@@ -1,40 +1,40 @@
-"""An upgrade request, from the first look to the open connection.
+"""A WebSocket upgrade, from the request to the open connection.
 
-Law: every refusal comes before the handshake where the server allows it, each with its status and a
-sentence; behind gevent-websocket, which has answered 101 already, it is a close frame.
+Rule: a request is refused before the handshake, with an HTTP status and a message. Behind gevent-websocket, which sends
+101 before the app is asked, a close frame refuses it.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from flask import Request, Response, current_app, request
 
 from ..app.auth import AuthenticationRequired, Visitor
+from ..app.service import Service
 from ..domain.errors import CredentialRejected
 from ..domain.origins import is_allowed
 from ..transport.codec import encode_close
 from ..transport.takeover import VERSION, BadHandshake, Takeover, allows_hop_by_hop, check_handshake
 from .responses import error_response
 
-if TYPE_CHECKING:
-    from ..app.service import Service
-
 ENVIRON_KEY: Final = "flask_presence.upgrade"
 RETRY_AFTER: Final = 5
+"""Seconds, for the header of a 503."""
 
 PROXY_DROPS_UPGRADE: Final = (
-    "This request wants to be a WebSocket, but its headers Upgrade and Connection are missing: a proxy in front of "
-    "this server has dropped them. In nginx, the location needs 'proxy_http_version 1.1', 'proxy_set_header Upgrade "
-    "$http_upgrade' and 'proxy_set_header Connection \"upgrade\"'"
+    "This WebSocket request has no Upgrade and Connection headers: a proxy in front of this server removed them. In "
+    "nginx, the location needs 'proxy_http_version 1.1', 'proxy_set_header Upgrade $http_upgrade' and "
+    "'proxy_set_header Connection \"upgrade\"'"
 )
 
 _CLOSE_CODES: Final = {401: 4401, 403: 1008, 503: 1013}
+"""The close codes that replace these HTTP statuses behind gevent-websocket."""
 
 
 class Refused(Exception):
-    """The upgrade is refused: status, error code and message of the answer."""
+    """The upgrade is refused, with this HTTP status, error code and message."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         self.status = status
@@ -44,20 +44,20 @@ class Refused(Exception):
 
 
 class Upgrade:
-    """One upgrade request. Holds one of the process's places from `admit` until the connection has it."""
+    """One upgrade request. It occupies one of the process's places until the connection is open or refused."""
 
-    def __init__(self, service: Service, http: Request) -> None:
+    def __init__(self, service: Service, http_request: Request) -> None:
         self._service = service
-        self._request = http
-        self._takeover = Takeover(http.environ)
+        self._request = http_request
+        self._takeover = Takeover(http_request.environ)
         self._takeover.empty_body()
         self._visitor = Visitor(None)
-        self._placed = False
+        self._has_place = False
 
-    def admit(self) -> Response | None:
-        """The refusal, or `None` where flask-sock should go on with the handshake.
+    def refuse_or_prepare(self) -> Response | None:
+        """The refusal, or `None` if flask-sock should send the handshake.
 
-        Behind gevent-websocket there is nothing to go on with: then the connection is open afterwards.
+        Behind gevent-websocket, which has sent it already, this opens the connection and returns the 101.
         """
         try:
             self._check()
@@ -65,26 +65,26 @@ class Upgrade:
             return self._refuse(refusal)
         if self._takeover.already_open:
             self.complete()
-            return _switched()
+            return _switching_protocols()
         self._takeover.prepare_handshake()
         return None
 
     def complete(self) -> None:
-        """After the handshake: hand the socket over. Returns at once, or where the socket is only lent,
-        when it is done with."""
+        """Open the connection, after the handshake. Returns at once or, if the server lends its socket, after the
+        connection has ended."""
         wait = self._service.open(self._takeover, self._visitor, self._rechecks_begun)
-        self.release()
+        self.release_place()
         wait()
 
     def response(self, response: Response) -> Response:
-        """What middleware and `after_request` functions should see in place of flask-sock's `response`, which would end
-        the request by an exception. Where the socket has been taken over, servers find that it cannot be sent."""
-        return _switched() if self._takeover.opened else response
+        """The response that `after_request` functions and middleware get instead of flask-sock's, which would end the
+        request with an exception. The server cannot send it if the socket has been taken over."""
+        return _switching_protocols() if self._takeover.opened else response
 
-    def release(self) -> None:
-        """Give the place back, if it is still held."""
-        if self._placed:
-            self._placed = False
+    def release_place(self) -> None:
+        """Free the place, unless it is free already."""
+        if self._has_place:
+            self._has_place = False
             self._service.process.release_place()
 
     def _check(self) -> None:
@@ -99,7 +99,7 @@ class Upgrade:
                 raise Refused(problem.status, code, problem.message) from None
         if not self._service.process.take_place():
             raise Refused(503, "SERVICE_UNAVAILABLE", self._service.process.full_message)
-        self._placed = True
+        self._has_place = True
         self._check_origin()
         if self._takeover.possible:
             self._service.start(self._takeover)  # so that it hears of permissions that change during the next step
@@ -117,9 +117,9 @@ class Upgrade:
             self._service.complaints.complain(
                 f"origin {origin[:200]}",
                 logging.WARNING,
-                "refused a WebSocket from the origin %.200r; the request is for %.200r. If that page is yours, add its "
-                "origin to PRESENCE_ALLOWED_ORIGINS (or, behind a proxy, see that ProxyFix tells the app its "
-                "own host and scheme)",
+                "refused a WebSocket from the origin %.200r; the request is for %.200r. If the page is yours, add its "
+                "origin to PRESENCE_ALLOWED_ORIGINS. Behind a proxy, use ProxyFix, so that the app knows its public "
+                "host and scheme",
                 origin,
                 f"{self._request.scheme}://{self._request.host}",
             )
@@ -134,29 +134,29 @@ class Upgrade:
         except CredentialRejected:
             raise Refused(401, "UNAUTHORIZED", "Invalid token") from None
         if self._visitor.by_cookie and "Origin" not in self._request.headers:
-            raise Refused(403, "FORBIDDEN", "A cookie is no credential without an Origin header")
+            raise Refused(403, "FORBIDDEN", "A cookie is not accepted as a credential without an Origin header")
 
     def _refuse(self, refusal: Refused) -> Response:
         self._service.hub.meter.refuse(refusal.status)
-        if refusal.status != 503:  # then nothing stands in the way of the process itself
+        if refusal.status != 503:  # this process can serve connections: share its counts with the others
             self._service.start(self._takeover)
         if self._takeover.already_open:
             code = _CLOSE_CODES.get(refusal.status, 1008)
             self._takeover.refuse(encode_close(code, refusal.message))
-            return _switched()
-        response = _refusal(refusal, self._request.environ)
+            return _switching_protocols()
+        response = _refusal_response(refusal, self._request.environ)
         if self._takeover.answers_as_http_1_0:
             headers = "".join(f"\r\n{name}: {value}" for name, value in response.headers)
             self._takeover.send_response(response.status + headers, response.get_data())
         return response
 
 
-def _switched() -> Response:
-    """101, as it has been sent by somebody else."""
+def _switching_protocols() -> Response:
+    """A 101, for which the bytes are on the wire already."""
     return Response(status=101)
 
 
-def _refusal(refusal: Refused, environ: dict[str, Any]) -> Response:
+def _refusal_response(refusal: Refused, environ: dict[str, Any]) -> Response:
     response = error_response(refusal.status, refusal.code, refusal.message)
     if refusal.status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER)
@@ -165,24 +165,24 @@ def _refusal(refusal: Refused, environ: dict[str, Any]) -> Response:
     if refusal.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if allows_hop_by_hop(environ):
-        response.headers["Connection"] = "close"  # what follows on this connection would be no HTTP
+        response.headers["Connection"] = "close"  # what follows on this connection is not HTTP
     return response
 
 
-def upgrade_required(service: Service, http: Request) -> Response:
-    """426, for who asks for the socket without an upgrade; where a WebSocket was meant, with what became of it."""
-    message = "This is a WebSocket; open it with one"
-    if "Sec-WebSocket-Key" in http.headers:
+def upgrade_required(service: Service, http_request: Request) -> Response:
+    """426, for a request without an upgrade. If a proxy has removed the upgrade's headers, the message says so."""
+    message = "This URL is a WebSocket: open it with a WebSocket client"
+    if "Sec-WebSocket-Key" in http_request.headers:
         message = PROXY_DROPS_UPGRADE
         service.complaints.complain("upgrade", logging.WARNING, "refused a WebSocket: %s", message)
     response = error_response(426, "UPGRADE_REQUIRED", message)
-    if allows_hop_by_hop(http.environ):
+    if allows_hop_by_hop(http_request.environ):
         response.headers["Upgrade"] = "websocket"
     return response
 
 
 def current_upgrade() -> Upgrade:
-    """The upgrade that the current request is."""
+    """The upgrade of the current request."""
     upgrade = request.environ[ENVIRON_KEY]
     assert isinstance(upgrade, Upgrade), current_app.name
     return upgrade

@@ -141,7 +141,7 @@ def test_a_command_to_the_memory_backend_names_redis(command: list[str]) -> None
         (["stats", "--url", "nonsense"], "http://"),
         (["channels", "--type", "secret"], "presence"),
         (["members", "a b"], "white space"),
-        (["publish", "x", "news", "hello"], "is no JSON"),
+        (["publish", "x", "news", "hello"], "is not valid JSON"),
         (["broadcast", "x", "[1]"], "JSON object"),
         (["disconnect"], "--user"),
         (["disconnect", "--user", "a", "--client", "b"], "--user"),

@@ -88,7 +88,7 @@ def test_the_numbers_follow_what_happens(show: Open, server: Server, connect: Co
         expect(page.locator("#closed tr", has_text="1000").locator('[data-field="number"]')).to_have_text("1")
     expect(tile(page, "Connections")).to_have_text("0", timeout=LIVE)
     expect(rows(page, "channels")).to_have_count(0, timeout=LIVE)
-    expect(page.get_by_text("No channel is like that.")).to_be_visible()
+    expect(page.get_by_text("No channel matches.")).to_be_visible()
     truth = server.json("/presence/stats")
     assert (truth["connections"], truth["channels"]) == (0, 0)
 
@@ -216,7 +216,7 @@ def test_the_busiest_channel_and_a_slow_client_are_shown(
         say_until(lambda: page.locator("#busiest tr").first.inner_text().startswith(f"loud-{name}"))
         say_until(lambda: f"slow-{name}" in page.locator("#slowest").inner_text())
         assert page.locator("[data-alarm=on]").count() == 1
-    expect(page.get_by_text("Nobody is slow.")).to_be_visible(timeout=LIVE)
+    expect(page.get_by_text("No slow clients.")).to_be_visible(timeout=LIVE)
     line = page.locator("[data-flow=sent] polyline").get_attribute("points")
     assert line is not None
     assert len({point.split(",")[1] for point in line.split()}) > 1
@@ -270,7 +270,7 @@ def test_the_page_says_that_the_server_does_not_answer(browser: Browser) -> None
         page.goto(f"{server.origin}/presence/")
         expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
         server.stop()
-        expect(page.get_by_role("status")).to_contain_text("The server does not answer; this is as of", timeout=LIVE)
+        expect(page.get_by_role("status")).to_contain_text("The server does not answer; data as of", timeout=LIVE)
         server.start()
         server.wait_until_ready()
         expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
@@ -283,9 +283,9 @@ def test_the_page_says_that_redis_is_down(browser: Browser, program: str) -> Non
         early.goto(f"{server.origin}/presence/")
         expect(early.get_by_role("status")).to_have_text("Live", timeout=LIVE)
         store.stop()
-        expect(early.get_by_role("status")).to_contain_text("The state store is away", timeout=LIVE)
+        expect(early.get_by_role("status")).to_contain_text("The state store is unreachable", timeout=LIVE)
         late.goto(f"{server.origin}/presence/")
-        expect(late.get_by_role("status")).to_have_text("The state store is away")
+        expect(late.get_by_role("status")).to_have_text("The state store is unreachable")
         store.start()
         for page in (early, late):
             expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
@@ -325,7 +325,7 @@ def test_every_kind_of_access_keeps_the_page_live(browser: Browser) -> None:
                 expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
                 if "storage_state" in options:
                     add_cookie(context, server, "another")
-                    expect(page.get_by_role("status")).to_contain_text("closed to you now", timeout=LIVE)
+                    expect(page.get_by_role("status")).to_contain_text("no longer have access", timeout=LIVE)
 
 
 def test_the_script_formats_numbers_like_the_server(show: Open) -> None:

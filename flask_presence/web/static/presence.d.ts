@@ -1,9 +1,9 @@
-/** Channels and who is in them, over one WebSocket that comes back by itself. */
+/** The browser client of flask_presence: channels and their members, over one WebSocket that reconnects by itself. */
 
-/** What an application says of a user: any JSON object. `null` removes a key. */
+/** The `userInfo` of a member: any JSON object. `null` removes a key. */
 export type Info = Record<string, unknown>;
 
-/** A user in a presence channel, listed once however many windows they have. */
+/** A user in a presence channel, listed once even if they have several tabs open. */
 export type Member<I extends object = Info> = {
   readonly id: string;
   readonly clientId: string;
@@ -14,7 +14,7 @@ export type Member<I extends object = Info> = {
   readonly updatedAt?: string;
 } & Readonly<Partial<I>>;
 
-/** Who a message is from: `clientId` is `"server"` for the server; `userId` is absent for an anonymous sender. */
+/** The sender of a message. `clientId` is `"server"` for the server. `userId` is absent for an anonymous sender. */
 export interface Sender {
   readonly clientId: string;
   readonly userId?: string;
@@ -28,22 +28,23 @@ export interface MessageDetails {
 }
 
 /**
- * An error of the server's, by its code, or one of `DISCONNECTED`, `TIMEOUT`, `LEFT`, `TOKEN_FAILED`, `REFUSED`.
+ * An error. `code` is one of the server's error codes, or `DISCONNECTED`, `TIMEOUT`, `LEFT`, `TOKEN_FAILED` or
+ * `REFUSED`.
  */
 export interface PresenceError extends Error {
   readonly code: string;
-  /** Whether the same may succeed a little later. */
+  /** Whether the same request may succeed a little later. */
   readonly retryable: boolean;
 }
 
 /**
- * `connecting`; `connected`; `waiting` for the next attempt; `closed` for good, by `close()`, or because the server
- * said so: 4403 disconnected, 4401 a login that has ended and cannot be renewed.
+ * `waiting`: for the next attempt to connect. `closed`: for good, by `close()` or by the server. The server closes with
+ * 4403 to disconnect the user, and with 4401 if the login has ended; the client stays closed if it cannot renew it.
  */
 export type State = "connecting" | "connected" | "waiting" | "closed";
 
 export interface StateDetails {
-  /** The close code (RFC 6455; 1006 where there was none) of the connection that has ended. */
+  /** The close code (RFC 6455) of the connection that has ended. 1006 if there was none. */
   readonly code?: number;
   readonly reason?: string;
   /** Milliseconds until the next attempt. */
@@ -52,55 +53,56 @@ export interface StateDetails {
 
 export interface Options {
   /**
-   * Asked for every connection, and again before the token ends. Without it, the page's cookies speak, and are tried
-   * once more when the login that they brought has ended.
+   * A token, or a function that returns one. The client calls the function for each connection, and again before the
+   * token expires. Without this option, the page's cookies are the login. If that login ends, the client tries the
+   * cookies once more.
    */
   token?: string | null | (() => string | null | undefined | Promise<string | null | undefined>);
   /**
-   * `"query"` (default): as `?token=`; `"protocol"` (recommended): in a header, so that it stands in no URL and no
-   * access log (not with gevent-websocket); `"message"`: as the first request, where the server lets anonymous
-   * connections in to say it (`PRESENCE_AUTH_REQUIRED = False`).
+   * How the client sends the token. `"query"` (default): as `?token=`. `"protocol"` (recommended): in a header, so that
+   * no URL and no access log contains it; not possible with gevent-websocket. `"message"`: as the first request, which
+   * needs a server that accepts anonymous connections (`PRESENCE_AUTH_REQUIRED = False`).
    */
   auth?: "query" | "protocol" | "message";
-  /** Milliseconds for a connection, the token included, or for an answer; 10000 by default. */
+  /** Milliseconds to wait for a connection, the token included, or for an answer. Default: 10000. */
   timeout?: number;
 }
 
-/** A channel, from `Presence.join`. */
+/** A channel, as `Presence.join` returns it. */
 export interface Room<I extends object = Info> {
   readonly name: string;
   /**
-   * `joined` also while the connection is away, and the members are the last known ones; `joining`, with no members,
-   * once the connection is `closed`.
+   * While the connection is lost, a room stays `joined` and keeps its last known members. Once the connection is
+   * `closed`, it is `joining` and has no members.
    */
   readonly state: "joining" | "joined" | "refused" | "left";
-  /** Settles when the server has let us in, or refuses; a lost connection only delays it, a closed one rejects it. */
+  /** Resolves when the server lets us in. Rejects if it refuses, or if the connection is `closed`. */
   readonly joined: Promise<Room<I>>;
-  /** In order of joining; a new array at every change. Empty unless it is a presence channel. */
+  /** In order of joining. Each change creates a new array. Always empty unless it is a presence channel. */
   readonly members: readonly Member<I>[];
-  /** The own entry among `members`. */
+  /** Our own entry in `members`. */
   readonly me: Member<I> | undefined;
 
-  /** Send to everybody else; `delivered` is the number of connections. */
+  /** Sends to everybody else in the channel. `delivered` is the number of connections. */
   send(event: string, data?: unknown): Promise<{delivered: number}>;
-  /** Change the own entry, also in what the next join brings. */
+  /** Changes our own entry, and the info for later joins. */
   update(info: {[K in keyof I]?: I[K] | null}): Promise<Member<I>>;
   leave(): Promise<void>;
 
   on(event: "joined" | "left" | "updated", handler: (member: Member<I>) => void): this;
   on(event: "members", handler: (members: readonly Member<I>[]) => void): this;
-  /** The server has refused to let us in, now or after a reconnect. Without a handler it is a warning in the console. */
+  /** The server refused to let us in, now or after a reconnect. Without a handler, the client logs a warning. */
   on(event: "error", handler: (error: PresenceError) => void): this;
   /**
-   * The server has taken us out (`REMOVED`), or its guard no longer lets us in (`FORBIDDEN`). We are not joined again
-   * before `presence.join`. Without a handler it is a warning in the console.
+   * The server removed us (`REMOVED`), or its guard no longer lets us in (`FORBIDDEN`). The client does not join again
+   * by itself: call `presence.join`. Without a handler, it logs a warning.
    */
-  on(event: "removed", handler: (why: PresenceError) => void): this;
+  on(event: "removed", handler: (reason: PresenceError) => void): this;
   on(event: "message" | `message:${string}`, handler: (data: any, details: MessageDetails) => void): this;
   off(event: string, handler: (...values: any[]) => void): this;
 }
 
-/** What came for this user, and not to a channel. */
+/** The details of a message that was sent to this user, not to a channel. */
 export interface UserMessageDetails {
   readonly event: string;
   /** ISO 8601, UTC. */
@@ -108,29 +110,31 @@ export interface UserMessageDetails {
 }
 
 export class Presence {
-  /** Connects at once. `url` may be relative to the page. Throws `TypeError` for what is no URL. */
+  /** Connects at once. `url` may be relative to the page. Throws a `TypeError` if it is not a URL. */
   constructor(url: string | URL, options?: Options);
 
-  static readonly Error: new (code: string, message: string, options?: {retryable?: boolean; cause?: unknown}) => PresenceError;
+  static readonly Error: new (
+    code: string, message: string, options?: {retryable?: boolean; cause?: unknown},
+  ) => PresenceError;
 
   readonly state: State;
   /** `undefined` while there is no connection. */
   readonly clientId: string | undefined;
-  /** `null` for anonymous. */
+  /** `null` if we are anonymous. */
   readonly user: {readonly id: string} | null | undefined;
 
-  /** The channel's one object, until it is left; joined again after every reconnect, with the last `info`. */
+  /** Returns the same object until the channel is left. After each reconnect, it joins again with the last `info`. */
   join<I extends object = Info>(name: string, info?: I): Room<I>;
-  /** Connect again after `closed`, or at once while `waiting`. */
+  /** Connects again after `closed`, or at once while `waiting`. */
   connect(): this;
   close(): void;
 
   on(event: "state", handler: (state: State, details: StateDetails) => void): this;
-  /** A token that could not be had or that the server refused, or a connection that the browser forbids. */
+  /** There was no token, the server refused it, or the browser does not allow the connection. */
   on(event: "error", handler: (error: PresenceError) => void): this;
-  /** A message of the server's for this user, in whatever channels they are. */
+  /** A message from the server to this user, whatever channels they are in. */
   on(event: "message" | `message:${string}`, handler: (data: any, details: UserMessageDetails) => void): this;
-  /** A frame of the server's own, as `broadcast_to_channel` sends it. */
+  /** A JSON object that the server sent with `broadcast_to_channel`. */
   on(event: "broadcast", handler: (frame: any) => void): this;
   off(event: string, handler: (...values: any[]) => void): this;
 }

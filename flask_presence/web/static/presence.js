@@ -1,25 +1,25 @@
-/* flask_presence in the browser: channels and who is in them, over one WebSocket that comes back by itself.
+/* The browser client of flask_presence: channels and their members, over one WebSocket that reconnects by itself.
  *
- * Law: what the server said last is what `members` holds; every request settles, once; after a connection was
- * lost the application hears what has changed, not how.
+ * Rule: `members` is always the server's last list. Every request settles exactly once. After a reconnect, the
+ * application gets the net changes only.
  */
 var Presence = (() => {
   "use strict";
 
   const TIMEOUT = 10_000;
-  const SILENCE = 30_000; // after so long without a frame, ask whether the server is still there
-  const PROBE_PATIENCE = 5_000; // when the browser says that the network has changed
-  const STABLE = 5_000; // a connection that lived so long has not failed
+  const MAX_SILENCE = 30_000; // without a frame for this long, the client sends a ping
+  const PROBE_TIMEOUT = 5_000; // for a ping after the network has changed
+  const STABLE_AFTER = 5_000; // a connection that lasts this long resets the backoff
   const MIN_DELAY = 500;
   const MAX_DELAY = 30_000;
   const RESTART_SPREAD = 3_000;
-  const EARLY = 8_000; // so soon after a loss the server may still keep our place: see PRESENCE_GRACE
-  const EARLY_DELAY = 2_000;
-  const PENALTY = 5_000;
+  const GRACE = 8_000; // soon after a loss, PRESENCE_GRACE may keep our place: retry faster
+  const MAX_GRACE_DELAY = 2_000;
+  const RATE_LIMIT_DELAY = 5_000;
 
   const GOING_AWAY = 1001;
   const LOST = 1006;
-  const POLICY = 1008;
+  const POLICY_VIOLATION = 1008;
   const TOO_LARGE = 1009;
   const TOKEN_ENDED = 4401;
   const DISCONNECTED = 4403;
@@ -38,10 +38,10 @@ var Presence = (() => {
     ["channel:joined", "channel:left", "channel:sent", "channel:updated", "pong", "auth:ok", "error"]);
   const ROOM_FRAMES = new Set(["channel:updated", "channel:message", "channel:removed", "presence:member_joined",
     "presence:member_left", "presence:member_updated"]);
-  const GONE = new Set(["DISCONNECTED", "NOT_MEMBER", "NOT_FOUND"]);
+  const LEFT_CODES = new Set(["DISCONNECTED", "NOT_MEMBER", "NOT_FOUND"]);
   const NETWORK_EVENTS = ["online", "offline", "pageshow", "visibilitychange"];
 
-  const passes = ({code, retryable}) => retryable || code === "TIMEOUT" || code === "RATE_LIMIT_EXCEEDED";
+  const isTransient = ({code, retryable}) => retryable || code === "TIMEOUT" || code === "RATE_LIMIT_EXCEEDED";
   const backoff = (attempt, most = MAX_DELAY) => Math.random() * Math.min(most, MIN_DELAY * 2 ** attempt);
   const ignore = () => {};
 
@@ -58,39 +58,39 @@ var Presence = (() => {
       return this;
     }
 
-    /* Whether anybody listens. */
+    /* Returns whether there are handlers. */
     _emit(event, ...values) {
       const handlers = this.#handlers.get(event) ?? [];
       for (const handler of handlers) {
         try {
           handler(...values);
         } catch (problem) {
-          reportError(problem); // as the browser treats an event listener: the others still hear of it
+          reportError(problem); // like the browser does for event listeners; the other handlers still run
         }
       }
       return handlers.length > 0;
     }
 
-    _emitMessage({data, ...about}) {
-      this._emit("message", data, about);
-      this._emit(`message:${about.event}`, data, about);
+    _emitMessage({data, ...details}) {
+      this._emit("message", data, details);
+      this._emit(`message:${details.event}`, data, details);
     }
   }
 
-  /* What counts as a change of a member whom we could not watch: not with which connection they are here, or since when. */
-  const face = ({clientId, joinedAt, updatedAt, ...shown}) =>
-    JSON.stringify(Object.entries(shown).sort(([a], [b]) => (a < b ? -1 : 1)));
+  /* After a reconnect, a member has changed if this has. A new connection of theirs is no change. */
+  const visibleState = ({clientId, joinedAt, updatedAt, ...info}) =>
+    JSON.stringify(Object.entries(info).sort(([a], [b]) => (a < b ? -1 : 1)));
 
   class Room extends Emitter {
     #presence;
-    #info; // what the next join brings
-    #accepted; // the last of it that the server took
-    #id; // of the own entry among the members
-    #settle;
-    #retry;
+    #info; // the userInfo of the next join
+    #acceptedInfo; // the last one that the server accepted
+    #memberId; // of our own entry in `members`
+    #settleJoined;
+    #retryTimer;
     #attempt = 0;
-    #asked = false; // a join is on its way, or was answered, on this connection
-    #inside = false; // it was answered well
+    #joinSent = false; // on this connection
+    #isIn = false; // the server let us in, on this connection
 
     constructor(presence, name, info) {
       super();
@@ -98,15 +98,15 @@ var Presence = (() => {
       this.#info = info;
       this.name = name;
       this.members = [];
-      this._hope();
+      this._resetJoined();
     }
 
     get me() {
-      return this.members.find(({id}) => id === this.#id);
+      return this.members.find(({id}) => id === this.#memberId);
     }
 
     send(event, data = null) {
-      return this.#ask("channel:message", {event, data}).then(({delivered}) => ({delivered}));
+      return this.#request("channel:message", {event, data}).then(({delivered}) => ({delivered}));
     }
 
     async update(info) {
@@ -114,13 +114,13 @@ var Presence = (() => {
       this.#info = {...before, ...info};
       try {
         if (this.state === "joining") {
-          await this.joined; // the join that is under way may have left without it
+          await this.joined; // the pending join may have been sent without `info`
         }
-        const {member} = await this.#ask("channel:update", {userInfo: info});
-        this.#accept();
+        const {member} = await this.#request("channel:update", {userInfo: info});
+        this.#acceptInfo();
         return member;
       } catch (problem) {
-        if (!passes(problem)) {
+        if (!isTransient(problem)) {
           for (const key of Object.keys(info)) {
             if (this.#info?.[key] === info[key]) {
               this.#info = {...this.#info, [key]: before?.[key] ?? null};
@@ -136,167 +136,167 @@ var Presence = (() => {
         return;
       }
       this.state = "left";
-      clearTimeout(this.#retry);
-      this.#presence._forget(this);
+      clearTimeout(this.#retryTimer);
+      this.#presence._removeRoom(this);
       const leaving = this.#presence._leave(this.name);
-      this.#settle.reject(new PresenceError("LEFT", `${this.name} was left`));
-      this.#clear();
+      this.#settleJoined.reject(new PresenceError("LEFT", `${this.name} was left`));
+      this.#clearMembers();
       await leaving;
     }
 
-    /* A promise that was kept, or broken, is not the one to wait for now. */
-    _hope() {
+    /* A settled promise cannot stand for the next join. */
+    _resetJoined() {
       this.state = "joining";
-      this.joined = new Promise((resolve, reject) => (this.#settle = {resolve, reject}));
-      this.joined.catch(ignore); // who does not wait for it hears of the "error" event
+      this.joined = new Promise((resolve, reject) => (this.#settleJoined = {resolve, reject}));
+      this.joined.catch(ignore); // the "error" event reports it too
     }
 
-    _again(info) {
+    _update(info) {
       if (info) {
         this.#info = {...this.#info, ...info};
       }
       if (this.state === "refused") {
-        this._hope();
+        this._resetJoined();
       }
     }
 
-    _lost() {
-      this.#asked = this.#inside = false;
+    _disconnected() {
+      this.#joinSent = this.#isIn = false;
     }
 
-    _giveUp(problem) {
+    _connectionClosed(problem) {
       if (this.state === "joined") {
-        this._hope();
+        this._resetJoined();
       }
-      this.#settle.reject(problem);
-      this.#clear();
+      this.#settleJoined.reject(problem);
+      this.#clearMembers();
     }
 
-    async _enter() {
-      clearTimeout(this.#retry);
+    async _join() {
+      clearTimeout(this.#retryTimer);
       if (this.state === "refused" || this.state === "left") {
         return;
       }
-      this.#asked = true;
+      this.#joinSent = true;
       const fields = this.#info ? {channel: this.name, userInfo: this.#info} : {channel: this.name};
       try {
-        // The answer is taken in by `_hear`, in its place among the events.
+        // `_receive` handles the answer, in order with the events.
         await this.#presence._request("join", fields, this);
         this.#attempt = 0;
       } catch (problem) {
-        this.#failed(problem);
+        this.#joinFailed(problem);
       }
     }
 
-    #failed(problem) {
+    #joinFailed(problem) {
       const {code, retryable} = problem;
       if (this.state === "left" || (code === "DISCONNECTED" && retryable)) {
         return;
       }
-      if (passes(problem)) {
-        this.#asked = this.#inside;
-        this.#retry = setTimeout(() => this._enter(), 1000 + backoff(this.#attempt++));
+      if (isTransient(problem)) {
+        this.#joinSent = this.#isIn;
+        this.#retryTimer = setTimeout(() => this._join(), 1000 + backoff(this.#attempt++));
         return;
       }
-      this.#info = this.#accepted; // not to be refused for the same again
-      if (!this.#inside || code === "FORBIDDEN") { // else we are in as before: only what this join brought was refused
+      this.#info = this.#acceptedInfo; // the next join must not be refused for the same reason
+      if (!this.#isIn || code === "FORBIDDEN") { // else only the new userInfo was refused
         this.#refuse(problem);
       }
-      this.#tellOf("error", problem);
+      this.#emitOrWarn("error", problem);
     }
 
     #refuse(problem) {
-      this.#asked = this.#inside = false;
+      this.#joinSent = this.#isIn = false;
       if (this.state === "joined") {
-        this._hope();
+        this._resetJoined();
       }
       this.state = "refused";
-      this.#settle.reject(problem);
-      this.#clear();
+      this.#settleJoined.reject(problem);
+      this.#clearMembers();
     }
 
-    #tellOf(event, problem) {
+    #emitOrWarn(event, problem) {
       if (!this._emit(event, problem)) {
         console.warn(`${this.name}: ${problem.code}: ${problem.message}`);
       }
     }
 
-    _hear(frame) {
+    _receive(frame) {
       const {type, member} = frame;
       if (type === "channel:joined") {
-        this.#id = frame.me?.id;
-        this.#inside = true;
-        this.#accept();
+        this.#memberId = frame.me?.id;
+        this.#isIn = true;
+        this.#acceptInfo();
         if (this.state === "refused") {
-          this._hope();
+          this._resetJoined();
         }
         this.state = "joined";
-        this.#settle.resolve(this);
-        this.#replace(frame.members ?? []);
-      } else if (!this.#inside) {
-        return; // said to a room of this name that was left
+        this.#settleJoined.resolve(this);
+        this.#replaceMembers(frame.members ?? []);
+      } else if (!this.#isIn) {
+        return; // for a room of this name that was left
       } else if (type === "channel:message") {
         const {event, data, from, timestamp} = frame;
         this._emitMessage({event, data, from, timestamp});
       } else if (type === "channel:removed") {
         const problem = new PresenceError(frame.code, frame.message);
         this.#refuse(problem);
-        this.#tellOf("removed", problem);
+        this.#emitOrWarn("removed", problem);
       } else if (type === "presence:member_joined") {
-        this.#change([...this.members.filter(({id}) => id !== member.id), member], "joined", member);
+        this.#setMembers([...this.members.filter(({id}) => id !== member.id), member], "joined", member);
       } else if (type === "presence:member_left") {
-        this.#change(this.members.filter(({id}) => id !== member.id), "left", member);
+        this.#setMembers(this.members.filter(({id}) => id !== member.id), "left", member);
       } else {
-        const known = this.members.find(({id}) => id === member.id);
+        const before = this.members.find(({id}) => id === member.id);
         const members = this.members.map((one) => (one.id === member.id ? member : one));
-        if (JSON.stringify(known) !== JSON.stringify(member)) {
-          this.#change(members, "updated", member);
+        if (JSON.stringify(before) !== JSON.stringify(member)) {
+          this.#setMembers(members, "updated", member);
         }
       }
     }
 
-    /* The server has what we asked for; keys that are gone need not be taken away again. */
-    #accept() {
+    /* The server has our userInfo now. A key that it removed (null) need not be sent again. */
+    #acceptInfo() {
       const kept = Object.entries(this.#info ?? {}).filter(([, value]) => value !== null);
-      this.#accepted = this.#info = this.#info && Object.fromEntries(kept);
+      this.#acceptedInfo = this.#info = this.#info && Object.fromEntries(kept);
     }
 
-    #clear() {
+    #clearMembers() {
       if (this.members.length) {
         this.members = [];
         this._emit("members", this.members);
       }
     }
 
-    #change(members, event, member) {
+    #setMembers(members, event, member) {
       this.members = members;
-      this.#tell([[event, member]]);
+      this.#emitChanges([[event, member]]);
     }
 
-    #replace(members) {
+    #replaceMembers(members) {
       const before = new Map(this.members.map((member) => [member.id, member]));
       const after = new Map(members.map((member) => [member.id, member]));
-      const news = [];
-      if (before.size) { // a first list is no news of anybody
-        news.push(...[...before.values()].filter(({id}) => !after.has(id)).map((member) => ["left", member]));
+      const changes = [];
+      if (before.size) { // the first list is not a change
+        changes.push(...[...before.values()].filter(({id}) => !after.has(id)).map((member) => ["left", member]));
         for (const [id, member] of after) {
           if (!before.has(id)) {
-            news.push(["joined", member]);
-          } else if (face(before.get(id)) !== face(member)) {
-            news.push(["updated", member]);
+            changes.push(["joined", member]);
+          } else if (visibleState(before.get(id)) !== visibleState(member)) {
+            changes.push(["updated", member]);
           }
         }
       }
       this.members = members;
-      this.#tell(news);
+      this.#emitChanges(changes);
     }
 
-    #tell(news) {
+    #emitChanges(changes) {
       const {members} = this;
-      for (const [event, member] of news) {
+      for (const [event, member] of changes) {
         this._emit(event, member);
         if (this.members !== members) {
-          return; // the handler has left the room
+          return; // a handler left the room
         }
       }
       if (members.length) {
@@ -304,11 +304,11 @@ var Presence = (() => {
       }
     }
 
-    #ask(type, fields) {
+    #request(type, fields) {
       if (this.state === "left" || this.state === "refused") {
         return Promise.reject(new PresenceError("NOT_IN_CHANNEL", "You must join the channel first"));
       }
-      if (!this.#asked) {
+      if (!this.#joinSent) {
         return Promise.reject(new PresenceError("DISCONNECTED", "The channel is not joined yet", {retryable: true}));
       }
       return this.#presence._request(type, {channel: this.name, ...fields});
@@ -322,16 +322,16 @@ var Presence = (() => {
     #options;
     #socket;
     #rooms = new Map();
-    #requests = new Map(); // in order, as the server answers in order
+    #requests = new Map(); // by id, in order: the server answers in order
     #lastId = 0;
     #attempt = 0;
-    #since = 0; // when the server greeted
-    #lostAt = 0; // when a connection ended on which it had
-    #cookie = ""; // the login by cookie has ended: "trying" once more, or "tried" lately
-    #timer; // of the next connection, or of the patience with this one
-    #silence;
-    #heardAt = 0;
-    #why; // the close code of the last connection, while there is none
+    #connectedAt = 0; // when the server sent `connected`
+    #lostAt = 0; // when the last such connection ended
+    #cookieRetry = ""; // after the end of a cookie login: "trying" once more, or "tried" lately
+    #timer; // for the next attempt, or for the timeout of this one
+    #silenceTimer;
+    #lastFrameAt = 0;
+    #closeCode; // of the last connection, while there is none
 
     constructor(url, options = {}) {
       super();
@@ -347,13 +347,13 @@ var Presence = (() => {
         if (!info && room.state !== "refused") {
           return room;
         }
-        room._again(info);
+        room._update(info);
       } else {
         room = new Room(this, name, info);
         this.#rooms.set(name, room);
       }
       if (this.state === "connected") {
-        room._enter();
+        room._join();
       }
       return room;
     }
@@ -361,9 +361,9 @@ var Presence = (() => {
     connect() {
       if (this.state !== "connecting" && this.state !== "connected") {
         clearTimeout(this.#timer);
-        this.#cookie = "";
+        this.#cookieRetry = "";
         if (this.state === "closed") {
-          this.#rooms.forEach((room) => room.state === "joining" && room._hope());
+          this.#rooms.forEach((room) => room.state === "joining" && room._resetJoined());
         }
         this.#open();
       }
@@ -371,18 +371,18 @@ var Presence = (() => {
     }
 
     close() {
-      this.#end(1000);
-      this.#enter("closed", {code: 1000, reason: ""});
+      this.#disconnect(1000);
+      this.#setState("closed", {code: 1000, reason: ""});
     }
 
     async #open() {
-      const attempt = (this.#socket = {close: ignore}); // stands for the socket until there is one
+      const attempt = (this.#socket = {close: ignore}); // a placeholder until there is a socket
       this.#timer = setTimeout(() => this.#lost(LOST), this.#options.timeout);
-      this.#enter("connecting");
+      this.#setState("connecting");
       const url = new URL(this.#url);
       let token;
       try {
-        token = await this.#token();
+        token = await this.#getToken();
       } catch (cause) {
         if (this.#socket === attempt) {
           this.#lost(LOST);
@@ -401,8 +401,8 @@ var Presence = (() => {
       try {
         socket = this.#socket = new WebSocket(url, token && auth === "protocol" ? ["bearer", token] : []);
       } catch (cause) {
-        this.#end(LOST);
-        this.#enter("closed", {code: LOST, reason: ""});
+        this.#disconnect(LOST);
+        this.#setState("closed", {code: LOST, reason: ""});
         this._emit("error", new PresenceError("REFUSED", "The browser does not allow this connection", {cause}));
         return;
       }
@@ -410,26 +410,26 @@ var Presence = (() => {
       socket.onclose = ({code, reason}) => this.#lost(code, reason);
     }
 
-    async #token() {
+    async #getToken() {
       const {token} = this.#options;
       return typeof token === "function" ? token() : token;
     }
 
     #receive(socket, frame, token) {
-      this.#listen();
+      this.#frameArrived();
       const {type, channel, requestId} = frame;
       if (type === "connected") {
         clearTimeout(this.#timer);
-        this.#since = Date.now();
+        this.#connectedAt = Date.now();
         this.clientId = frame.clientId;
         this.user = frame.user;
-        if (this.#cookie === "trying") {
+        if (this.#cookieRetry === "trying") {
           if (!frame.user) {
-            this.#since = 0;
+            this.#connectedAt = 0;
             this.#lost(TOKEN_ENDED, "Not logged in");
             return;
           }
-          this.#cookie = "tried";
+          this.#cookieRetry = "tried";
         }
         this.#greeted(socket, token);
         return;
@@ -437,30 +437,30 @@ var Presence = (() => {
       if (type === "channel:joined") {
         const room = this.#requests.get(requestId)?.room;
         if (room && room === this.#rooms.get(channel)) {
-          room._hear(frame);
+          room._receive(frame);
         }
       } else if (ROOM_FRAMES.has(type)) {
-        this.#rooms.get(channel)?._hear(frame);
+        this.#rooms.get(channel)?._receive(frame);
       } else if (type === "user:message") {
         const {event, data, timestamp} = frame;
         this._emitMessage({event, data, timestamp});
       } else if (type === "auth:expiring") {
-        this.#refresh();
+        this.#renewToken();
       } else if (!ANSWERS.has(type)) {
         this._emit("broadcast", frame);
       }
       if (ANSWERS.has(type)) {
-        this.#answered(frame, requestId);
+        this.#settleRequest(frame, requestId);
       }
     }
 
-    #answered(frame, id) {
+    #settleRequest(frame, id) {
       if (id === undefined && frame.code === "INVALID_JSON") {
-        id = this.#requests.keys().next().value; // it cannot say whose it is, but answers come in order
+        id = this.#requests.keys().next().value; // it has no id, but the server answers in order
       }
       const request = this.#requests.get(id);
       if (!request) {
-        return; // not ours
+        return; // not for a request of ours
       }
       this.#requests.delete(id);
       clearTimeout(request.timer);
@@ -484,8 +484,8 @@ var Presence = (() => {
         }
       }
       if (this.#socket === socket) {
-        this.#rooms.forEach((room) => room._enter()); // before anything that a handler may ask of them
-        this.#enter("connected");
+        this.#rooms.forEach((room) => room._join()); // before handlers of "state" can send requests
+        this.#setState("connected");
       }
     }
 
@@ -493,13 +493,13 @@ var Presence = (() => {
       this.user = (await this._request("auth", {token})).user;
     }
 
-    async #refresh() {
+    async #renewToken() {
       const socket = this.#socket;
       if (typeof this.#options.token !== "function") {
-        return; // there is no other; the server ends the connection when this one ends
+        return; // there is no other token; the server closes when this one expires
       }
       try {
-        const token = await this.#token();
+        const token = await this.#getToken();
         if (token && this.#socket === socket) {
           await this.#authenticate(token);
         }
@@ -511,45 +511,46 @@ var Presence = (() => {
     }
 
     #lost(code, reason = "") {
-      const lived = this.#since && Date.now() - this.#since;
-      this.#end(code, reason);
-      this.#attempt = lived > STABLE ? 0 : this.#attempt + 1;
-      if (lived) {
+      const lifetime = this.#connectedAt && Date.now() - this.#connectedAt;
+      this.#disconnect(code, reason);
+      this.#attempt = lifetime > STABLE_AFTER ? 0 : this.#attempt + 1;
+      if (lifetime) {
         this.#lostAt = Date.now();
       }
       const {token} = this.#options;
-      if (this.#cookie === "trying") {
+      if (this.#cookieRetry === "trying") {
         code = TOKEN_ENDED;
-      } else if (lived > 1000) {
-        this.#cookie = "";
+      } else if (lifetime > 1000) {
+        this.#cookieRetry = "";
       }
-      if (code === DISCONNECTED || (code === TOKEN_ENDED && typeof token !== "function" && (token || this.#cookie))) {
-        this.#enter("closed", {code, reason});
+      const canRenew = typeof token === "function" || !(token || this.#cookieRetry);
+      if (code === DISCONNECTED || (code === TOKEN_ENDED && !canRenew)) {
+        this.#setState("closed", {code, reason});
         return;
       }
-      let delay = backoff(this.#attempt, Date.now() - this.#lostAt < EARLY ? EARLY_DELAY : MAX_DELAY);
+      let delay = backoff(this.#attempt, Date.now() - this.#lostAt < GRACE ? MAX_GRACE_DELAY : MAX_DELAY);
       if (code === GOING_AWAY) {
         delay = Math.random() * RESTART_SPREAD;
-      } else if (code === POLICY) {
-        delay += PENALTY;
+      } else if (code === POLICY_VIOLATION) {
+        delay += RATE_LIMIT_DELAY;
       } else if (code === TOKEN_ENDED && !token) {
-        this.#cookie = "trying"; // other requests of the page may have brought a new one, or will in a moment
+        this.#cookieRetry = "trying"; // the page may get a new cookie by other requests
         delay += 1000;
-      } else if (code === TOKEN_ENDED && lived > STABLE) {
+      } else if (code === TOKEN_ENDED && lifetime > STABLE_AFTER) {
         delay = 0;
       }
       this.#timer = setTimeout(() => this.#open(), delay);
-      this.#enter("waiting", {code, reason, delay});
+      this.#setState("waiting", {code, reason, delay});
     }
 
-    /* Let go of the socket at once: one without a network would take minutes to notice its own end. */
-    #end(code, reason = "") {
+    /* Drops the socket at once: without a network, its close event would take minutes. */
+    #disconnect(code, reason = "") {
       const socket = this.#socket;
       this.#socket = undefined;
-      this.#since = 0;
+      this.#connectedAt = 0;
       this.clientId = undefined;
       clearTimeout(this.#timer);
-      clearTimeout(this.#silence);
+      clearTimeout(this.#silenceTimer);
       if (socket) {
         socket.onmessage = socket.onclose = null;
         socket.close(1000);
@@ -561,52 +562,52 @@ var Presence = (() => {
         const text = `The connection was lost (${code} ${reason || "no reason"})`;
         reject(new PresenceError("DISCONNECTED", text, {retryable: code !== TOO_LARGE}));
       }
-      this.#rooms.forEach((room) => room._lost());
+      this.#rooms.forEach((room) => room._disconnected());
     }
 
-    #enter(state, details = {}) {
+    #setState(state, details = {}) {
       if (state !== this.state) {
         this.state = state;
-        this.#why = details.code;
-        this.#watch(state === "closed" ? "removeEventListener" : "addEventListener");
+        this.#closeCode = details.code;
+        this.#listenToNetwork(state === "closed" ? "removeEventListener" : "addEventListener");
         if (state === "closed") {
           const problem = new PresenceError("DISCONNECTED", `The connection is closed (${details.code})`);
-          this.#rooms.forEach((room) => room._giveUp(problem));
+          this.#rooms.forEach((room) => room._connectionClosed(problem));
         }
         this._emit("state", state, details);
       }
     }
 
-    /* The page is seen again, or the network has changed: find out now, not in half a minute. */
-    #look = ({type}) => {
+    /* The page is visible again, or the network has changed: check the connection now. */
+    #onNetworkEvent = ({type}) => {
       if (type === "visibilitychange" && document.hidden) {
         return;
       }
       if (this.state === "connected") {
-        this.#probe(PROBE_PATIENCE);
-      } else if (this.state === "waiting" && this.#why === LOST && type !== "offline") {
+        this.#probe(PROBE_TIMEOUT);
+      } else if (this.state === "waiting" && this.#closeCode === LOST && type !== "offline") {
         this.connect();
       }
     };
 
-    #watch(method) {
+    #listenToNetwork(method) {
       for (const event of NETWORK_EVENTS) {
-        (event === "visibilitychange" ? globalThis.document : globalThis)?.[method]?.(event, this.#look);
+        (event === "visibilitychange" ? globalThis.document : globalThis)?.[method]?.(event, this.#onNetworkEvent);
       }
     }
 
-    #listen() {
-      this.#heardAt = Date.now();
-      clearTimeout(this.#silence);
-      this.#silence = setTimeout(() => this.#probe(this.#options.timeout), SILENCE);
+    #frameArrived() {
+      this.#lastFrameAt = Date.now();
+      clearTimeout(this.#silenceTimer);
+      this.#silenceTimer = setTimeout(() => this.#probe(this.#options.timeout), MAX_SILENCE);
     }
 
-    #probe(patience) {
+    #probe(timeout) {
       const socket = this.#socket;
-      const asked = Date.now();
-      // Answers come in order: behind a slow one, silence means nothing.
-      this._request("ping", {}, undefined, this.#requests.size ? this.#options.timeout : patience).catch(({code}) => {
-        if (code === "TIMEOUT" && this.#socket === socket && this.#heardAt < asked) {
+      const sentAt = Date.now();
+      // The server answers in order, so a slow earlier request delays the pong.
+      this._request("ping", {}, undefined, this.#requests.size ? this.#options.timeout : timeout).catch(({code}) => {
+        if (code === "TIMEOUT" && this.#socket === socket && this.#lastFrameAt < sentAt) {
           this.#lost(LOST);
         }
       });
@@ -614,14 +615,14 @@ var Presence = (() => {
 
     _request(type, fields, room, timeout = this.#options.timeout) {
       return new Promise((resolve, reject) => {
-        if (!this.#since) {
+        if (!this.#connectedAt) {
           reject(new PresenceError("DISCONNECTED", "There is no connection", {retryable: true}));
           return;
         }
         const requestId = ++this.#lastId;
         this.#socket.send(JSON.stringify({type, ...fields, requestId}));
         const timer = setTimeout(() => {
-          // The entry stays, as its answer may still come, and answers are counted by their order.
+          // The entry keeps its place in the order, because its answer may still come.
           this.#requests.set(requestId, {resolve: ignore, reject: ignore});
           reject(new PresenceError("TIMEOUT", `The server has not answered within ${timeout} ms`, {retryable: true}));
         }, timeout);
@@ -635,21 +636,21 @@ var Presence = (() => {
           await this._request("leave", {channel});
           return;
         } catch (problem) {
-          if (GONE.has(problem.code)) {
-            return; // a connection that was lost has left, and so has one that was never in
+          if (LEFT_CODES.has(problem.code)) {
+            return; // we have left already, or were never in
           }
-          if (!passes(problem)) {
+          if (!isTransient(problem)) {
             throw problem;
           }
         }
         await new Promise((resolve) => setTimeout(resolve, 1000 + backoff(attempt)));
         if (this.#rooms.has(channel)) {
-          return; // joined again meanwhile
+          return; // joined again in the meantime
         }
       }
     }
 
-    _forget(room) {
+    _removeRoom(room) {
       this.#rooms.delete(room.name);
     }
   }

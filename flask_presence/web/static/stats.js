@@ -1,224 +1,257 @@
-// The stats page, live: asks the JSON API again every two seconds, with the query string that let the visitor in.
-// Law: what comes from elsewhere becomes text, never markup; the page's state is its URL, with this script or without.
+// Keeps the stats page live: fetches the JSON API every two seconds, with the query parameters that grant the access.
+// Rule: text from users and apps is shown as text, never as markup. The page's state is in its URL.
 
 const INTERVAL = 2000;
-const PATIENCE = 10_000;
-const TYPING = 200; // milliseconds without another key after which a search is made
+const REQUEST_TIMEOUT = 10_000;
+const TYPING_PAUSE = 200; // milliseconds after the last key until a search starts
+const MAX_CACHED = 20;
 
-const { api, limit, order, own } = document.body.dataset;
-const LIMIT = Number(limit);
-const OWN = own.split(" ");
-const others = [...new URLSearchParams(location.search)].filter(([name]) => !OWN.includes(name));
-const answers = new Map(); // URL -> {etag, shape}
+const { api, defaultSort, pageParameters } = document.body.dataset;
+const PAGE_SIZE = Number(document.body.dataset.pageSize);
+const OWN_PARAMETERS = pageParameters.split(" ");
+const foreignParameters = [...new URLSearchParams(location.search)].filter(([name]) => !OWN_PARAMETERS.includes(name));
+const cache = new Map(); // URL -> {etag, payload}
 
-const one = (selector, within = document) => within.querySelector(selector);
-const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const find = (selector, parent = document) => parent.querySelector(selector);
+const findAll = (selector, parent = document) => [...parent.querySelectorAll(selector)];
 
 let state = readState();
 let timer = 0;
-let round = new AbortController();
+let refreshing = new AbortController();
 
-class Closed extends Error {}
-class Away extends Error {}
+class AccessDenied extends Error {}
+class Unreachable extends Error {}
+
+// Fetching
 
 function readState() {
-  const given = new URLSearchParams(location.search);
-  const text = (name, usual = "") => given.get(name) || usual;
+  const parameters = new URLSearchParams(location.search);
+  const read = (name, fallback = "") => parameters.get(name) || fallback;
   return {
-    search: text("search"), type: text("type"), sort: text("sort", order), offset: Number(text("offset", 0)),
-    channel: text("channel"), members: Number(text("members", 0)),
+    search: read("search"), type: read("type"), sort: read("sort", defaultSort), offset: Number(read("offset", 0)),
+    channel: read("channel"), members: Number(read("members", 0)),
   };
 }
 
-function address(changes) {
-  const { sort, ...wanted } = { ...state, ...changes };
-  const mine = Object.entries({ ...wanted, sort: sort === order ? "" : sort }).filter(([, value]) => value);
-  const query = new URLSearchParams([...others, ...mine]).toString();
+function pageUrl(changes) {
+  const { sort, ...others } = { ...state, ...changes };
+  const parameters = { ...others, sort: sort === defaultSort ? "" : sort };
+  const own = Object.entries(parameters).filter(([, value]) => value);
+  const query = new URLSearchParams([...foreignParameters, ...own]).toString();
   return query ? `${api}?${query}` : api;
 }
 
-async function ask(path, wanted, signal) {
-  const query = new URLSearchParams([...Object.entries(wanted).filter(([, value]) => value !== ""), ...others]);
-  const url = `${location.origin}${api}${path}?${query}`; // without what may stand before the host
-  const known = answers.get(url);
+async function fetchPayload(path, parameters, signal) {
+  const own = Object.entries(parameters).filter(([, value]) => value !== "");
+  const query = new URLSearchParams([...own, ...foreignParameters]);
+  const url = `${location.origin}${api}${path}?${query}`; // the origin has no user:password@, which fetch() rejects
+  const cached = cache.get(url);
   const response = await fetch(url, {
     cache: "no-store",
     redirect: "manual",
-    headers: known ? { "If-None-Match": known.etag } : {},
-    signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]),
+    headers: cached ? { "If-None-Match": cached.etag } : {},
+    signal: AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT)]),
   });
-  if (response.status === 304) return known.shape;
-  if (response.status === 503) throw new Away("The state store is away");
-  const isShape = response.ok && response.headers.get("Content-Type")?.startsWith("application/json");
-  // A redirect, or a page, is a login that the visitor is sent to.
-  if (response.type === "opaqueredirect" || [401, 403].includes(response.status) || (response.ok && !isShape)) {
-    throw new Closed("This page is closed to you now");
+  if (response.status === 304) return cached.payload;
+  if (response.status === 503) throw new Unreachable("The state store is unreachable");
+  const isJSON = response.ok && response.headers.get("Content-Type")?.startsWith("application/json");
+  // A redirect, or a page in place of JSON, leads to a login.
+  if (response.type === "opaqueredirect" || [401, 403].includes(response.status) || (response.ok && !isJSON)) {
+    throw new AccessDenied("You no longer have access to this page");
   }
-  if (!isShape) throw new Away(`The server answers ${response.status}`);
-  const shape = await response.json();
-  if (answers.size > 20) answers.clear();
-  answers.set(url, { etag: response.headers.get("ETag"), shape });
-  return shape;
+  if (!isJSON) throw new Unreachable(`The server answers ${response.status}`);
+  const payload = await response.json();
+  if (cache.size > MAX_CACHED) cache.clear();
+  cache.set(url, { etag: response.headers.get("ETag"), payload });
+  return payload;
 }
 
 async function refresh() {
   clearTimeout(timer);
-  round.abort();
-  round = new AbortController();
-  const { signal } = round;
+  refreshing.abort();
+  refreshing = new AbortController();
+  const { signal } = refreshing;
   const { search, type, sort, offset, channel, members } = state;
+  const channelQuery = { search, type, sort, offset, limit: PAGE_SIZE, include: "rate" };
+  const memberQuery = { channel, offset: members, limit: PAGE_SIZE, include: "connections" };
   try {
-    const [activity, listed, shown] = await Promise.all([
-      ask("activity", {}, signal),
-      ask("channels", { search, type, sort, offset, limit: LIMIT, include: "rate" }, signal),
-      channel && ask("members", { channel, offset: members, limit: LIMIT, include: "connections" }, signal),
+    const [activity, channelList, openChannel] = await Promise.all([
+      fetchPayload("activity", {}, signal),
+      fetchPayload("channels", channelQuery, signal),
+      channel && fetchPayload("members", memberQuery, signal),
     ]);
     if (signal.aborted) return undefined;
-    if (!one("#tiles")) return location.reload(); // the page was made while the state store was away
-    if (!listed.channels.length && listed.total) {
-      return go(address({ offset: Math.floor((listed.total - 1) / LIMIT) * LIMIT }), { replace: true });
+    if (!find("#tiles")) return location.reload(); // the page was rendered while the state store was unreachable
+    if (!channelList.channels.length && channelList.total) {
+      const lastPage = Math.floor((channelList.total - 1) / PAGE_SIZE) * PAGE_SIZE;
+      return navigate(pageUrl({ offset: lastPage }), { replace: true });
     }
     showActivity(activity);
-    showChannels(listed);
-    showChannel(shown);
-    say("live", "Live");
+    showChannelList(channelList);
+    showOpenChannel(openChannel);
+    showStatus("live", "Live");
   } catch (problem) {
     if (signal.aborted) return undefined;
-    const kind = problem instanceof Closed ? "closed" : "away";
-    say(kind, problem instanceof Closed || problem instanceof Away ? problem.message : "The server does not answer");
+    const isKnown = problem instanceof AccessDenied || problem instanceof Unreachable;
+    const status = problem instanceof AccessDenied ? "denied" : "unreachable";
+    showStatus(status, isKnown ? problem.message : "The server does not answer");
   }
   if (!document.hidden) timer = setTimeout(refresh, INTERVAL);
   return undefined;
 }
 
-function say(kind, text) {
-  const place = one("#state");
-  const { state: before } = place.dataset;
-  if (kind !== "live" && kind === before) return;
-  place.dataset.state = kind;
-  put(place, kind !== "live" && before === "live" ? `${text}; this is as of ${new Date().toLocaleTimeString()}` : text);
+// Showing
+
+function showStatus(status, text) {
+  const element = find("#status");
+  const previous = element.dataset.state;
+  if (status !== "live" && status === previous) return;
+  element.dataset.state = status;
+  const isStale = status !== "live" && previous === "live";
+  setText(element, isStale ? `${text}; data as of ${new Date().toLocaleTimeString()}` : text);
 }
 
-function put(place, text) {
-  if (place.textContent !== text) place.textContent = text;
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
-function fill(body, template, items, keyOf, show) {
+// Keeps the rows of items that are still there, so that focus and selection survive.
+function showRows(body, template, items, keyOf, show) {
   const focused = document.activeElement;
-  const old = new Map([...body.rows].map((row) => [row.dataset.key, row]));
-  items.forEach((item, at) => {
+  const unused = new Map([...body.rows].map((row) => [row.dataset.key, row]));
+  items.forEach((item, index) => {
     const key = String(keyOf(item));
-    const row = old.get(key) ?? template.content.firstElementChild.cloneNode(true);
-    old.delete(key);
+    const row = unused.get(key) ?? template.content.firstElementChild.cloneNode(true);
+    unused.delete(key);
     row.dataset.key = key;
-    if (body.rows[at] !== row) body.insertBefore(row, body.rows[at] ?? null);
-    show((name) => one(`[data-field="${name}"]`, row), item, row);
+    if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null);
+    show((name) => find(`[data-field="${name}"]`, row), item, row);
   });
-  for (const row of old.values()) row.remove();
+  for (const row of unused.values()) row.remove();
   if (focused !== document.activeElement && body.contains(focused)) focused.focus({ preventScroll: true });
 }
 
-function fillCard(name, template, items, keyOf, show) {
-  fill(one(`#${name}`), one(template), items, keyOf, show);
-  const none = one(`[data-none="${name}"]`);
-  if (none) none.hidden = items.length > 0;
+function showTable(name, template, items, keyOf, show) {
+  showRows(find(`#${name}`), find(template), items, keyOf, show);
+  const emptyText = find(`[data-if-empty="${name}"]`);
+  if (emptyText) emptyText.hidden = items.length > 0;
 }
 
 function showActivity(activity) {
-  const shown = { ...activity, refusedTotal: Object.values(activity.refused).reduce((sum, number) => sum + number, 0) };
-  for (const place of all("[data-value]")) {
-    const value = place.dataset.value.split(".").reduce((inner, key) => inner?.[key], shown);
-    put(place, formats[place.dataset.format](value));
+  const refusedTotal = Object.values(activity.refused).reduce((sum, number) => sum + number, 0);
+  const values = { ...activity, refusedTotal };
+  for (const element of findAll("[data-value]")) {
+    const value = element.dataset.value.split(".").reduce((object, key) => object?.[key], values);
+    setText(element, formats[element.dataset.format](value));
   }
-  for (const tile of all("[data-flow]")) showFlow(tile, activity[tile.dataset.flow]);
-  one("[data-alarm]").dataset.alarm = activity.outbox.blocked ? "on" : "off";
+  for (const tile of findAll("[data-flow]")) showFlow(tile, activity[tile.dataset.flow]);
+  find("[data-alarm]").dataset.alarm = activity.outbox.blocked ? "on" : "off";
+  showBusiest(activity.busiest);
+  showSlowest(activity.outbox);
+  showGuards(activity.guards);
+  showCounts("errors", activity.errors);
+  showCounts("closed", activity.closed);
+}
 
-  fillCard("busiest", "#busy-row", activity.busiest, (busy) => busy.name, (field, busy) => {
-    link(field("name"), busy.name);
-    put(field("rate"), rate(busy.rate));
-    gauge(field("meter"), busy.rate, activity.busiest[0].rate);
+function showBusiest(busiest) {
+  showTable("busiest", "#busy-row", busiest, (channel) => channel.name, (field, channel) => {
+    linkToChannel(field("name"), channel.name);
+    setText(field("rate"), rate(channel.rate));
+    setMeter(field("meter"), channel.rate, busiest[0].rate);
   });
-  fillCard("slowest", "#slow-row", activity.outbox.slowest, (slow) => slow.clientId, (field, slow) => {
-    put(field("user"), slow.userId ?? "anonymous");
-    put(field("client"), slow.clientId);
-    put(field("waiting"), size(slow.waitingBytes));
-    gauge(field("meter"), slow.waitingBytes, activity.outbox.limitBytes);
+}
+
+function showSlowest({ slowest, limitBytes }) {
+  showTable("slowest", "#slow-row", slowest, (client) => client.clientId, (field, client) => {
+    setText(field("user"), client.userId ?? "anonymous");
+    setText(field("client"), client.clientId);
+    setText(field("waiting"), size(client.waitingBytes));
+    setMeter(field("meter"), client.waitingBytes, limitBytes);
   });
-  fillCard("guards", "#guard-row", Object.entries(activity.guards), ([outcome]) => outcome, (field, [outcome, times]) => {
-    put(field("outcome"), outcome);
-    put(field("count"), count(times.count));
-    put(field("mean"), duration(times.meanSeconds));
-    put(field("p95"), (times.p95Seconds ? "≤ " : "") + duration(times.p95Seconds));
+}
+
+function showGuards(guards) {
+  showTable("guards", "#guard-row", Object.entries(guards), ([outcome]) => outcome, (field, [outcome, times]) => {
+    setText(field("outcome"), outcome);
+    setText(field("count"), count(times.count));
+    setText(field("mean"), duration(times.meanSeconds));
+    setText(field("p95"), (times.p95Seconds ? "≤ " : "") + duration(times.p95Seconds));
   });
-  const meanings = one("#close-codes").content;
-  for (const name of ["errors", "closed"]) {
-    const counted = Object.entries(activity[name]).sort((a, b) => b[1] - a[1]); // JSON.parse puts numbers first
-    fillCard(name, "#count-row", counted, ([code]) => code, (field, [code, number]) => {
-      put(field("label"), code);
-      put(field("note"), name === "closed" ? (one(`[data-code="${code}"]`, meanings)?.textContent ?? "") : "");
-      put(field("number"), count(number));
-    });
-  }
+}
+
+function showCounts(name, counts) {
+  const meanings = find("#close-codes").content;
+  const meaning = (code) => (name === "closed" && find(`[data-code="${code}"]`, meanings)?.textContent) || "";
+  const items = Object.entries(counts).sort((a, b) => b[1] - a[1]); // JSON.parse has put integer keys first
+  showTable(name, "#count-row", items, ([code]) => code, (field, [code, number]) => {
+    setText(field("label"), code);
+    setText(field("note"), meaning(code));
+    setText(field("number"), count(number));
+  });
 }
 
 function showFlow(tile, flow) {
-  const [, , width, height] = one("svg", tile).getAttribute("viewBox").split(" ").map(Number);
+  const [, , width, height] = find("svg", tile).getAttribute("viewBox").split(" ").map(Number);
   const top = Math.max(...flow.history, 1);
   const step = width / (flow.history.length - 1);
-  const points = flow.history.map((value, at) => `${at * step},${(height - (value / top) * height).toFixed(1)}`);
-  one("polyline", tile).setAttribute("points", points.join(" "));
-  put(one("[data-rate]", tile), rate(flow.rate));
-  put(one("[data-peak]", tile), rate(Math.max(...flow.history)));
+  const points = flow.history.map((value, index) => `${index * step},${(height - (value / top) * height).toFixed(1)}`);
+  find("polyline", tile).setAttribute("points", points.join(" "));
+  setText(find("[data-rate]", tile), rate(flow.rate));
+  setText(find("[data-peak]", tile), rate(Math.max(...flow.history)));
 }
 
-function showChannels(listed) {
-  fill(one("#channels"), one("#channel-row"), listed.channels, (channel) => channel.name, (field, channel, row) => {
-    link(field("name"), channel.name);
-    put(field("type"), channel.type);
-    put(field("memberCount"), count(channel.memberCount));
-    put(field("rate"), rate(channel.rate));
-    since(field("createdAt"), channel.createdAt);
-    row.classList.toggle("shown", channel.name === state.channel);
+function showChannelList(channelList) {
+  const { channels } = channelList;
+  showRows(find("#channels"), find("#channel-row"), channels, (channel) => channel.name, (field, channel, row) => {
+    linkToChannel(field("name"), channel.name);
+    setText(field("type"), channel.type);
+    setText(field("memberCount"), count(channel.memberCount));
+    setText(field("rate"), rate(channel.rate));
+    setAge(field("createdAt"), channel.createdAt);
+    row.classList.toggle("open", channel.name === state.channel);
   });
-  const none = one("#none");
-  none.hidden = listed.channels.length > 0;
-  put(none, state.search || state.type ? "No channel is like that." : "Nobody is in any channel.");
-  for (const head of all("[data-sort]")) {
+  const emptyText = find("#no-channels");
+  emptyText.hidden = channels.length > 0;
+  setText(emptyText, state.search || state.type ? "No channel matches." : "Nobody is in any channel.");
+  for (const head of findAll("[data-sort]")) {
     const { sort } = head.dataset;
     const direction = state.sort === sort ? "ascending" : state.sort === `-${sort}` ? "descending" : "none";
     head.parentElement.setAttribute("aria-sort", direction);
-    head.href = address({ sort: sortedBy(sort), offset: 0 });
+    head.href = pageUrl({ sort: nextSort(sort), offset: 0 });
   }
-  page("channels", "offset", state.offset, listed);
+  showPaging("channels", "offset", state.offset, channels.length, channelList);
 }
 
-function showChannel(channel) {
-  const panel = one("#channel");
+function showOpenChannel(channel) {
+  const panel = find("#channel");
   panel.hidden = !state.channel;
   if (!state.channel) return;
-  put(one("[data-name]", panel), state.channel);
-  one("[data-close]", panel).href = address({ channel: "", members: 0 });
+  setText(find("[data-name]", panel), state.channel);
+  find("[data-close]", panel).href = pageUrl({ channel: "", members: 0 });
   const members = channel.members ?? [];
-  let summary = "Nobody is in it.";
-  if (members.length) summary = `${count(channel.memberCount)} members`;
-  else if (channel.memberCount) summary = `${count(channel.memberCount)} connections; only presence channels list their members.`;
-  put(one("[data-summary]", panel), summary);
-  one(".scroll", panel).hidden = !members.length;
-  fill(one("#members"), one("#member-row"), members, (member) => member.id, (field, member) => {
-    put(field("name"), member.name);
-    put(field("id"), member.id);
-    put(field("connections"), String(channel.connections[member.id]));
-    since(field("joinedAt"), member.joinedAt);
+  setText(find("[data-summary]", panel), summaryOf(channel, members));
+  find(".scroll", panel).hidden = !members.length;
+  showRows(find("#members"), find("#member-row"), members, (member) => member.id, (field, member) => {
+    setText(field("name"), member.name);
+    setText(field("id"), member.id);
+    setText(field("connections"), String(channel.connections[member.id]));
+    setAge(field("joinedAt"), member.joinedAt);
     showDetails(field("details"), member);
   });
-  page("members", "members", state.members, { ...channel, channels: members });
+  showPaging("members", "members", state.members, members.length, channel);
 }
 
-function showDetails(place, { id, name, clientId, joinedAt, updatedAt, ...details }) {
+function summaryOf({ memberCount }, members) {
+  if (members.length) return `${count(memberCount)} members`;
+  if (!memberCount) return "Nobody is in this channel.";
+  return `${count(memberCount)} connections; only presence channels list their members.`;
+}
+
+function showDetails(element, { id, name, clientId, joinedAt, updatedAt, ...details }) {
   const text = JSON.stringify(details);
-  if (place.dataset.shown === text) return;
-  place.dataset.shown = text;
-  place.replaceChildren(...Object.entries(details).flatMap(([key, value]) => {
+  if (element.dataset.shown === text) return;
+  element.dataset.shown = text;
+  element.replaceChildren(...Object.entries(details).flatMap(([key, value]) => {
     const detail = Object.assign(document.createElement("span"), { className: "detail" });
     const label = Object.assign(document.createElement("b"), { textContent: key });
     detail.append(label, " ", typeof value === "string" ? value : JSON.stringify(value));
@@ -226,41 +259,43 @@ function showDetails(place, { id, name, clientId, joinedAt, updatedAt, ...detail
   }));
 }
 
-function page(name, key, offset, { channels: shown, total, next }) {
-  const place = one(`[data-paging="${name}"]`);
-  const from = offset + 1;
-  put(one("[data-place]", place), shown.length ? `${count(from)} to ${count(offset + shown.length)} of ${count(total)}` : "");
-  const previous = one("[data-previous]", place);
-  previous.hidden = !offset;
-  previous.href = address({ [key]: Math.max(0, offset - LIMIT) });
-  const following = one("[data-next]", place);
-  following.hidden = !next;
-  following.href = address({ [key]: next ?? 0 });
+function showPaging(name, parameter, offset, length, { total, next }) {
+  const nav = find(`[data-paging="${name}"]`);
+  const range = `${count(offset + 1)} to ${count(offset + length)} of`;
+  setText(find("[data-range]", nav), length ? `${range} ${count(total)}` : "");
+  const previousLink = find("[data-previous]", nav);
+  previousLink.hidden = !offset;
+  previousLink.href = pageUrl({ [parameter]: Math.max(0, offset - PAGE_SIZE) });
+  const nextLink = find("[data-next]", nav);
+  nextLink.hidden = !next;
+  nextLink.href = pageUrl({ [parameter]: next ?? 0 });
 }
 
-function link(place, name) {
-  put(place, name);
-  const href = address({ channel: name, members: 0 });
-  if (place.getAttribute("href") !== href) place.setAttribute("href", href);
+function linkToChannel(link, name) {
+  setText(link, name);
+  const href = pageUrl({ channel: name, members: 0 });
+  if (link.getAttribute("href") !== href) link.setAttribute("href", href);
 }
 
-function gauge(place, value, most) {
-  place.max = most;
-  place.value = value;
+function setMeter(meter, value, max) {
+  meter.max = max;
+  meter.value = value;
 }
 
-function since(place, moment) {
-  place.dateTime = moment;
-  place.title = moment;
-  const seconds = Math.max(0, (Date.now() - Date.parse(moment)) / 1000);
-  const [length, unit] = [[86_400, "d"], [3600, "h"], [60, "min"]].find(([least]) => seconds >= least) ?? [1, "s"];
-  put(place, `${Math.floor(seconds / length)} ${unit}`);
+function setAge(element, timestamp) {
+  element.dateTime = timestamp;
+  element.title = timestamp;
+  const seconds = Math.max(0, (Date.now() - Date.parse(timestamp)) / 1000);
+  const [length, unit] = [[86_400, "d"], [3600, "h"], [60, "min"]].find(([minimum]) => seconds >= minimum) ?? [1, "s"];
+  setText(element, `${Math.floor(seconds / length)} ${unit}`);
 }
 
-function sortedBy(name) {
+function nextSort(name) {
   const [first, second] = ["name", "type"].includes(name) ? [name, `-${name}`] : [`-${name}`, name];
   return state.sort === first ? second : first;
 }
+
+// Formatting: the same as in stats/format.py
 
 function count(number) {
   return Math.trunc(number).toString().replace(/\B(?=(\d{3})+$)/g, "\u202f");
@@ -287,36 +322,39 @@ function duration(seconds) {
 
 export const formats = { count, rate, size, duration };
 
-function go(href, { replace = false } = {}) {
+// Navigating
+
+function navigate(href, { replace = false } = {}) {
   history[replace ? "replaceState" : "pushState"](null, "", href);
   state = readState();
   return refresh();
 }
 
 document.addEventListener("click", async (event) => {
-  const target = event.target.closest("main a[href]");
-  if (!target || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  const link = event.target.closest("main a[href]");
+  if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  const before = state.channel;
-  await go(target.getAttribute("href"));
-  if (state.channel === before) return;
-  // Closing must not lose the place of who uses a keyboard.
-  const opener = all("#channels a").find((link) => link.textContent === before);
-  (state.channel ? one("#channel") : (opener ?? form.elements.search)).focus();
+  const previous = state.channel;
+  await navigate(link.getAttribute("href"));
+  if (state.channel === previous) return;
+  // Keyboard users must not lose their place when they close a channel.
+  const opener = findAll("#channels a").find((channelLink) => channelLink.textContent === previous);
+  (state.channel ? find("#channel") : (opener ?? form.elements.search)).focus();
 });
 
-const form = one("form");
+const form = find("form");
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", () => {
   clearTimeout(timer);
-  timer = setTimeout(search, TYPING);
+  timer = setTimeout(search, TYPING_PAUSE);
 });
-one("button", form).hidden = true;
+find("button", form).hidden = true;
 
 async function search() {
   const { search: words, type } = form.elements;
-  await go(address({ search: words.value.trim(), type: type.value, offset: 0 }), { replace: true });
-  put(one("#found"), one('[data-paging="channels"] [data-place]').textContent || one("#none").textContent);
+  await navigate(pageUrl({ search: words.value.trim(), type: type.value, offset: 0 }), { replace: true });
+  const range = find('[data-paging="channels"] [data-range]').textContent;
+  setText(find("#search-result"), range || find("#no-channels").textContent);
 }
 
 addEventListener("popstate", () => {
