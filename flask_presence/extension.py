@@ -18,7 +18,7 @@ from .app.json_encoding import encode_json
 from .app.patterns import compile_pattern
 from .app.service import Service
 from .domain import wire
-from .domain.callables import with_leading_arguments
+from .domain.callables import fit_arguments
 from .domain.channels import Channel, ChannelName, Stats, channel_type
 from .domain.errors import InvalidRequest
 from .domain.events import check_event_name
@@ -129,13 +129,13 @@ class Presence:
         It takes no arguments, runs in a request context made from the upgrade, and returns a `User`, or
         `None` for anonymous. An exception refuses the upgrade with 401.
         """
-        self._user_loader = with_leading_arguments(_decorated(function, "user_loader"), 0, "a user_loader")
+        self._user_loader = fit_arguments(_decorated(function, "user_loader"), 0, "a user_loader")
         return function
 
     def stats_guard(self, function: F = _NO_FUNCTION) -> F:
         """Register the function that says with `True` who may see the pages. It takes no arguments and runs
         in the page's request context."""
-        self._stats_guard = with_leading_arguments(_decorated(function, "stats_guard"), 0, "a stats_guard")
+        self._stats_guard = fit_arguments(_decorated(function, "stats_guard"), 0, "a stats_guard")
         return function
 
     def get_channel(self, name: str) -> Channel | None:

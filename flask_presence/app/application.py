@@ -17,7 +17,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.exceptions import Forbidden
 
-from ..domain.callables import discard_coroutine, name_of, with_leading_arguments
+from ..domain.callables import discard_coroutine, fit_arguments, name_of
 from ..domain.channels import ChannelName
 from ..domain.errors import CredentialRejected
 from ..domain.events import EVENT_NAMES, Event, check_event_name, decode_data
@@ -42,7 +42,7 @@ class HandlerRegistry:
     def add(self, event_name: str, handler: Handler) -> None:
         """`ValueError` for an event that does not exist, `TypeError` for what cannot be called with an event."""
         check_event_name(event_name)
-        self._handlers[event_name].append(with_leading_arguments(handler, 1, "a handler"))
+        self._handlers[event_name].append(fit_arguments(handler, 1, "a handler"))
 
     def of(self, event_name: str) -> list[Handler]:
         return self._handlers[event_name]
@@ -157,7 +157,7 @@ class FlaskApplication:
             with self._authenticator.context(login), self._stalls.calling(handler, name):
                 answer = handler(event)
             if discard_coroutine(answer):
-                text = "%s gave a coroutine at %s, which nobody awaits; a handler is an ordinary function"
+                text = "%s returned a coroutine for %s, which nothing awaits; a handler is an ordinary function"
                 self._complaints.complain(name, logging.ERROR, text, name, event.name)
         except CredentialRejected:
             self._call(handler, event, None, name)

@@ -12,7 +12,7 @@ from typing import Final
 
 from flask import Flask
 
-from ..domain.origins import says_nothing
+from ..domain.origins import allows_unknown_pages
 from ..settings import Settings
 from ..transport.takeover import Takeover
 from .auth import UserLoader, takes_cookies
@@ -57,7 +57,7 @@ class Preflight:
 
     def origin_problem(self) -> str | None:
         """Whether any page could act as the visitors of this app."""
-        open_to_all = [origin for origin in self._settings.allowed_origins if says_nothing(origin)]
+        open_to_all = [origin for origin in self._settings.allowed_origins if allows_unknown_pages(origin)]
         if open_to_all and (self._loader() is not None or takes_cookies(self._app)):
             return (
                 f"PRESENCE_ALLOWED_ORIGINS has {open_to_all[0]!r} while credentials may come from cookies, so any page "

@@ -131,7 +131,7 @@ class Service:
         try:
             self.hub.directory.check()
         except BackendUnavailable as away:
-            return "unavailable", away.sentence
+            return "unavailable", away.public_message
         return ("ok", "") if self.settings.enabled else ("disabled", "")
 
     def start(self, takeover: Takeover) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from ..domain.callables import runs_a_loop
+from ..domain.callables import runs_asyncio
 from ..loops.gevent_loop import GeventLoop, has_hub
 from .log_throttle import Complaints
 
@@ -39,7 +39,7 @@ class StallWatch:
     @contextmanager
     def calling(self, function: Callable[..., object], what: str) -> Iterator[None]:
         """For a call of `function`: in its turn, and watched. `what` it is, for the log: "guard app.team"."""
-        if has_hub() and runs_a_loop(function):
+        if has_hub() and runs_asyncio(function):
             with _asyncio_turn(), self._watch(what):
                 yield
         else:

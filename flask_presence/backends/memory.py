@@ -89,7 +89,7 @@ class MemoryBackend:
     def leave(
         self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, grace: float = 0
     ) -> Change | None:
-        change = self._roster.leave(channel, client_id, hold=grace > 0, reason=reason)
+        change = self._roster.leave(channel, client_id, grace=grace > 0, reason=reason)
         user = self._clients.get(client_id)
         if grace and user is not None:
             self._holds[channel, user.id] = _Hold(now.timestamp() + grace, client_id, user)
@@ -179,7 +179,7 @@ class MemoryBackend:
         for place in places:
             channel, user_id = place
             hold = self._holds.pop(place)
-            change = self._roster.release(channel, user_id)
+            change = self._roster.end_grace(channel, user_id)
             self._announce(channel, change, None, now)
             if change is not None:
                 self._listener.notify(MemberLeft(hold.client_id, hold.user, channel, change.member, change.reason))

@@ -137,7 +137,7 @@ class Upgrade:
             raise Refused(403, "FORBIDDEN", "A cookie is no credential without an Origin header")
 
     def _refuse(self, refusal: Refused) -> Response:
-        self._service.hub.meter.refuse(refusal.status)
+        self._service.hub.meter.count_refusal(refusal.status)
         if refusal.status != 503:  # then nothing stands in the way of the process itself
             self._service.start(self._takeover)
         if self._takeover.already_open:

@@ -109,7 +109,7 @@ def test_away_and_back_empty(place: Place) -> None:
     late = place.enter(1, "late")
     assert refused(late, "join", channel="presence-local")["code"] == "JOIN_FAILED"
     status, _, body = place.servers[0].get("/presence/health")
-    assert (status, json.loads(body)) == (503, {"status": "unavailable", "message": "The state store is away"})
+    assert (status, json.loads(body)) == (503, {"status": "unavailable", "message": "The state store is unreachable"})
     status, _, body = place.servers[0].get("/presence/stats")
     assert (status, json.loads(body)["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
     status, _, body = place.servers[0].get('/call/publish?arguments={"name":"lobby","event":"e","data":1}')

@@ -147,7 +147,9 @@ def test_redis_away_and_back(program: str) -> None:
             ann.join("presence-room")
             assert health(server) == (200, {"status": "ok"})
             store.process.send_signal(signal.SIGSTOP)
-            wait_until(lambda: health(server) == (503, {"status": "unavailable", "message": "The state store is away"}))
+            wait_until(
+                lambda: health(server) == (503, {"status": "unavailable", "message": "The state store is unreachable"})
+            )
             store.process.send_signal(signal.SIGCONT)
             wait_until(lambda: health(server)[0] == 200)
             proxy.cut()

@@ -88,7 +88,7 @@ def test_open_to_all_with_cookies(entry: str) -> None:
     "entry", ["example.com", "://x", "1x://y", "https://", "capacitor://", "app://x/y", "NULL", ""]
 )
 def test_no_origins(entry: str) -> None:
-    with pytest.raises(ValueError, match="is no origin"):
+    with pytest.raises(ValueError, match="is not an origin"):
         check_allowed(entry)
 
 

@@ -81,7 +81,7 @@ def test_coroutines_that_come_later(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR), presence.test_client(user="ann", app=app) as ann:
         with pytest.raises(PresenceTestError, match="FORBIDDEN"):
             ann.join("presence-room-1")
-    assert caplog.text.count("gave a coroutine") == 2
+    assert caplog.text.count("returned a coroutine") == 2
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,13 @@ log = logging.getLogger("flask_presence")
 class ConnectionRefused(BackendUnavailable):
     """Redis is there, and does not let us in: it will not be better by waiting."""
 
-    sentence = "Redis refuses the connection; the log says why"
+    public_message = "Redis refuses the connection; the log says why"
 
 
 class PasswordRefused(ConnectionRefused):
     """The password, or the user, is wrong, or missing."""
 
-    sentence = "Redis refuses the password"
+    public_message = "Redis refuses the password"
 
 
 class Subscription:

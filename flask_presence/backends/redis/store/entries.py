@@ -79,8 +79,8 @@ def new_document(user: User, client_id: str, info: Mapping[str, Any], owned: Own
 
 
 def _with_profile(document: Document, profile: Profile) -> Document:
-    said, owned, owned_at = dict(profile.said), dict(profile.owned), int(profile.owned_at)
-    return msgspec.structs.replace(document, info=said, owned=owned, owned_at=owned_at)
+    info, owned, owned_at = dict(profile.client_info), dict(profile.owned), int(profile.owned_at)
+    return msgspec.structs.replace(document, info=info, owned=owned, owned_at=owned_at)
 
 
 class Merged(NamedTuple):

@@ -266,7 +266,7 @@ class Worker:
     def _timed(self, owned: OwnedInfo) -> OwnedInfo:
         """A verdict with its times by the clock of Redis, in ms, by which all workers compare them."""
         asked_at = self._heartbeat.redis_time_at(owned.asked_at) if owned.asked_at else 0
-        return OwnedInfo(owned.info, asked_at, self._heartbeat.redis_time_at(owned.heard_at) + MAX_CLOCK_ERROR)
+        return OwnedInfo(owned.info, asked_at, self._heartbeat.redis_time_at(owned.answered_at) + MAX_CLOCK_ERROR)
 
     def _retry_lost(
         self, local: LocalChannel, make: Callable[[], Operation[Placed[T]]], *, halt: bool = True
