@@ -114,7 +114,7 @@ class Upgrade:
             return
         allowed = self._service.settings.allowed_origins
         if not is_allowed(origin, self._request.scheme, self._request.host, allowed):
-            self._service.complaints.complain(
+            self._service.log_throttle.log(
                 f"origin {origin[:200]}",
                 logging.WARNING,
                 "refused a WebSocket from the origin %.200r; the request is for %.200r. If that page is yours, add its "
@@ -174,7 +174,7 @@ def upgrade_required(service: Service, http: Request) -> Response:
     message = "This is a WebSocket; open it with one"
     if "Sec-WebSocket-Key" in http.headers:
         message = PROXY_DROPS_UPGRADE
-        service.complaints.complain("upgrade", logging.WARNING, "refused a WebSocket: %s", message)
+        service.log_throttle.log("upgrade", logging.WARNING, "refused a WebSocket: %s", message)
     response = error_response(426, "UPGRADE_REQUIRED", message)
     if allows_hop_by_hop(http.environ):
         response.headers["Upgrade"] = "websocket"

@@ -20,8 +20,8 @@ SENTENCES = {
     "gunicorn-sync": "one request at a time",
     "gunicorn-one-thread": "one request at a time",
     "flask-run-without-threads": "one request at a time",
-    "waitress": "shows its sockets to nobody",
-    "wsgiref": "shows its sockets to nobody",
+    "waitress": "does not give an app access to its sockets",
+    "wsgiref": "does not give an app access to its sockets",
 }
 
 

@@ -82,7 +82,7 @@ def test_loader_that_fails_now_and_then(stack: ExitStack) -> None:
 
 def test_what_is_kept_is_small(stack: ExitStack) -> None:
     """Of an upgrade as browsers send it, less than a kilobyte is kept."""
-    from flask_presence.app.auth import _kept, _restored
+    from flask_presence.app.upgrade_environ import decode_upgrade, encode_upgrade
 
     browser = {
         "HTTP_USER_AGENT": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0",
@@ -94,6 +94,6 @@ def test_what_is_kept_is_small(stack: ExitStack) -> None:
         "PATH_INFO": "/presence/ws",
         "wsgi.input": object(),
     }
-    kept = _kept(browser)
+    kept = encode_upgrade(browser)
     assert len(kept) < 500
-    assert _restored(kept).keys() == {key for key in browser if not re.search("WEBSOCKET|CONNECTION|input", key)}
+    assert decode_upgrade(kept).keys() == {key for key in browser if not re.search("WEBSOCKET|CONNECTION|input", key)}

@@ -12,7 +12,7 @@ from flask import Flask
 
 from flask_presence import BackendUnavailable, Presence, User
 from flask_presence.app import service
-from flask_presence.app.log_throttle import Complaints
+from flask_presence.app.log_throttle import LogThrottle
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.events import Reason
@@ -99,12 +99,12 @@ def test_complaints_are_counted(caplog: pytest.LogCaptureFixture, monkeypatch: p
     """The same complaint is logged once a minute, with the number of those in between."""
     clock = [100.0]
     monkeypatch.setattr("flask_presence.app.log_throttle.time.monotonic", lambda: clock[0])
-    complaints = Complaints()
+    throttle = LogThrottle()
     for _ in range(5):
-        complaints.complain("a", logging.WARNING, "about %r", "x\ny")
-    complaints.complain("b", logging.WARNING, "another")
+        throttle.log("a", logging.WARNING, "about %r", "x\ny")
+    throttle.log("b", logging.WARNING, "another")
     clock[0] += 61
-    complaints.complain("a", logging.WARNING, "about %r", "z")
+    throttle.log("a", logging.WARNING, "about %r", "z")
     assert [record.getMessage() for record in caplog.records] == [
         "about 'x\\ny'",
         "another",
