@@ -20,7 +20,7 @@ def find_worker() -> Any | None:
     base = sys.modules.get("gunicorn.workers.base")
     if base is None:
         return None
-    # Several signals, because other code may have replaced the handlers of some.
+    # Look at several signals, because other code may have replaced some of the handlers.
     owners = (getattr(signal.getsignal(number), "__self__", None) for number in _HANDLED_SIGNALS)
     return next((owner for owner in owners if isinstance(owner, base.Worker)), None)
 

@@ -14,6 +14,7 @@ from typing import Final
 from flask import Flask, has_request_context
 
 from ..backends import open_backend
+from ..backends.base import Backend
 from ..domain.errors import BackendUnavailable, ConfigurationError
 from ..domain.guards import GuardRegistry
 from ..hub.hub import Hub
@@ -60,26 +61,8 @@ class Service:
         self.settings = settings
         stall_watch = StallWatch(lambda: self.hub.current_loop)
         self.authenticator = Authenticator(app, settings, find_loader, stall_watch)
-        self.hub = Hub(
-            open_backend(
-                settings.backend,
-                max_info=settings.max_user_info,
-                prefix=settings.redis_prefix,
-                lease=settings.lease,
-                grace_abrupt=settings.grace_abrupt,
-            ),
-            FlaskApplication(app, self.authenticator, guards, message_guards, handlers, stall_watch),
-            Policy(
-                enabled=settings.enabled,
-                max_channels=settings.max_channels,
-                max_user_info=settings.max_user_info,
-                rate_limit=settings.rate_limit,
-                token_recheck=settings.token_recheck,
-                grace=settings.grace,
-                grace_abrupt=settings.grace_abrupt,
-            ),
-            encode_frame,
-        )
+        application = FlaskApplication(app, self.authenticator, guards, message_guards, handlers, stall_watch)
+        self.hub = Hub(_backend(settings), application, _policy(settings), encode_frame)
         self.guards, self.message_guards = guards, message_guards
         self.log_throttle = LogThrottle()
         self._preflight = Preflight(app, settings, find_loader)
@@ -159,3 +142,25 @@ class Service:
         """Start anew: this process is a fork of the one that has the connections."""
         self._shutdown = Shutdown(self.process, self.settings.drain)
         self.process.forked()
+
+
+def _backend(settings: Settings) -> Backend:
+    return open_backend(
+        settings.backend,
+        max_info=settings.max_user_info,
+        prefix=settings.redis_prefix,
+        lease=settings.lease,
+        grace_abrupt=settings.grace_abrupt,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        enabled=settings.enabled,
+        max_channels=settings.max_channels,
+        max_user_info=settings.max_user_info,
+        rate_limit=settings.rate_limit,
+        token_recheck=settings.token_recheck,
+        grace=settings.grace,
+        grace_abrupt=settings.grace_abrupt,
+    )

@@ -1,7 +1,7 @@
 """Shuts down: refuses new connections, closes the open ones over a few seconds, and then lets the process end.
 
 Rule: clients are told to reconnect only after this process accepts no more connections, and the process does not end
-before all of them have been told. gunicorn takes a worker for idle once its sockets have been taken over, and would end
+before all of them have been told. gunicorn sees no work in a worker whose sockets have been taken over, and would end
 it within a second.
 """
 

@@ -121,7 +121,7 @@ def decode_data(raw: bytes) -> Any:
 
 
 def check_event_name(name: str) -> None:
-    """Raise `ValueError` if there is no such event, and `TypeError` if a function stands in place of the name."""
+    """Raise `ValueError` if there is no such event, and `TypeError` if a function was passed instead of the name."""
     if callable(name):
         raise TypeError("a handler needs the name of an event: write @presence.on('member.joined'), not @presence.on")
     if name not in EVENT_NAMES:

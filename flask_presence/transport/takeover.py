@@ -3,14 +3,15 @@
 Rule: no library is patched, and other routes are not affected. Only the WSGI environ of one request changes. Neither
 flask-sock nor gevent-websocket reads or writes the socket after the handshake.
 
-| server                                      | handshake by     | afterwards, the socket is           |
-|---------------------------------------------|------------------|-------------------------------------|
-| gunicorn -k gevent, gevent's pywsgi         | flask-sock       | detached, and driven by gevent      |
-| GeventWebSocketWorker, WebSocketHandler     | gevent-websocket | detached, and driven by gevent      |
-| any of these with TLS                       | either           | the server's, and driven by gevent  |
-| flask run, gunicorn -k gthread              | flask-sock       | the server's, and driven by a thread|
+| server                                  | handshake by     | afterwards, the socket                        |
+|-----------------------------------------|------------------|-----------------------------------------------|
+| gunicorn -k gevent, gevent's pywsgi     | flask-sock       | is detached, and driven by gevent's hub       |
+| GeventWebSocketWorker, WebSocketHandler | gevent-websocket | is detached, and driven by gevent's hub       |
+| any of these with TLS                   | either           | stays the server's, driven by gevent's hub    |
+| flask run, gunicorn -k gthread          | flask-sock       | stays the server's, driven by a thread        |
 
-A detached socket is closed here. A socket that stays the server's occupies the request until the connection has ended.
+The request of a detached socket ends at once. If the socket stays the server's, the request lasts as long as the
+connection.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Takeover:
 
     @property
     def served(self) -> bool:
-        """Whether the request came through a server. Those of test clients name no server software."""
+        """Whether a server received the request. A test client's request names no server software."""
         return "SERVER_SOFTWARE" in self._environ or "uwsgi.version" in self._environ
 
     @property
@@ -148,7 +149,7 @@ class Takeover:
 
     def open(self, group: ConnectionGroup, receiver: FrameReceiver) -> tuple[Connection, Callable[[], None]]:
         """Take the socket over, after the handshake. Returns the connection, and a function that the view must call
-        before it returns: it waits for the connection's end if the socket stays the server's."""
+        before it returns: if the socket stays the server's, it waits until the connection has ended."""
         if self._stand_in is not None:
             self._stand_in.finish()
         if self._websocket is not None:
