@@ -88,7 +88,7 @@ class Survey:
     """All readings of the service at one moment.
 
     `readings` are those of the processes that are alive, `dead` those of processes that may be dead: only what these
-    have counted matters. `absorbed` and `absorbed_slots` are what processes had counted that are gone for good.
+    have counted matters. `absorbed` and `absorbed_slots` are the counts of processes that were removed.
     """
 
     readings: tuple[Reading, ...]

@@ -155,14 +155,14 @@ class Takeover:
         if self._websocket is not None:
             self._websocket.closed = True  # otherwise gevent-websocket sends a close frame of its own
         if self._detachable:
-            sock, gone = _detach(self._sock), None
+            sock, ended = _detach(self._sock), None
         else:
-            sock, gone = self._sock, _new_event(group.loop)
+            sock, ended = self._sock, _new_event(group.loop)
         self.opened = True
         sock.setblocking(False)
         _set_options(sock)
-        connection = group.loop.run(lambda: Connection(group, sock, receiver, gone.set if gone else None))
-        return connection, gone.wait if gone else lambda: None
+        connection = group.loop.run(lambda: Connection(group, sock, receiver, ended.set if ended else None))
+        return connection, ended.wait if ended else lambda: None
 
     @property
     def answers_as_http_1_0(self) -> bool:

@@ -250,7 +250,7 @@ class Worker:
         return self._heartbeat.record()
 
     def carry_out(self, message: control.ControlMessage) -> Pending[int]:
-        """Carry out a control message that this worker itself sends. Gives how many connections it concerned."""
+        """Carry out a control message that this worker itself sends. Returns how many connections it concerned."""
         self._carried_out[message.id] = time.monotonic()
         done: Pending[int] = Pending()
         then(self._apply(message), done.settle)
