@@ -1,6 +1,6 @@
-"""Channels and presence, in the style of Pusher, inside a Flask app.
+"""Channels and presence over WebSockets for Flask apps, in the style of Pusher.
 
-Law: what is imported from here is the public surface; everything else is private.
+Rule: the names in `__all__` are public, and everything else is private.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The extension object: what a Flask app is given, and where the parts are put together.
+"""`Presence`, the extension object: the public API of this package.
 
-Law: no app is kept on it. What belongs to an app is in that app's `extensions`, so one `Presence` serves
-several apps, and guards and handlers can be registered before any app exists.
+Rule: it keeps no app. What belongs to an app is in that app's `extensions`. So one `Presence` can serve several apps,
+and guards and handlers can be registered before any app exists.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from typing import Any, Final, TypeVar
 from flask import Flask, current_app
 from msgspec import Raw
 
+from .app import arguments
 from .app.application import HandlerRegistry
 from .app.auth import UserLoader
 from .app.json_encoding import encode_json
 from .app.patterns import compile_pattern
 from .app.service import Service
 from .domain import wire
-from .domain.callables import with_leading_arguments
-from .domain.channels import Channel, ChannelName, Stats, channel_type
-from .domain.errors import InvalidRequest
+from .domain.callables import fit_arguments
+from .domain.channels import Channel, Stats, channel_type
 from .domain.events import check_event_name
 from .domain.guards import GuardInfo, GuardRegistry
 from .domain.members import Member, User
-from .domain.text import sendable
 from .hub.clock import utc_now
 from .hub.directory import Directory
 from .settings import load_settings
@@ -38,15 +37,17 @@ EXTENSION: Final = "presence"
 SERVICE: Final = "presence.service"
 
 _NO_FUNCTION: Final[Any] = None
-"""What a decorator gets that is written with empty parentheses."""
+"""What a decorator gets if it is written with empty parentheses."""
 
 
 class Presence:
     """Channels and presence for Flask apps.
 
-    `settings` are defaults for the config keys, without the prefix `PRESENCE_` and in lower case:
-    `Presence(app, auth_required=True)`. Methods that ask or tell need an app context, may be called from
-    views, handlers, greenlets and threads, and do not wait for any client.
+    `settings` are defaults for the config keys, in lower case and without `PRESENCE_`:
+    `Presence(app, auth_required=True)`. Raises like `init_app`, if there is an `app`.
+
+    Methods that read or change the service need an app context. They may be called from views, handlers, greenlets and
+    threads, and do not wait for any client. They raise `BackendUnavailable` while the state store is unreachable.
     """
 
     def __init__(self, app: Flask | None = None, **settings: Any) -> None:
@@ -60,12 +61,12 @@ class Presence:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Register the blueprint on `app`, as its settings say.
+        """Register the routes and the commands on `app`.
 
-        Raises `ConfigurationError` for wrong settings, `RuntimeError` at a second time on one app.
+        Raises `ConfigurationError` if a setting is wrong, and `RuntimeError` if the app has a `Presence` already.
         """
         if EXTENSION in app.extensions:
-            raise RuntimeError("a Presence has been initialised with this app already; init_app once is enough")
+            raise RuntimeError("this app has a Presence already: call init_app only once per app")
         settings = load_settings(app.config, self._defaults)
         check_routing(app, settings)
         service = Service(app, settings, self._guards, self._message_guards, self._handlers, lambda: self._user_loader)
@@ -74,34 +75,37 @@ class Presence:
         app.extensions[SERVICE] = service
 
     def guard(self, pattern: str) -> Callable[[F], F]:
-        """Register a function that decides who may join the channels that `pattern` matches.
+        """Register a function that decides who may join the private and presence channels that `pattern` matches.
 
-        It is called with `(user, channel, user_info)`, or the first of these, in a fresh app context; it may block.
-        `True` and `{"authorized": True}` let in, as does `allow(info)`, which also gives keys of the member that are
-        the server's; `deny(reason)`, `abort(403, reason)` and everything else deny. Patterns meet the name and the
-        topic; `*` stands for any characters, and a converter of Werkzeug's, as in `"room-<int:room_id>"`, becomes a
-        keyword argument.
-        `ValueError` for a bad pattern, `TypeError` for a function that cannot be called so.
+        It is called with `(user, channel, user_info)`, a `User`, a `ChannelName` and a dict, or with the first of
+        these. It runs in its own app context and may block. `True`, `{"authorized": True}` and `allow(info)` allow;
+        `deny(reason)`, `abort(403, reason)` and everything else deny.
+
+        A pattern is compared with the channel's name and with its topic. `*` matches any characters. A converter of
+        Werkzeug's, like in `"room-<int:room_id>"`, becomes a keyword argument.
+
+        Raises `ValueError` if the pattern is not valid, and `TypeError` if the function cannot be called like this.
         """
         return self._register(self._guards, pattern)
 
     def message_guard(self, pattern: str) -> Callable[[F], F]:
-        """Register a function that decides who may send to the channels that `pattern` matches, public ones too.
+        """Register a function that decides who may send to the channels that `pattern` matches, even public ones.
 
-        It is asked for every `channel:message` of a client, with `(user, channel, event, data)` or the first of these;
-        `user` is `None` for an anonymous sender, `data` is decoded. Patterns and answers are as for `guard`. Where none
-        matches, whoever is in a channel may send.
+        It is called for every `channel:message` of a client, with `(user, channel, event, data)` or the first of these.
+        `user` is `None` if the sender is anonymous, and `data` is decoded JSON. Patterns, answers and errors are those
+        of `guard`. If no pattern matches, everyone in a channel may send.
         """
         return self._register(self._message_guards, pattern)
 
     @property
     def guards(self) -> list[GuardInfo]:
-        """The registered guards, those that decide who may join first, each kind in the order of looking up."""
+        """The registered guards: first those that decide who may join, then those that decide who may send. The guards
+        of a kind are in the order in which they are tried."""
         return [*self._guards.list(), *self._message_guards.list()]
 
     @staticmethod
     def _register(registry: GuardRegistry, pattern: str) -> Callable[[F], F]:
-        compiled = compile_pattern(pattern)  # a bad one raises here, where it is written
+        compiled = compile_pattern(pattern)  # raises here, before the function is known
 
         def register(function: F) -> F:
             registry.add(compiled, function)
@@ -110,10 +114,12 @@ class Presence:
         return register
 
     def on(self, event: str) -> Callable[[F], F]:
-        """Register a handler, called with the event in a fresh app context after it has happened.
+        """Register a handler of the events with this name, like `"member.joined"`.
 
-        Handlers run in order of registration and never delay a frame; one that raises is logged.
-        `ValueError` for an unknown event name.
+        It is called with the event after the change has taken effect, in its own app context. Handlers run in order of
+        registration, and delay no frame. If one raises, the exception is logged.
+
+        Raises `ValueError` if there is no such event, and `TypeError` if the function cannot be called with an event.
         """
         check_event_name(event)
 
@@ -124,120 +130,126 @@ class Presence:
         return register
 
     def user_loader(self, function: F = _NO_FUNCTION) -> F:
-        """Register the function that says who a request is from, in place of flask-jwt-extended.
+        """Register the function that identifies users, in place of flask-jwt-extended.
 
-        It takes no arguments, runs in a request context made from the upgrade, and returns a `User`, or
-        `None` for anonymous. An exception refuses the upgrade with 401.
+        It takes no arguments, and runs in a request context that is made from the upgrade request. It returns a `User`,
+        or `None` for an anonymous visitor. If it raises, the upgrade is refused with 401. It is called again every
+        `PRESENCE_TOKEN_RECHECK` seconds while the connection is open.
         """
-        self._user_loader = with_leading_arguments(_decorated(function, "user_loader"), 0, "a user_loader")
+        self._user_loader = fit_arguments(_decorated(function, "user_loader"), 0, "a user_loader")
         return function
 
     def stats_guard(self, function: F = _NO_FUNCTION) -> F:
-        """Register the function that says with `True` who may see the pages. It takes no arguments and runs
-        in the page's request context."""
-        self._stats_guard = with_leading_arguments(_decorated(function, "stats_guard"), 0, "a stats_guard")
+        """Register the function that decides who may see the pages.
+
+        It takes no arguments, and runs in the page's request context. It answers like a guard.
+        """
+        self._stats_guard = fit_arguments(_decorated(function, "stats_guard"), 0, "a stats_guard")
         return function
 
     def get_channel(self, name: str) -> Channel | None:
-        """The channel, with its members if it is a presence channel; `None` where nobody is in it."""
+        """The channel, with its members if it is a presence channel. `None` if nobody is in it."""
         return self._directory.channel(name)
 
     def list_channels(self, type: str | None = None, prefix: str | None = None) -> list[Channel]:
-        """The channels that somebody is in, oldest first, without their members.
+        """All channels that have connections, oldest first, without their members.
 
-        Only those of `type` (`"public"`, `"private"`, `"presence"`; `ValueError` for another) and with
-        names that begin with `prefix`.
+        If `type` is given (`"public"`, `"private"` or `"presence"`), only channels of this type; if `prefix` is given,
+        only those with names that begin with it. Raises `ValueError` for another type.
         """
         return self._directory.channels(None if type is None else channel_type(type), prefix)
 
     def get_channel_members(self, name: str) -> list[Member]:
-        """The members in order of joining; `[]` for an unknown, public or private channel."""
+        """The members in order of joining. `[]` if the channel is unknown, public or private."""
         return self._directory.members(name)
 
     def broadcast_to_channel(self, name: str, message: Any, exclude: str | None = None) -> int:
-        """Send `message`, an object, as it is to every connection in the channel but the one with the client
-        id `exclude`. The number of connections.
+        """Send `message`, a JSON object, as it is to all connections in a channel. Returns their number.
 
-        Encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
+        The connection with the client id `exclude` does not get it. `message` is encoded like Flask's own JSON. Raises
+        `TypeError` if that is not possible, and `ValueError` if no channel can have this name; nothing is sent then.
         """
         payload = _json(message)
         if not bytes(payload).lstrip().startswith(b"{"):
-            raise TypeError(f"a broadcast is a JSON object, such as a dict, not {type(message).__name__}")
-        return self._directory.publish(_checked(name), bytes(payload), exclude)
+            raise TypeError(f"a broadcast must be a JSON object, such as a dict, not {type(message).__name__}")
+        return self._directory.publish(arguments.channel_name(name), bytes(payload), exclude)
 
     def publish(self, name: str, event: str, data: Any, exclude: str | None = None) -> int:
-        """Send a `channel:message` from the server to every connection in the channel but the one with the client id
-        `exclude`; their number.
+        """Send a `channel:message` from the server to all connections in a channel. Returns their number.
 
-        `data` is encoded like Flask's own JSON; `TypeError` before anything is sent where that cannot be.
+        The connection with the client id `exclude` does not get it. `data` is encoded like Flask's own JSON. Raises
+        `TypeError` if that is not possible, and `ValueError` if no channel can have this name; nothing is sent then.
         """
-        _event_name(event)
+        _check_event_name(event)
         raw = _json(data)
-        return self._directory.publish(name, wire.server_message(_checked(name), event, raw, utc_now()), exclude)
+        message = wire.server_message(arguments.channel_name(name), event, raw, utc_now())
+        return self._directory.publish(name, message, exclude)
 
     def get_channel_stats(self) -> Stats:
-        """Counts of channels, members and connections."""
+        """Counts of channels, members and connections, over all workers."""
         return self._directory.stats()
 
     def disconnect(self, user_id: str | None = None, client_id: str | None = None, reason: str = "") -> int:
-        """Close the connections of a user, or the one with a client id, with the code 4403; how many.
+        """Close the connections of a user, or the one with a client id, with the close code 4403. Returns how many.
 
-        They have left all channels when this returns. `reason` is sent, cut to 123 bytes. `ValueError`
-        where neither is given.
+        It concerns all workers. The connections have left all channels when this returns, and the user's graces have
+        ended. Clients get `reason`, cut to 123 bytes. Raises `ValueError` if neither id is given.
         """
         if user_id is None and client_id is None:
-            raise ValueError("disconnect whom? give user_id or client_id")
-        if not isinstance(reason, str):
-            raise TypeError(f"reason must be a string, not {reason!r}")
+            raise ValueError("disconnect needs user_id or client_id")
+        arguments.reason_text(reason)
         return self._directory.disconnect(None if user_id is None else str(user_id), client_id, reason)
 
     def send_to_user(self, user_id: str, event: str, data: Any) -> int:
-        """Send a `user:message` to every open connection of a user, on every worker, in channels or not; how many.
+        """Send a `user:message` to all connections of a user, on all workers. Returns their number.
 
-        Nothing is kept for a user who is not connected. `data` is encoded like Flask's own JSON; `TypeError` before
-        anything is sent where that cannot be.
+        It does not matter which channels they are in. A user who is not connected misses it. `data` is encoded like
+        Flask's own JSON. Raises `TypeError` if that is not possible; nothing is sent then.
         """
-        payload = wire.user_message(_event_name(event), _json(data), utc_now())
-        return self._directory.send_to_user(_user_id(user_id), payload)
+        _check_event_name(event)
+        payload = wire.user_message(event, _json(data), utc_now())
+        return self._directory.send_to_user(arguments.user_id(user_id), payload)
 
     def is_online(self, user_id: str) -> bool:
-        """Whether a user has an open connection anywhere; of a worker that was killed, for up to `PRESENCE_LEASE`
-        seconds longer."""
-        return self._directory.is_online(_user_id(user_id))
+        """Whether a user has an open connection on any worker. If a worker was killed, its connections count for up to
+        `PRESENCE_LEASE` seconds more."""
+        return self._directory.is_online(arguments.user_id(user_id))
 
     def remove(self, name: str, user_id: str, reason: str = "") -> int:
-        """Take all connections of a user out of a channel, on every worker; how many.
+        """Take all connections of a user out of a channel, on all workers. Returns how many.
 
-        They are told (`channel:removed`), and may come back if the guard lets them. A grace ends too.
+        They get `channel:removed` with the `reason`, and may join again if the guard allows it. The user's grace in the
+        channel ends. Raises `ValueError` if no channel can have this name.
         """
-        if not isinstance(reason, str):
-            raise TypeError(f"reason must be a string, not {reason!r}")
-        return self._directory.remove(_checked(name), _user_id(user_id), sendable(reason))
+        text = arguments.reason_text(reason)
+        return self._directory.remove(arguments.channel_name(name), arguments.user_id(user_id), text)
 
     def recheck(self, user_id: str | None = None, channel: str | None = None) -> int:
-        """Have the credentials of living connections verified and their guards asked again, on every worker: those of
-        a user, in a channel, or both. How many connections; returns before they have been asked, beside the sockets.
+        """Verify logins and ask guards again, for the connections of a user, in a channel, or both, on all workers.
 
-        Whose login has ended is disconnected (4401); who may no longer be in a channel leaves it (`channel:removed`);
-        what a guard gives now takes effect. `ValueError` where neither is given.
+        Returns how many connections this concerns, before they have been asked about. A connection whose login has
+        ended is closed with 4401. One that may no longer be in a channel leaves it and gets `channel:removed`. Owned
+        info that a guard returns now takes effect. Raises `ValueError` if neither `user_id` nor `channel` is given, and
+        if no channel can have this name.
         """
         if user_id is None and channel is None:
-            raise ValueError("recheck whom? give user_id, channel or both")
-        name = None if channel is None else _checked(channel)
-        return self._directory.recheck(None if user_id is None else _user_id(user_id), name)
+            raise ValueError("recheck needs user_id, channel or both")
+        name = None if channel is None else arguments.channel_name(channel)
+        return self._directory.recheck(None if user_id is None else arguments.user_id(user_id), name)
 
     def drain(self) -> None:
-        """Say goodbye (1001) to every connection of this process, over at most `PRESENCE_DRAIN` seconds, and
-        refuse new ones. Blocks until they are gone and their handlers have run.
+        """Close all connections of this process with 1001, over at most `PRESENCE_DRAIN` seconds, and refuse new ones.
 
-        For servers other than gunicorn, whose workers do this by themselves when they are stopped.
+        Blocks until they are closed and their handlers have run. It is for servers other than gunicorn, whose workers
+        do this by themselves when they are stopped.
         """
         self._service().drain()
 
     def test_client(self, user: User | str | None = None, app: Flask | None = None) -> TestClient:
-        """A client without a socket, for tests, as a context manager; `user` is a `User` or an id.
+        """Create a client without a socket, for tests. Use it in a `with` statement.
 
-        `TypeError` for anything else.
+        `user` is a `User`, the id of one, or `None` for an anonymous client. `app` is by default the current app.
+        Raises `TypeError` if `user` is something else.
         """
         if isinstance(user, Flask):
             raise TypeError("the first argument is the user; write presence.test_client(app=app)")
@@ -254,7 +266,7 @@ class Presence:
     def _service(self, app: Flask | None = None) -> Service:
         app = app or _current_app()
         if app.extensions.get(EXTENSION) is not self:
-            raise RuntimeError("this Presence does not know the current app; was presence.init_app(app) called?")
+            raise RuntimeError("the current app is not registered with this Presence: call presence.init_app(app)")
         service: Service = app.extensions[SERVICE]
         return service
 
@@ -270,26 +282,11 @@ def _decorated(function: F, name: str) -> F:
     return function
 
 
-def _event_name(event: str) -> str:
+def _check_event_name(event: str) -> None:
     if not isinstance(event, str):
         raise TypeError(f"event must be a string, not {event!r}")
-    _json(event)  # `TypeError` for what has no UTF-8
-    return event
-
-
-def _user_id(user_id: Any) -> str:
-    """As `User` has it."""
-    return User(user_id).id
+    _json(event)  # raises if UTF-8 cannot encode it
 
 
 def _json(value: Any) -> Raw:
     return encode_json(_current_app(), value)
-
-
-def _checked(name: str) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"a channel's name is a string, not {name!r}")
-    try:
-        return str(ChannelName.parse(name))
-    except InvalidRequest as problem:
-        raise ValueError(problem.message) from None

@@ -1,6 +1,6 @@
-"""The settings: Flask config keys with the prefix `PRESENCE_`, checked when an app is initialised.
+"""The settings: reads and checks the Flask config keys that begin with `PRESENCE_`.
 
-Law: a wrong setting never starts; the error says what to write instead.
+Rule: an app with a wrong setting does not start. The error says what to write instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REDIS_PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One value for each key, of the right type. Sizes in bytes, times in seconds."""
+    """The checked value of every setting. Sizes in bytes, times in seconds."""
 
     enabled: bool = True
     url_prefix: str = "/presence"
@@ -50,14 +50,14 @@ class Settings:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the state is in the memory of each process."""
+        """Whether each process keeps its state in memory."""
         return self.backend == MEMORY
 
 
 def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
-    """The settings in a Flask config, over `defaults` (names in lower case, without the prefix).
+    """Read the settings from a Flask config. `defaults` have names in lower case, without the prefix.
 
-    Raises `ConfigurationError` for an unknown key, a bad value, and values that contradict each other.
+    Raises `ConfigurationError` if a key is unknown, a value is wrong, or two values contradict each other.
     """
     given = {key.upper(): value for key, value in defaults.items()}
     given.update((key.removeprefix(PREFIX), config[key]) for key in config if key.startswith(PREFIX))
@@ -72,18 +72,18 @@ def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Set
     if settings.max_outbox < 2 * settings.max_message_size:
         raise ConfigurationError(
             f"PRESENCE_MAX_OUTBOX is {settings.max_outbox}; it must be at least twice PRESENCE_MAX_MESSAGE_SIZE"
-            f" ({settings.max_message_size}), or one message could end a connection"
+            f" ({settings.max_message_size}), because otherwise a single message could close a connection"
         )
     return settings
 
 
-def _bad(key: str, expected: str, value: Any) -> ConfigurationError:
+def _wrong(key: str, expected: str, value: Any) -> ConfigurationError:
     return ConfigurationError(f"{key} must be {expected}, not {value!r}")
 
 
 def _flag(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _bad(key, "True or False", value)
+        raise _wrong(key, "True or False", value)
     return value
 
 
@@ -93,36 +93,36 @@ def _is_number(value: Any) -> bool:
 
 def _count(key: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _bad(key, "a whole number, 1 or more", value)
+        raise _wrong(key, "a whole number, 1 or more", value)
     return value
 
 
 def _seconds(key: str, value: Any) -> float:
     if not _is_number(value) or value <= 0:
-        raise _bad(key, "a number of seconds above 0", value)
+        raise _wrong(key, "a number of seconds above 0", value)
     return float(value)
 
 
 def _seconds_or_zero(key: str, value: Any) -> float:
     if not _is_number(value) or value < 0:
-        raise _bad(key, "a number of seconds, 0 or more", value)
+        raise _wrong(key, "a number of seconds, 0 or more", value)
     return float(value)
 
 
 def _lease(key: str, value: Any) -> float:
     if not _is_number(value) or value < 1:
-        raise _bad(key, "a number of seconds, 1 or more", value)
+        raise _wrong(key, "a number of seconds, 1 or more", value)
     return float(value)
 
 
 def _prefix(key: str, value: Any) -> str:
     if not isinstance(value, str) or not _REDIS_PREFIX.fullmatch(value):
-        raise _bad(key, "1 to 32 letters, digits, '_', '.' or '-'", value)
+        raise _wrong(key, "1 to 32 letters, digits, '_', '.' or '-'", value)
     return value
 
 
 def _backend(key: str, value: Any) -> str:
-    """The scheme in lower case. What is wrong is not repeated in any error, as there may be a password in it."""
+    """The URL with its scheme in lower case. No error repeats the value, because it may have a password."""
     if not isinstance(value, str) or not value:
         kind = type(value).__name__
         raise ConfigurationError(f"{key} must be a URL like 'memory://' or 'redis://localhost:6379/0', not a {kind}")
@@ -131,15 +131,15 @@ def _backend(key: str, value: Any) -> str:
     return MEMORY if scheme == "memory" and not rest else scheme + mark + rest
 
 
-def _place(key: str, value: Any) -> str | None:
+def _host(key: str, value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[^\s/]+", value)):
-        raise _bad(key, "a host's name or a part of it, like 'live' or '<tenant>', or None", value)
+        raise _wrong(key, "a host name or a part of one, like 'live' or '<tenant>', or None", value)
     return value
 
 
 def _path(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or value.endswith("/") or "<" in value:
-        raise _bad(key, "a path like '/presence': with a slash in front, none at the end", value)
+        raise _wrong(key, "a path like '/presence', with a slash at the start and none at the end", value)
     return value
 
 
@@ -147,17 +147,17 @@ def _rate(key: str, value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise _bad(key, "(frames a second, burst), or None for no limit", value)
+        raise _wrong(key, "(frames per second, burst), or None for no limit", value)
     rate, burst = value
     if not _is_number(rate) or not _is_number(burst) or rate <= 0 or burst < 1:
-        raise _bad(key, "(frames a second above 0, a burst of 1 or more), or None for no limit", value)
+        raise _wrong(key, "(frames per second above 0, burst of 1 or more), or None for no limit", value)
     return float(rate), float(burst)
 
 
 def _origins(key: str, value: Any) -> tuple[str, ...]:
     values = (value,) if isinstance(value, str) else value
     if not isinstance(values, (tuple, list, set, frozenset)) or not all(isinstance(v, str) for v in values):
-        raise _bad(key, "a list of origins like 'https://example.com' or 'https://*.example.com', or '*'", value)
+        raise _wrong(key, "a list of origins like 'https://example.com' or 'https://*.example.com', or '*'", value)
     for origin in values:
         try:
             check_allowed(origin)
@@ -169,8 +169,8 @@ def _origins(key: str, value: Any) -> tuple[str, ...]:
 _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "enabled": _flag,
     "url_prefix": _path,
-    "subdomain": _place,
-    "host": _place,
+    "subdomain": _host,
+    "host": _host,
     "backend": _backend,
     "auth_required": _flag,
     "token_in_query": _flag,

@@ -1,4 +1,4 @@
-"""The presence events as blinker signals: sender the app, keyword `event`."""
+"""The events as blinker signals. The sender is the app, and receivers get the keyword argument `event`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A client for the tests of an app: the real hub, guards, protocol and backend, without a socket.
+"""A client for the tests of an app: it uses the real hub, guards, protocol and backend, but no socket.
 
-Law: no server, no thread, no sleep. What a request sets off has happened when the call returns.
+Rule: no server, no threads, no sleeping. Everything that a request causes has happened when the call returns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REGISTERED_CLAIMS: Final = frozenset(("id", "exp", "nbf", "iat", "jti", "type",
 
 
 class _Identity(str):
-    """A user id for the app's `user_identity_loader`, which may want an attribute of a user object."""
+    """A user id for the app's `user_identity_loader`, which may expect a user object: every attribute is the id."""
 
     __slots__ = ()
 
@@ -35,13 +35,13 @@ class _Identity(str):
         return str(self)
 
 
-class _Wire:
-    """The connection of a test client: keeps what it is sent."""
+class _RecordingConnection:
+    """A `hub.ports.Connection` that keeps what it is sent. `end` is the code and the text with which it was closed."""
 
     def __init__(self) -> None:
         self.answers: deque[Any] = deque()
         self.received: deque[Any] = deque()
-        self.goodbye: tuple[int, str] | None = None
+        self.end: tuple[int, str] | None = None
         self.session: Session
 
     def send(self, frame: bytes) -> None:
@@ -51,7 +51,7 @@ class _Wire:
         self.answers.append(_decode(frame))
 
     def close(self, code: int, text: str, reason: Reason) -> None:
-        self.goodbye = (code, text)
+        self.end = (code, text)
         self.session.closed(code, reason)
 
     def pause(self) -> None:
@@ -62,9 +62,10 @@ class _Wire:
 
 
 class TestClient:
-    """One connection. Use it in a `with` statement, which connects and disconnects it.
+    """One connection to the service of an app. The `with` statement opens and closes it.
 
-    `received` is what came and was not yet taken, oldest first; `client_id` the id that the server gave.
+    `client_id` is the id that the server has assigned. Methods that send a request return the decoded answer; except
+    `request`, they raise `PresenceTestError` if that is an `error`. All raise it if the connection is not open.
     """
 
     __test__ = False
@@ -73,19 +74,19 @@ class TestClient:
         self._app = app
         self._service = service
         self._user = user
-        self._wire = _Wire()
-        self._inner: tuple[InlineLoop, Session] | None = None
+        self._connection = _RecordingConnection()
+        self._opened: tuple[InlineLoop, Session] | None = None
         self.client_id = ""
 
     def __enter__(self) -> TestClient:
         hub = self._service.hub
         loop = _inline_loop(self._service)
         credential = self._credential()
-        session = self._wire.session = hub.session(credential.user if credential else self._user, credential)
-        self._inner = loop, session
-        hub.connected(session, self._wire)
+        session = self._connection.session = hub.session(credential.user if credential else self._user, credential)
+        self._opened = loop, session
+        hub.connected(session, self._connection)
         loop.settle()
-        self.client_id = self._wire.answers.popleft()["clientId"]
+        self.client_id = self._connection.answers.popleft()["clientId"]
         return self
 
     def __exit__(
@@ -98,60 +99,62 @@ class TestClient:
 
     @property
     def _loop(self) -> InlineLoop:
-        return self._opened[0]
+        return self._open[0]
 
     @property
     def _session(self) -> Session:
-        return self._opened[1]
+        return self._open[1]
 
     @property
-    def _opened(self) -> tuple[InlineLoop, Session]:
-        if self._inner is None:
+    def _open(self) -> tuple[InlineLoop, Session]:
+        if self._opened is None:
             raise PresenceTestError(
                 "this test client is not connected: use it in a with statement, 'with presence.test_client(…) as ann:'"
             )
-        return self._inner
+        return self._opened
 
     @property
     def received(self) -> list[Any]:
+        """The events that `receive` has not returned yet, decoded, oldest first."""
         self._loop.settle()
-        return list(self._wire.received)
+        return list(self._connection.received)
 
     def receive(self) -> Any:
-        """The next event, decoded. `PresenceTestError` at once where nothing came."""
+        """Returns the next event, decoded. Raises `PresenceTestError` at once if there is none."""
         self._loop.settle()
-        if not self._wire.received:
+        if not self._connection.received:
             raise PresenceTestError("nothing was received")
-        return self._wire.received.popleft()
+        return self._connection.received.popleft()
 
     def join(self, channel: str, user_info: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Join; the answer. An `error` answer raises `PresenceTestError`."""
+        """Join a channel. Returns the answer, `channel:joined`."""
         request: dict[str, Any] = {"type": "join", "channel": channel}
         if user_info is not None:
             request["userInfo"] = user_info
         return self._succeed(request)
 
     def send(self, channel: str, data: Any = None, event: str = "message") -> dict[str, Any]:
-        """Send a message to a channel; the answer. An `error` answer raises `PresenceTestError`."""
+        """Send a message to a channel. Returns the answer, `channel:sent`."""
         return self._succeed({"type": "channel:message", "channel": channel, "event": event, "data": data})
 
     def update(self, channel: str, **user_info: Any) -> dict[str, Any]:
-        """Update this user's presence; the answer. An `error` answer raises `PresenceTestError`."""
+        """Update this user's `userInfo` in a presence channel. Returns the answer, `channel:updated`."""
         return self._succeed({"type": "channel:update", "channel": channel, "userInfo": user_info})
 
     def request(self, frame: Any) -> dict[str, Any]:
-        """Send any frame, a `str` or `bytes` as it is, all else as JSON; the answer, errors included."""
+        """Send any frame: a `str` or `bytes` as it is, and everything else as JSON. Returns the answer, which may be an
+        `error`."""
         payload = frame.encode() if isinstance(frame, str) else frame
         if not isinstance(payload, bytes):
             payload = json.dumps(frame).encode()
-        self._loop.settle()  # the backend may have something to do that is due
-        if self._wire.goodbye is None:
+        self._loop.settle()  # the backend may have something to do first
+        if self._connection.end is None:
             self._session.receive(payload, is_text=not isinstance(frame, bytes))
             self._loop.settle()
-        if not self._wire.answers:
-            code, text = self._wire.goodbye or (1000, "")
+        if not self._connection.answers:
+            code, text = self._connection.end or (1000, "")
             raise PresenceTestError(f"the connection was closed with {code} {text!r}")
-        answer: dict[str, Any] = self._wire.answers.popleft()
+        answer: dict[str, Any] = self._connection.answers.popleft()
         return answer
 
     def _succeed(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -161,14 +164,14 @@ class TestClient:
         return answer
 
     def _credential(self) -> Credential | None:
-        """A real token where the app would ask for one, so that guards find what they find in production."""
+        """A real token, if the app uses tokens, so that guards see what they see in production."""
         user, authenticator = self._user, self._service.authenticator
         if user is None or not authenticator.takes_tokens:
             return None
         claims = {**user.claims, **user.to_dict()}
-        mine = {key: value for key, value in claims.items() if key not in _REGISTERED_CLAIMS}
+        own_claims = {key: value for key, value in claims.items() if key not in _REGISTERED_CLAIMS}
         with self._app.app_context():
-            token = create_access_token(identity=_Identity(user.id), additional_claims=mine)
+            token = create_access_token(identity=_Identity(user.id), additional_claims=own_claims)
         return authenticator.verify(token)
 
 

@@ -1,1 +1,1 @@
-"""The Flask app's side: its own code and logins, and the life of the process that serves it."""
+"""Connects the hub to a Flask app: calls the app's code, checks logins, and runs and ends the process's part."""

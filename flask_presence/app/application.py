@@ -1,7 +1,7 @@
-"""The app's own code, as the hub calls it: guards and event handlers.
+"""Calls the app's own code for the hub: guards and event handlers.
 
-Law: each call has a fresh app context of its own, torn down when it is over; nothing that a guard does but
-a plain yes lets anybody in, and nothing that it raises is sent.
+Rule: each call has its own app context, which is torn down after it. Only a plain yes of a guard allows; if a guard
+raises, that denies, and clients never see the exception's text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.exceptions import Forbidden
 
-from ..domain.callables import discard_coroutine, name_of, with_leading_arguments
+from ..domain.callables import discard_coroutine, fit_arguments, name_of
 from ..domain.channels import ChannelName
 from ..domain.errors import CredentialRejected
 from ..domain.events import EVENT_NAMES, Event, check_event_name, decode_data
@@ -27,7 +27,7 @@ from ..hub.ports import Credential, Login
 from ..signals import SIGNALS
 from .auth import Authenticator, hint
 from .json_encoding import encode_json
-from .log_throttle import Complaints
+from .log_throttle import LogThrottle
 from .stall_watch import StallWatch
 
 Handler = Callable[[Any], object]
@@ -40,16 +40,17 @@ class HandlerRegistry:
         self._handlers: dict[str, list[Handler]] = {name: [] for name in EVENT_NAMES}
 
     def add(self, event_name: str, handler: Handler) -> None:
-        """`ValueError` for an event that does not exist, `TypeError` for what cannot be called with an event."""
+        """Register a handler. Raises `ValueError` if there is no such event, and `TypeError` if `handler` cannot be
+        called with an event."""
         check_event_name(event_name)
-        self._handlers[event_name].append(with_leading_arguments(handler, 1, "a handler"))
+        self._handlers[event_name].append(fit_arguments(handler, 1, "a handler"))
 
     def of(self, event_name: str) -> list[Handler]:
         return self._handlers[event_name]
 
 
 class FlaskApplication:
-    """What the hub asks of one app."""
+    """One app, as the hub sees it. See `hub.ports.Application`."""
 
     def __init__(
         self,
@@ -58,15 +59,15 @@ class FlaskApplication:
         guards: GuardRegistry,
         message_guards: GuardRegistry,
         handlers: HandlerRegistry,
-        stalls: StallWatch,
+        stall_watch: StallWatch,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._guards = guards
         self._message_guards = message_guards
         self._handlers = handlers
-        self._stalls = stalls
-        self._complaints = Complaints()
+        self._stall_watch = stall_watch
+        self._log_throttle = LogThrottle()
 
     def identify(self, token: str) -> Credential:
         return self._authenticator.verify(token)
@@ -100,12 +101,12 @@ class FlaskApplication:
         try:
             decoded = decode_data(data)
         except ValueError:
-            return Verdict(False, "A number in the data has more digits than can be read")
+            return Verdict(False, "A number in the data has too many digits")
         return self._decide(login, match, channel, _copied(user), channel, event, decoded)
 
     def _decide(self, login: Login, match: Match | None, channel: ChannelName, *arguments: Any) -> Verdict:
-        """The guard's verdict, in a context of the login. Raises what goes wrong while the login is verified; everything
-        that goes wrong after that denies, also while the context is torn down."""
+        """The guard's verdict, in a context of the login. Raises what goes wrong while the login is verified;
+        everything that goes wrong after that denies, also while the context is torn down."""
         began, is_verified = time.monotonic(), False
         try:
             with self._authenticator.context(login):
@@ -116,29 +117,27 @@ class FlaskApplication:
                 raise
             name = _guard_name(match)
             text = f"%s failed; %.200r was denied{hint(self._app, problem)}"
-            self._complaints.complain(name, logging.ERROR, text, name, str(channel), problem=problem)
+            self._log_throttle.log(name, logging.ERROR, text, name, str(channel), problem=problem)
             return Verdict(False, mistake="it raised", seconds=time.monotonic() - began)
 
     def _ask(self, match: Match, channel: ChannelName, *arguments: Any) -> Verdict:
         guard = match.guard
         if guard is None:
-            text = "%.200r is not of the form that the guard pattern %r expects, so nobody may"
-            self._complaints.complain(
-                f"near {match.pattern.text}", logging.INFO, text, str(channel), match.pattern.text
-            )
+            text = "%.200r does not have the form that the guard pattern %r expects, so everyone is denied"
+            self._log_throttle.log(f"near {match.pattern.text}", logging.INFO, text, str(channel), match.pattern.text)
             return Verdict(False, seconds=0)
         name = _guard_name(match)
         began = time.monotonic()
         try:
-            with self._stalls.calling(guard, name):
+            with self._stall_watch.calling(guard, name):
                 answer = guard(*arguments, **match.arguments)
-        except Forbidden as refusal:  # abort(403), with a reason if there is one
+        except Forbidden as refusal:  # abort(403), perhaps with a reason
             answer = deny(refusal.description if "description" in vars(refusal) else None)
         verdict = read_verdict(answer, partial(encode_json, self._app))
         verdict = dataclasses.replace(verdict, seconds=time.monotonic() - began)
         if verdict.mistake:
-            text = "%s let into %.200r: %s" if verdict.allowed else "%s denied %.200r: %s"
-            self._complaints.complain(name, logging.ERROR, text, name, str(channel), verdict.mistake)
+            text = "%s allowed %.200r: %s" if verdict.allowed else "%s denied %.200r: %s"
+            self._log_throttle.log(name, logging.ERROR, text, name, str(channel), verdict.mistake)
         return verdict
 
     def listens(self, event_name: str) -> bool:
@@ -148,23 +147,23 @@ class FlaskApplication:
         for handler in self._handlers.of(event.name):
             self._call(handler, event, login, f"handler {name_of(handler)}")
         for receiver in SIGNALS[event.name].receivers_for(self._app):
-            self._call(partial(self._tell, receiver), event, login, f"receiver {name_of(receiver)}")
+            self._call(partial(self._send_signal, receiver), event, login, f"receiver {name_of(receiver)}")
 
-    def _tell(self, receiver: Callable[..., object], event: Event) -> object:
+    def _send_signal(self, receiver: Callable[..., object], event: Event) -> object:
         return receiver(self._app, event=event)
 
     def _call(self, handler: Handler, event: Event, login: Login, name: str) -> None:
         try:
-            with self._authenticator.context(login), self._stalls.calling(handler, name):
+            with self._authenticator.context(login), self._stall_watch.calling(handler, name):
                 answer = handler(event)
             if discard_coroutine(answer):
-                text = "%s gave a coroutine at %s, which nobody awaits; a handler is an ordinary function"
-                self._complaints.complain(name, logging.ERROR, text, name, event.name)
+                text = "%s returned a coroutine for %s, which nothing awaits; a handler is an ordinary function"
+                self._log_throttle.log(name, logging.ERROR, text, name, event.name)
         except CredentialRejected:
-            self._call(handler, event, None, name)
+            self._call(handler, event, None, name)  # the login has ended; the event is still to be handled
         except BaseException as problem:
-            text = f"%s failed at %s of client %s{hint(self._app, problem)}"
-            self._complaints.complain(name, logging.ERROR, text, name, event.name, event.client_id, problem=problem)
+            text = f"%s failed on %s of client %s{hint(self._app, problem)}"
+            self._log_throttle.log(name, logging.ERROR, text, name, event.name, event.client_id, problem=problem)
 
 
 def _guard_name(match: Match | None) -> str:

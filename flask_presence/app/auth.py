@@ -1,21 +1,19 @@
-"""Who a request or a token belongs to, by flask-jwt-extended's public functions or the app's loader.
+"""Authentication: finds out which user a request or a token belongs to, by flask-jwt-extended or the `user_loader`.
 
-Law: every token passes `verify_jwt_in_request`, so that signature, time, type, blocklist and the app's own
-verification all count; `decode_token` alone would take revoked and refresh tokens.
+Rule: every token goes through `verify_jwt_in_request`, which checks the signature, the expiry, the type, the blocklist
+and the app's own conditions. `decode_token` alone would accept revoked tokens and refresh tokens.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
-import msgspec
 from flask import Flask, Request
 from flask_jwt_extended import get_jwt, get_jwt_identity, verify_jwt_in_request
 from flask_jwt_extended.exceptions import JWTExtendedException
@@ -26,32 +24,32 @@ from ..domain.errors import CredentialRejected
 from ..domain.members import User
 from ..hub.ports import Credential, Login
 from ..settings import Settings
-from ..transport.takeover import BEARER, offered_protocols
-from .log_throttle import Complaints
+from .log_throttle import LogThrottle
 from .stall_watch import StallWatch
+from .tokens import cookie_token, explicit_token
+from .upgrade_environ import decode_upgrade, encode_upgrade
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.=-]+")
-_EVERYDAY: Final = ("ExpiredSignatureError", "RevokedTokenError")
+_ROUTINE_PROBLEMS: Final = ("ExpiredSignatureError", "RevokedTokenError")
 NO_JWT_MANAGER: Final = (
-    "a token was refused, as the app has neither flask-jwt-extended's JWTManager nor a user_loader: call "
+    "a token was refused, because the app has neither flask-jwt-extended's JWTManager nor a user_loader: call "
     "JWTManager(app), or register @presence.user_loader"
 )
-_KEPT: Final = frozenset(
-    ("PATH_INFO", "SCRIPT_NAME", "QUERY_STRING", "SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "wsgi.url_scheme")
-)
-_OF_THE_HANDSHAKE: Final = ("HTTP_SEC_WEBSOCKET_", "HTTP_UPGRADE", "HTTP_CONNECTION")
-_END_OF_TIME: Final = 253402300799.0  # the last second of the year 9999
+_LATEST_EXPIRY: Final = 253402300799.0  # the last second of the year 9999, the end of `datetime`
 
 UserLoader = Callable[[], User | None]
 
 
 class AuthenticationRequired(Exception):
-    """No credential, where `PRESENCE_AUTH_REQUIRED` asks for one."""
+    """The request has no credential, and `PRESENCE_AUTH_REQUIRED` is set."""
 
 
 class Visitor:
-    """Who an upgrade request is from. `by_cookie`: nothing but a cookie says so. `upgrade` is what is kept of the
-    request, where a `user_loader` has looked at it."""
+    """Who an upgrade request is from: `user` is `None` if the visitor is anonymous.
+
+    `credential` is the visitor's verified token. If the `user_loader` was asked, `upgrade` is the request in the form
+    of `encode_upgrade`. `by_cookie` says that a cookie alone identifies the visitor.
+    """
 
     __slots__ = ("by_cookie", "credential", "upgrade", "user")
 
@@ -70,58 +68,61 @@ class Visitor:
 
 
 class Authenticator:
-    """The authentication of one app. Its methods may block; none needs a context."""
+    """The authentication of one app. Its methods may block, and none needs a context.
+
+    `find_loader` returns the app's `user_loader`, if there is one.
+    """
 
     def __init__(
-        self, app: Flask, settings: Settings, loader: Callable[[], UserLoader | None], stalls: StallWatch
+        self, app: Flask, settings: Settings, find_loader: Callable[[], UserLoader | None], stall_watch: StallWatch
     ) -> None:
         self._app = app
         self._settings = settings
-        self._loader = loader
-        self._stalls = stalls
-        self._complaints = Complaints()
+        self._find_loader = find_loader
+        self._stall_watch = stall_watch
+        self._log_throttle = LogThrottle()
 
     @property
     def has_user_loader(self) -> bool:
-        """Whether the app's `user_loader` decides who somebody is, and not flask-jwt-extended."""
-        return self._loader() is not None
+        """Whether the app's `user_loader` identifies users, so that flask-jwt-extended does not."""
+        return self._find_loader() is not None
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether flask-jwt-extended decides who somebody is."""
+        """Whether flask-jwt-extended identifies users."""
         return not self.has_user_loader and "flask-jwt-extended" in self._app.extensions
 
     def identify_visitor(self, request: Request) -> Visitor:
-        """Who opens a socket with `request`.
+        """Identify who sends an upgrade request.
 
-        Raises `CredentialRejected` for an explicit credential that is bad, `AuthenticationRequired` where
-        there is none and one is required.
+        Raises `CredentialRejected` if an explicit credential is not valid, and `AuthenticationRequired` if the visitor
+        is anonymous and must not be.
         """
-        loader = self._loader()
+        loader = self._find_loader()
         visitor = self._load_visitor(loader, request) if loader else self._verify_visitor(request)
         if visitor.user is None and self._settings.auth_required:
             raise AuthenticationRequired
         return visitor
 
     def verify(self, token: str) -> Credential:
-        """Whose `token` is, and until when. Raises `CredentialRejected`."""
+        """Verify a token. Returns its user and when it expires. Raises `CredentialRejected`."""
         if not _TOKEN.fullmatch(token):
-            raise CredentialRejected("this is no token")
+            raise CredentialRejected("the text does not have the form of a token")
         with self.context(token):
             identity = get_jwt_identity()
             if identity is None or identity == "":
-                raise CredentialRejected("the token names nobody")
+                raise CredentialRejected("the token has no identity")
             claims = dict(get_jwt())
         texts = {key: claims[key] for key in ("name", "email", "avatar") if isinstance(claims.get(key), str)}
         expires_at = _expiry(claims, self._app.config.get("JWT_DECODE_LEEWAY", 0))
         return Credential(token, User(str(identity), claims=claims, **texts), expires_at)
 
     def load_user(self, upgrade: bytes) -> User | None:
-        """Ask the loader again about a connection. Raises what goes wrong in it."""
-        loader = self._loader()
+        """Ask the `user_loader` again about an open connection. Raises what it raises."""
+        loader = self._find_loader()
         if loader is None:
             raise RuntimeError("there is no user_loader any more")
-        with self.context(upgrade), self._stalls.calling(loader, "the user_loader"):
+        with self.context(upgrade), self._stall_watch.calling(loader, "the user_loader"):
             user: object = loader()
         if user is None or isinstance(user, User):
             return user
@@ -130,26 +131,25 @@ class Authenticator:
 
     @contextmanager
     def context(self, login: Login) -> Iterator[None]:
-        """A fresh app context in which a connection's login works as in a view: `current_user` and `get_jwt` for a
-        token, which is verified; for a `user_loader` the request is the upgrade, so that Flask-Login's does.
+        """A fresh app and request context in which a connection's login works like in a view.
 
-        The outer app context makes the teardown run and `g` new even where another context is active.
-        Raises `CredentialRejected` for a token that is no longer good.
+        A token is verified, so that flask-jwt-extended's `current_user` and `get_jwt` work. For a `user_loader`, the
+        request is the upgrade, so that Flask-Login's `current_user` works. Raises `CredentialRejected` if the token is
+        no longer valid.
         """
-        with self._app.app_context():
+        with self._app.app_context():  # a new one even if one is active: `g` is new, and teardown functions run
             if isinstance(login, bytes):
-                with self._app.request_context(self._blank_environ | _restored(login)):
+                with self._app.request_context(self._blank_environ | decode_upgrade(login)):
                     yield
                 return
-            token = login
-            if token is None:
+            if login is None:
                 with self._anonymous_context():
                     yield
                 return
             if "flask-jwt-extended" not in self._app.extensions:
-                self._complaints.complain("no JWTManager", logging.ERROR, NO_JWT_MANAGER)
+                self._log_throttle.log("no JWTManager", logging.ERROR, NO_JWT_MANAGER)
                 raise CredentialRejected("the app has no JWTManager")
-            with self._app.request_context(self._environ(token)):
+            with self._app.request_context(self._environ(login)):
                 try:
                     verify_jwt_in_request(locations=["headers"])
                 except (JWTExtendedException, PyJWTError) as problem:
@@ -181,48 +181,47 @@ class Authenticator:
         return {key: value for key, value in environ.items() if key != "werkzeug.request"}
 
     def _load_visitor(self, loader: UserLoader, request: Request) -> Visitor:
-        # What belongs to this very request must not be found, and released, by the inner one.
+        # The inner context must not find the outer request's objects: it would close them when it ends.
         own = ("werkzeug.request", "flask_presence.upgrade")
         environ = {key: value for key, value in request.environ.items() if key not in own}
         user = self._load(loader, environ)
         by_cookie = False
         if user is not None and request.cookies and "Origin" not in request.headers:
-            # A balancer's cookie is none of ours: was it a cookie that said who this is?
+            # The cookies may be a load balancer's. Whether one of them identifies the user shows without them.
             del environ["HTTP_COOKIE"]
             try:
-                without = self._load(loader, environ, quiet=True)
+                user_without_cookies = self._load(loader, environ, quiet=True)
             except CredentialRejected:
-                without = None
-            by_cookie = without is None or without.id != user.id
-        return Visitor(user, upgrade=_kept(request.environ), by_cookie=by_cookie)
+                user_without_cookies = None
+            by_cookie = user_without_cookies is None or user_without_cookies.id != user.id
+        return Visitor(user, upgrade=encode_upgrade(request.environ), by_cookie=by_cookie)
 
     def _load(self, loader: UserLoader, environ: dict[str, Any], *, quiet: bool = False) -> User | None:
-        complain = (lambda *_, **__: None) if quiet else self._complaints.complain
+        log = (lambda *_, **__: None) if quiet else self._log_throttle.log
         try:
             with (
                 self._app.app_context(),
                 self._app.request_context(dict(environ)),
-                self._stalls.calling(loader, "the user_loader"),
+                self._stall_watch.calling(loader, "the user_loader"),
             ):
                 user: object = loader()
         except BaseException as problem:
             text = f"the user_loader failed; the client was refused with 401{hint(self._app, problem)}"
-            complain("user_loader", logging.ERROR, text, problem=problem)
+            log("user_loader", logging.ERROR, text, problem=problem)
             raise CredentialRejected("the user_loader failed") from problem
         if user is None or isinstance(user, User):
             return user
         discard_coroutine(user)
-        complain(
-            "user_loader", logging.ERROR, "the user_loader must return a flask_presence.User or None, not %.200r", user
-        )
-        raise CredentialRejected("the user_loader returned no User")
+        log("user_loader", logging.ERROR, "the user_loader must return a flask_presence.User or None, not %.200r", user)
+        raise CredentialRejected("the user_loader returned something that is not a User")
 
     def _verify_visitor(self, request: Request) -> Visitor:
-        token = self._explicit_token(request)
+        config = self._app.config
+        token = explicit_token(request, config, in_query=self._settings.token_in_query)
         if token is not None:
             credential = self._verify_or_refuse(token)
             return Visitor(credential.user, credential)
-        cookie = self._cookie_token(request)
+        cookie = cookie_token(request, config)
         if cookie:
             try:
                 credential = self._verify_or_refuse(cookie)
@@ -232,10 +231,10 @@ class Authenticator:
         return Visitor(None)
 
     def _log_refusal(self, problem: Exception) -> None:
-        """Say what a token was refused for: what happens to every token some day where that is wanted, else always."""
+        """Log why a token was refused: as information if it has expired or was revoked, otherwise as a warning."""
         kind = type(problem).__name__
-        level = logging.INFO if kind in _EVERYDAY else logging.WARNING
-        self._complaints.complain(f"token {kind}", level, "a token was refused: %s: %.200s", kind, problem)
+        level = logging.INFO if kind in _ROUTINE_PROBLEMS else logging.WARNING
+        self._log_throttle.log(f"token {kind}", level, "a token was refused: %s: %.200s", kind, problem)
 
     def _verify_or_refuse(self, token: str) -> Credential:
         try:
@@ -244,79 +243,23 @@ class Authenticator:
             raise
         except Exception as problem:
             text = "a token could not be verified; it counts as invalid"
-            self._complaints.complain("token", logging.ERROR, text, problem=problem)
+            self._log_throttle.log("token", logging.ERROR, text, problem=problem)
             raise CredentialRejected("the verification failed") from problem
-
-    def _explicit_token(self, request: Request) -> str | None:
-        """The token that the client itself put into the request; `""` where there is a place but no token."""
-        config, settings = self._app.config, self._settings
-        if settings.token_in_query and request.args.get("token"):
-            return request.args["token"]
-        own_kind = str(config.get("JWT_HEADER_TYPE", "Bearer"))
-        kind, _, token = request.headers.get("Authorization", "").strip().partition(" ")
-        if kind and kind.lower() in ("bearer", own_kind.lower()):
-            return token.strip()
-        offered = offered_protocols(request.environ)
-        if BEARER in offered:
-            return next(iter(offered[offered.index(BEARER) + 1 :]), "")
-        locations = self._locations()
-        own_header = str(request.headers.get(config.get("JWT_HEADER_NAME", "Authorization"), "")).strip()
-        if "headers" in locations and own_header:
-            kind, _, token = own_header.rpartition(" ")
-            if kind.lower() == own_kind.lower():
-                return token
-        if "query_string" in locations and settings.token_in_query:
-            value = request.args.get(config.get("JWT_QUERY_STRING_NAME", "jwt"))
-            if value:
-                return value.removeprefix(config.get("JWT_QUERY_STRING_VALUE_PREFIX", ""))
-        return None
-
-    def _cookie_token(self, request: Request) -> str | None:
-        if "cookies" not in self._locations():
-            return None
-        name: str = self._app.config.get("JWT_ACCESS_COOKIE_NAME", "access_token_cookie")
-        return request.cookies.get(name)
-
-    def _locations(self) -> list[str]:
-        locations = self._app.config.get("JWT_TOKEN_LOCATION", "headers")
-        return [locations] if isinstance(locations, str) else list(locations)
 
 
 def _expiry(claims: dict[str, Any], leeway: float | timedelta) -> float | None:
-    """The `exp` claim, which may be a number in a string, and the app's leeway after it; no later than the end of the
-    calendar."""
+    """When a token expires, in epoch seconds: its `exp` claim, which may be a number in a string, plus the leeway."""
     if claims.get("exp") is None:
         return None
     seconds = leeway.total_seconds() if isinstance(leeway, timedelta) else leeway
-    return min(float(claims["exp"]) + seconds, _END_OF_TIME)
-
-
-def _kept(environ: Mapping[str, Any]) -> bytes:
-    """What a login may be read from: path, query, headers and addresses of a request; some hundred bytes."""
-    kept = {
-        key: value
-        for key, value in environ.items()
-        if key in _KEPT or (key.startswith("HTTP_") and not key.startswith(_OF_THE_HANDSHAKE))
-    }
-    return zlib.compress(msgspec.json.encode(kept), 1)
-
-
-def _restored(upgrade: bytes) -> dict[str, Any]:
-    """What `_kept` was given."""
-    environ: dict[str, Any] = msgspec.json.decode(zlib.decompress(upgrade))
-    return environ
-
-
-def takes_cookies(app: Flask) -> bool:
-    """Whether a browser's cookies may be a credential for `app`'s tokens."""
-    return "cookies" in app.config.get("JWT_TOKEN_LOCATION", ())
+    return min(float(claims["exp"]) + seconds, _LATEST_EXPIRY)
 
 
 def hint(app: Flask, problem: BaseException) -> str:
-    """What to add to a log line about an app's function that has found nothing in `g`."""
+    """What to add to the log line about a function of the app that failed because `g` lacks an attribute."""
     if isinstance(problem, AttributeError) and isinstance(problem.obj, app.app_ctx_globals_class):
         return (
-            f". It reads g.{problem.name}, which is not there: functions of before_request do not run for it, so it "
-            "must find the user itself, in the session, a cookie or a header"
+            f". It reads g.{problem.name}, which is not set: no before_request function runs before it, so it must "
+            "find the user itself, in the session, a cookie or a header"
         )
     return ""

@@ -1,6 +1,7 @@
-"""What the app's code gives to be sent, as JSON.
+"""Encodes the values that an app sends as JSON.
 
-Law: encoded like Flask's own, by the app's provider; what clients could not parse is refused before anything is sent.
+Rule: the app's own JSON provider encodes them, like Flask's responses. JSON that clients could not parse raises before
+anything is sent.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..domain.members import Member, User
 
 
 def encode_json(app: Flask, value: Any) -> Raw:
-    """`value` as Flask's JSON has it, this package's own values in the guide's shapes. Raises `TypeError`."""
+    """Encode `value` like Flask, and values of this package by their `to_dict`. Raises `TypeError` if that fails."""
     try:
         return wire.check_json(app.json.dumps(_plain(value)))
     except (ValueError, RecursionError) as problem:

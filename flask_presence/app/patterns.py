@@ -1,6 +1,6 @@
-"""The patterns of guards as they are written: with `*`, and with Werkzeug's converters as routes have them.
+"""Guard patterns with Werkzeug's converters, like those in routes: `room-<int:room_id>`.
 
-Law: a converter matches only the text that its own value gives back: `room-07` is not room 7.
+Rule: a converter matches a text only if it turns the value back into that text. So `room-07` is not room 7.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from werkzeug.routing.rules import parse_converter_args
 from ..domain.guards import AnyPattern, Pattern, Rank
 
 MAX_WILDCARDS: Final = 4
-"""Converters and `*` in one pattern: more would take too long on names made for it."""
+"""Most converters and `*` in one pattern. With more, a hostile channel name could make matching slow."""
 _CONVERTER: Final = re.compile(r"<(?:(?P<kind>[a-zA-Z_]\w*)(?:\((?P<arguments>[^<>]*)\))?:)?(?P<name>[a-zA-Z_]\w*)>")
 
 
 def compile_pattern(text: str) -> AnyPattern:
-    """The pattern; `ValueError` for one that can match no channel, or whose converters are not Werkzeug's own."""
+    """Returns the compiled pattern.
+
+    Raises `ValueError` if it cannot match any channel name, or has a converter that Werkzeug does not have by default.
+    """
     if isinstance(text, str) and ("<" in text or ">" in text):
         return ConverterPattern(text)
     return Pattern(text)
@@ -33,9 +36,9 @@ class _Variable(NamedTuple):
 
 
 class ConverterPattern:
-    """A pattern with converters, and at most one `*` beside them."""
+    """A pattern with converters, and at most one `*`."""
 
-    __slots__ = ("_near", "_regex", "_variables", "rank", "text")
+    __slots__ = ("_regex", "_skeleton", "_variables", "rank", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -45,16 +48,20 @@ class ConverterPattern:
             self._variables.append(self._variable(found))
             position = found.end()
         parts.append(text[position:])
-        around = "*".join(parts)
-        self._near = Pattern(around)  # refuses what no name can have
-        if "<" in around or ">" in around:
-            raise ValueError(f"guard pattern {text!r} has a '<' or '>' that is no converter like <int:room_id>")
+        skeleton = "*".join(parts)
+        self._skeleton = Pattern(skeleton)  # raises if it cannot match any channel name
+        if "<" in skeleton or ">" in skeleton:
+            raise ValueError(
+                f"guard pattern {text!r} has a '<' or '>' that does not belong to a converter like <int:room_id>"
+            )
         if len(set(self.variables)) < len(self.variables):
-            raise ValueError(f"guard pattern {text!r} has two variables of one name")
+            raise ValueError(f"guard pattern {text!r} has two variables with the same name")
         stars = sum(part.count("*") for part in parts)
         if stars > 1 or stars + len(self._variables) > MAX_WILDCARDS:
-            raise ValueError(f"guard pattern {text!r} has more than one '*', or than {MAX_WILDCARDS} wildcards in all")
-        self.rank: Rank = (False, self._near.rank[1], -stars)
+            raise ValueError(
+                f"guard pattern {text!r} has more than one '*', or more than {MAX_WILDCARDS} wildcards in total"
+            )
+        self.rank: Rank = (False, self._skeleton.rank[1], -stars)
         literals = [re.escape(part).replace(r"\*", ".*") for part in parts]
         groups = [f"({variable.converter.regex})" for variable in self._variables]
         self._regex = re.compile("".join(map("".join, zip(literals, [*groups, ""], strict=True))), re.DOTALL)
@@ -64,6 +71,7 @@ class ConverterPattern:
         return tuple(variable.name for variable in self._variables)
 
     def match(self, name: str) -> dict[str, Any] | None:
+        """See `AnyPattern.match`."""
         found = self._regex.fullmatch(name)
         if found is None:
             return None
@@ -80,14 +88,15 @@ class ConverterPattern:
         return values
 
     def nearly_matches(self, name: str) -> bool:
-        return self._near.matches(name)
+        """See `AnyPattern.nearly_matches`."""
+        return self._skeleton.matches(name)
 
     @staticmethod
     def _variable(found: re.Match[str]) -> _Variable:
         kind = found["kind"] or "default"
         converter = DEFAULT_CONVERTERS.get(kind)
         if converter is None:
-            raise ValueError(f"{kind!r} is no converter of Werkzeug's; they are {', '.join(DEFAULT_CONVERTERS)}")
+            raise ValueError(f"{kind!r} is not a converter of Werkzeug's; they are {', '.join(DEFAULT_CONVERTERS)}")
         arguments, options = parse_converter_args(found["arguments"]) if found["arguments"] else ((), {})
         try:
             return _Variable(found["name"], converter(Map(), *arguments, **options))

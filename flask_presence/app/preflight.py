@@ -1,7 +1,7 @@
-"""Whether this process can carry sockets as the app is configured, and what to change if it cannot.
+"""Checks whether this process can serve WebSockets with its server and settings, and says what to change if not.
 
-Law: whatever would make sockets fail later, or members disagree, refuses them now, with one sentence for the client,
-for the log and for `/health`.
+Rule: a setup in which WebSockets would fail later, or workers would list different members, refuses WebSockets at once.
+Clients, the log and `/health` get the same sentence.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Final
 
 from flask import Flask
 
-from ..domain.origins import says_nothing
+from ..domain.origins import allows_unknown_pages
 from ..settings import Settings
 from ..transport.takeover import Takeover
-from .auth import UserLoader, takes_cookies
+from .auth import UserLoader
 from .gunicorn import find_worker, threads_of
+from .tokens import takes_cookies
 
 NO_SOCKET: Final = (
-    "This server shows its sockets to nobody; run the app with gunicorn -k gevent, gevent.pywsgi, "
+    "This server does not give an app access to its sockets; run the app with gunicorn -k gevent, gevent.pywsgi, "
     "gunicorn --threads 8 or flask run"
 )
 ONE_AT_A_TIME: Final = (
-    "This server works on one request at a time, and a socket would keep it from everything else; run the app with "
+    "This server handles one request at a time, so a WebSocket would block all other requests; run the app with "
     "gunicorn -k gevent, or with more threads: gunicorn --threads 8, flask run without --without-threads"
 )
 
@@ -31,38 +32,37 @@ log = logging.getLogger("flask_presence")
 
 
 class Preflight:
-    """The checks of one app. The first problem that is found is logged, once."""
+    """The checks of one app. It logs only the first problem. `find_loader` returns the app's `user_loader`, if any."""
 
-    def __init__(self, app: Flask, settings: Settings, loader: Callable[[], UserLoader | None]) -> None:
+    def __init__(self, app: Flask, settings: Settings, find_loader: Callable[[], UserLoader | None]) -> None:
         self._app = app
         self._settings = settings
-        self._loader = loader
-        self._log_next = True
+        self._find_loader = find_loader
+        self._has_logged = False
 
     def problem(self, takeover: Takeover) -> str | None:
-        """Why no socket can be opened in the process that serves this request, as a sentence that says what to
-        change."""
+        """Why this process cannot serve WebSockets, as a sentence that says what to change; or `None`."""
         problem = (
             self.origin_problem()
             or self._server_problem(takeover)
             or self._backend_problem(takeover)
             or self._patch_problem(takeover)
         )
-        return problem and self._logged(problem)
+        return problem and self._log_first(problem)
 
     def socket_problem(self, takeover: Takeover) -> str | None:
-        """The same where there is no socket to be had. Asked last, as who is refused for a reason of their own should
-        hear that."""
-        return None if takeover.possible else self._logged(NO_SOCKET)
+        """The same, if the server does not give an app its sockets. Called last, so that a client who is refused for
+        another reason is told that reason."""
+        return None if takeover.possible else self._log_first(NO_SOCKET)
 
     def origin_problem(self) -> str | None:
-        """Whether any page could act as the visitors of this app."""
-        open_to_all = [origin for origin in self._settings.allowed_origins if says_nothing(origin)]
-        if open_to_all and (self._loader() is not None or takes_cookies(self._app)):
+        """Why the allowed origins are not safe; or `None`. Any page could use the cookies of the app's visitors."""
+        open_to_all = [origin for origin in self._settings.allowed_origins if allows_unknown_pages(origin)]
+        if open_to_all and (self._find_loader() is not None or takes_cookies(self._app.config)):
             return (
                 f"PRESENCE_ALLOWED_ORIGINS has {open_to_all[0]!r} while credentials may come from cookies, so any page "
-                "could act as its visitors: list the origins, or take tokens from headers only (JWT_TOKEN_LOCATION) "
-                "and have no user_loader"
+                "could act as the app's visitors: list the origins, or take tokens from headers only "
+                "(JWT_TOKEN_LOCATION) and register no user_loader"
             )
         return None
 
@@ -70,15 +70,15 @@ class Preflight:
     def _server_problem(takeover: Takeover) -> str | None:
         if takeover.on_gevent or not takeover.possible:
             return None
-        alone = not takeover.multithread and (takeover.from_gunicorn or not takeover.multiprocess)
-        return ONE_AT_A_TIME if alone or threads_of(find_worker()) == 1 else None
+        has_one_thread = not takeover.multithread and (takeover.from_gunicorn or not takeover.multiprocess)
+        return ONE_AT_A_TIME if has_one_thread or threads_of(find_worker()) == 1 else None
 
     def _backend_problem(self, takeover: Takeover) -> str | None:
         if self._settings.isolated_workers or not self._settings.in_memory or not takeover.multiprocess:
             return None
         return (
-            "PRESENCE_BACKEND is 'memory://' and there are several workers, which would not know of each other's "
-            "members: run one worker, or set PRESENCE_ISOLATED_WORKERS = True if that is meant"
+            "PRESENCE_BACKEND is 'memory://' and there are several workers, which would not see each other's members: "
+            "run one worker, use Redis, or set PRESENCE_ISOLATED_WORKERS = True if this is intended"
         )
 
     def _patch_problem(self, takeover: Takeover) -> str | None:
@@ -89,13 +89,13 @@ class Preflight:
         if is_module_patched("socket"):
             return None
         return (
-            "PRESENCE_BACKEND is not 'memory://', and gevent serves the sockets without having patched the standard "
-            "library, so every question to the state store would hold up everybody: run gunicorn -k gevent, or call "
-            "gevent.monkey.patch_all() before anything else is imported"
+            "PRESENCE_BACKEND is not 'memory://', and gevent serves the WebSockets without having patched the standard "
+            "library, so every request to the state store would block all connections: run gunicorn -k gevent, or "
+            "call gevent.monkey.patch_all() before anything else is imported"
         )
 
-    def _logged(self, problem: str) -> str:
-        if self._log_next:
-            self._log_next = False
+    def _log_first(self, problem: str) -> str:
+        if not self._has_logged:
+            self._has_logged = True
             log.error("every WebSocket is refused: %s", problem)
         return problem

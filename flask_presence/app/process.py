@@ -1,4 +1,4 @@
-"""This process's part in serving an app: its event loop, its connections, and how many it may have.
+"""This process's part in serving an app: its event loop, its connections, and how many it accepts.
 
 Rule: nothing starts before the first WebSocket of the process, so an app may be created before a fork.
 """
@@ -27,7 +27,7 @@ TICK: Final = 0.25
 
 
 class Process:
-    """Owns the process's connection group and its places: how many connections there are, and may be."""
+    """Owns the process's connection group, and its places: one for each connection that it accepts."""
 
     def __init__(self, hub: Hub, settings: Settings) -> None:
         self._hub = hub
@@ -39,21 +39,20 @@ class Process:
 
     @property
     def has_started(self) -> bool:
-        """Whether there has been a WebSocket, so that there is an event loop."""
+        """Whether the event loop is running, because there has been a WebSocket."""
         return self._group is not None
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """How many connections are open."""
         return len(self._hub.sessions)
 
     def start(self, takeover: Takeover) -> None:
-        """Create the event loop and the connection group that fit this request's server, if there are none yet."""
+        """Create the event loop and the connection group for this request's server, if there are none yet."""
         self._group_for(takeover)
 
     def open(self, takeover: Takeover, session: Session, rechecks_begun: int) -> Callable[[], None]:
-        """Connect a session to the socket taken over. Returns what the view must call before it returns. See
-        `Service.open`."""
+        """Connect a session to the request's socket. See `Service.open`."""
         group = self._group_for(takeover)
         connection, wait = takeover.open(group, session)
 
@@ -75,7 +74,7 @@ class Process:
             group.forked()
 
     def take_place(self) -> bool:
-        """Reserve a place for a connection. `False` if the process is full."""
+        """Reserve a place for a connection. Returns `False` if the process is full."""
         with self._lock:
             if self.is_full:
                 return False
@@ -83,23 +82,24 @@ class Process:
             return True
 
     def release_place(self) -> None:
-        """Give back what `take_place` reserved: the connection is open, or will not be."""
+        """Give back a reserved place, because the connection is open and counts itself, or will not open."""
         with self._lock:
             self._upgrading -= 1
 
     @property
     def is_full(self) -> bool:
+        """Whether every place is taken or reserved."""
         return self.connections + self._upgrading >= self._places()
 
     @property
     def full_message(self) -> str:
-        """What to tell a client that finds the process full."""
+        """What to tell a client that is refused because the process is full."""
         if self._places() < self._settings.max_connections:
             return (
                 "All threads of this worker but one hold a connection; give gunicorn more --threads, "
                 "or run it with -k gevent"
             )
-        return "This server has as many connections as it may have"
+        return "This server has as many connections as its settings allow"
 
     def spawn(self, function: Callable[[], object]) -> None:
         """Run `function`, which may block, off the event loop."""
@@ -113,8 +113,10 @@ class Process:
             sleep_off_loop(seconds)
 
     def goodbye(self, spread: float, timeout: float) -> None:
-        """Close every connection, at random moments within `spread` seconds. Give peers and handlers `timeout` seconds
-        to finish, then reset what is left."""
+        """Close all connections with 1001, in random order over `spread` seconds, and leave the service.
+
+        Peers and handlers have `timeout` seconds to finish. Then the connections that are left are reset. Blocks.
+        """
         group = self._group
         if group is None:
             return
@@ -131,8 +133,8 @@ class Process:
         self._hub.backend.close()
 
     def _places(self) -> int:
-        """`PRESENCE_MAX_CONNECTIONS`. If each connection holds one of a few threads, one thread fewer than there are,
-        so that other requests are still answered."""
+        """How many connections this process accepts: `PRESENCE_MAX_CONNECTIONS`. If each connection occupies a thread,
+        at most one fewer than there are threads, so that other requests are still answered."""
         threads = threads_of(find_worker())
         return min(self._settings.max_connections, threads - 1) if threads else self._settings.max_connections
 
@@ -161,7 +163,7 @@ class Process:
 
     def _tick(self, group: ConnectionGroup) -> None:
         if group is not self._group:
-            return  # a timer from before a fork
+            return  # this timer belongs to the parent process
         moment, now = time.monotonic(), time.time()
         self._hub.instruments.lagged(now, max(0.0, moment - self._ticked_at - TICK))
         self._ticked_at = moment

@@ -1,4 +1,4 @@
-"""Presence in one app: the parts behind a `Presence`, composed, and whether they can serve.
+"""Composes the parts that serve one app, and says whether they can serve.
 
 Rule: an app may be created before a fork; a process that is forked later starts anew.
 """
@@ -14,6 +14,7 @@ from typing import Final
 from flask import Flask, has_request_context
 
 from ..backends import open_backend
+from ..backends.base import Backend
 from ..domain.errors import BackendUnavailable, ConfigurationError
 from ..domain.guards import GuardRegistry
 from ..hub.hub import Hub
@@ -23,7 +24,7 @@ from ..transport.codec import encode_frame
 from ..transport.takeover import Takeover
 from .application import FlaskApplication, HandlerRegistry
 from .auth import Authenticator, UserLoader, Visitor
-from .log_throttle import Complaints
+from .log_throttle import LogThrottle
 from .preflight import Preflight
 from .process import Process
 from .shutdown import Shutdown
@@ -46,7 +47,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Service:
-    """Composes the parts of one app."""
+    """The service of one app. `find_loader` returns the app's `user_loader`, if there is one."""
 
     def __init__(
         self,
@@ -55,34 +56,16 @@ class Service:
         guards: GuardRegistry,
         message_guards: GuardRegistry,
         handlers: HandlerRegistry,
-        loader: Callable[[], UserLoader | None],
+        find_loader: Callable[[], UserLoader | None],
     ) -> None:
         self.settings = settings
-        stalls = StallWatch(lambda: self.hub.current_loop)
-        self.authenticator = Authenticator(app, settings, loader, stalls)
-        self.hub = Hub(
-            open_backend(
-                settings.backend,
-                max_info=settings.max_user_info,
-                prefix=settings.redis_prefix,
-                lease=settings.lease,
-                grace_abrupt=settings.grace_abrupt,
-            ),
-            FlaskApplication(app, self.authenticator, guards, message_guards, handlers, stalls),
-            Policy(
-                enabled=settings.enabled,
-                max_channels=settings.max_channels,
-                max_user_info=settings.max_user_info,
-                rate_limit=settings.rate_limit,
-                token_recheck=settings.token_recheck,
-                grace=settings.grace,
-                grace_abrupt=settings.grace_abrupt,
-            ),
-            encode_frame,
-        )
+        stall_watch = StallWatch(lambda: self.hub.current_loop)
+        self.authenticator = Authenticator(app, settings, find_loader, stall_watch)
+        application = FlaskApplication(app, self.authenticator, guards, message_guards, handlers, stall_watch)
+        self.hub = Hub(_backend(settings), application, _policy(settings), encode_frame)
         self.guards, self.message_guards = guards, message_guards
-        self.complaints = Complaints()
-        self._preflight = Preflight(app, settings, loader)
+        self.log_throttle = LogThrottle()
+        self._preflight = Preflight(app, settings, find_loader)
         self.process = Process(self.hub, settings)
         self._shutdown = Shutdown(self.process, settings.drain)
         problem = self._preflight.origin_problem()
@@ -91,6 +74,7 @@ class Service:
 
     @property
     def draining(self) -> bool:
+        """Whether this process is shutting down and refuses new connections."""
         return self._shutdown.begun
 
     def drain(self) -> None:
@@ -98,27 +82,31 @@ class Service:
         self._shutdown.drain(0)
 
     def warn_if_alone(self) -> None:
-        """Log a warning if what this process publishes can reach nobody: in a script, task queue or shell on `memory://`."""
+        """Log a warning if nothing that this process publishes can reach a client: on `memory://`, in a script, a task
+        queue or a shell."""
         if self.settings.in_memory and self.hub.current_loop is None and not has_request_context():
-            self.complaints.complain(
+            self.log_throttle.log(
                 "alone",
                 logging.WARNING,
-                "this process has no WebSockets, and with PRESENCE_BACKEND = 'memory://' it knows of no "
-                "other's: what it publishes reaches nobody, and it sees no channels. Where another process serves "
-                "them, set PRESENCE_BACKEND to a Redis that both use",
+                "this process has no WebSockets, and with PRESENCE_BACKEND = 'memory://' it does not know those of "
+                "other processes: it sees no channels, and what it publishes reaches nobody. If another process serves "
+                "the WebSockets, set PRESENCE_BACKEND to a Redis that both use",
             )
 
     def obstacle(self, takeover: Takeover) -> str | None:
-        """Why this process can open no WebSocket now, as a sentence that says what to change; or `None`."""
+        """Why this process refuses a WebSocket now, as a sentence that says what to change; or `None`."""
         return SHUTTING_DOWN if self._shutdown.begun else self._preflight.problem(takeover)
 
     def socket_obstacle(self, takeover: Takeover) -> str | None:
-        """The same, if the reason is that the server does not give its socket away."""
+        """The same, if the reason is that the server does not give an app its sockets."""
         return self._preflight.socket_problem(takeover)
 
     def health(self, takeover: Takeover) -> tuple[str, str]:
-        """How a client that connects now would fare: a word, and a sentence unless the word is `ok` or `disabled`. May
-        wait for the state store."""
+        """The state of this process, and a sentence that explains it. May block for the state store.
+
+        The state is `ok`, `disabled`, `draining`, `refusing`, `full` or `unavailable`. For `ok` and `disabled`, the
+        sentence is empty.
+        """
         if self._shutdown.begun:
             return "draining", SHUTTING_DOWN
         problem = self._preflight.problem(takeover)
@@ -130,19 +118,20 @@ class Service:
             return "full", self.process.full_message
         try:
             self.hub.directory.check()
-        except BackendUnavailable as away:
-            return "unavailable", away.sentence
+        except BackendUnavailable as unavailable:
+            return "unavailable", unavailable.public_message
         return ("ok", "") if self.settings.enabled else ("disabled", "")
 
     def start(self, takeover: Takeover) -> None:
-        """Start this process's part, if it has not started: other processes then see what it counts."""
+        """Start this process's part, if it has not started yet, so that other processes see it and its counts."""
         self.process.start(takeover)
         _started.add(self)
 
     def open(self, takeover: Takeover, visitor: Visitor, rechecks_begun: int) -> Callable[[], None]:
-        """Greet `visitor` on the socket taken over. Returns what the view must call before it returns.
+        """Open a connection for `visitor` on the request's socket, which sends `connected`.
 
-        `rechecks_begun` is the hub's number of rechecks at the time at which the visitor was identified.
+        Returns a function that the view must call before it returns: it waits until the server may have the socket
+        back. `rechecks_begun` is what the hub's `rechecks_begun` was before the visitor was identified.
         """
         self.start(takeover)
         self._shutdown.prepare()
@@ -153,3 +142,25 @@ class Service:
         """Start anew: this process is a fork of the one that has the connections."""
         self._shutdown = Shutdown(self.process, self.settings.drain)
         self.process.forked()
+
+
+def _backend(settings: Settings) -> Backend:
+    return open_backend(
+        settings.backend,
+        max_info=settings.max_user_info,
+        prefix=settings.redis_prefix,
+        lease=settings.lease,
+        grace_abrupt=settings.grace_abrupt,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        enabled=settings.enabled,
+        max_channels=settings.max_channels,
+        max_user_info=settings.max_user_info,
+        rate_limit=settings.rate_limit,
+        token_recheck=settings.token_recheck,
+        grace=settings.grace,
+        grace_abrupt=settings.grace_abrupt,
+    )

@@ -1,7 +1,7 @@
-"""The end of a process: refuse what is new, say goodbye to everybody, then let it go.
+"""Shuts down: refuses new connections, closes the open ones over a few seconds, and then lets the process end.
 
-Law: nobody is told to reconnect while this process still accepts connections, and the process is held until
-everybody has been told. gunicorn believes a worker idle once its sockets have been taken over, and would end
+Rule: clients are told to reconnect only after this process accepts no more connections, and the process does not end
+before all of them have been told. gunicorn sees no work in a worker whose sockets have been taken over, and would end
 it within a second.
 """
 
@@ -19,44 +19,45 @@ from typing import Any, Final
 from .gunicorn import find_worker
 from .process import Process
 
-LOOK_EVERY: Final = 0.1
-"""Seconds between two looks whether gunicorn has told its worker to end."""
-LISTENER_CLOSES: Final = 1.2
-"""Seconds within which a gunicorn worker that is to end has closed its listener."""
+POLL_INTERVAL: Final = 0.1
+"""Seconds between two checks whether gunicorn has told its worker to end."""
+LISTENER_CLOSE_DELAY: Final = 1.2
+"""Seconds within which a gunicorn worker closes its listener after it was told to end."""
 CLIENTS_PER_SECOND: Final = 100
+"""How many clients are told to reconnect per second, unless `PRESENCE_DRAIN` demands more."""
 FINISH_TIMEOUT: Final = 2.0
-"""Seconds that peers have to answer the close frame, and handlers to finish."""
+"""Seconds for peers to answer the close frame, and for handlers to finish."""
 
 log = logging.getLogger("flask_presence")
 
 
 class Shutdown:
-    """How one app's connections in this process end."""
+    """The shutdown of one app's connections in this process. `drain_seconds` is the longest time to spread it over."""
 
     def __init__(self, process: Process, drain_seconds: float) -> None:
         self._process = process
         self._drain_seconds = drain_seconds
         self._worker: Any = None
-        self._looked_in: int | None = None
+        self._worker_found_in: int | None = None  # a process id, because a fork inherits all of this
         self._prepared_in: int | None = None
         self._lock = threading.Lock()
-        self._started = False
-        self._done = False
-        self._in_a_hurry = False
+        self._is_draining = False
+        self._is_done = False
+        self._is_quick = False
         self._begun = False
 
     @property
     def begun(self) -> bool:
-        """Whether the connections are about to end."""
-        if self._looked_in != os.getpid():
-            self._looked_in, self._worker = os.getpid(), find_worker()
+        """Whether the process is shutting down."""
+        if self._worker_found_in != os.getpid():
+            self._worker_found_in, self._worker = os.getpid(), find_worker()
         return self._begun or (self._worker is not None and not self._worker.alive)
 
     def prepare(self) -> None:
-        """At the first socket of a process, after any fork: see to it that its end is not missed.
+        """Watch for the end of this process. Called at each new connection; the first call in a process does it.
 
-        gunicorn says so in the worker's `alive`, also where signals cannot be chained (in threads) and where there is
-        none (`--max-requests`, `--reload`); elsewhere the exit of the interpreter says it.
+        gunicorn clears the worker's `alive`, even if there is no signal (`--max-requests`, `--reload`), or if signals
+        cannot be handled here (in threads). Other servers end the interpreter.
         """
         if self._prepared_in == os.getpid():
             return
@@ -68,40 +69,41 @@ class Shutdown:
             self._chain(signal.SIGQUIT, self._on_quit)
             self._chain(signal.SIGINT, self._on_quit)
         except ValueError:
-            log.debug("this worker serves in threads, so a quick stop takes as long as any other")
-        self._process.spawn(self._wait_for_the_end)
+            log.debug("this worker handles requests in threads, so a quick shutdown takes as long as a graceful one")
+        self._process.spawn(self._drain_when_begun)
 
     def drain(self, delay: float) -> None:
-        """After `delay` seconds say goodbye; blocks until done, whoever began it."""
+        """Close all connections after `delay` seconds. Blocks until that is done, also if another call has begun it."""
         self._begun = True
         process = self._process
         with self._lock:
-            first, self._started = not self._started, True
-        if not first:
-            while not self._done:
+            is_first, self._is_draining = not self._is_draining, True
+        if not is_first:
+            while not self._is_done:
                 process.sleep(0.02)
             return
         try:
-            if not self._in_a_hurry:
+            if not self._is_quick:
                 process.sleep(delay)
             count = process.connections
-            spread = 0.0 if self._in_a_hurry else min(self._drain_seconds, count / CLIENTS_PER_SECOND)
+            spread = 0.0 if self._is_quick else min(self._drain_seconds, count / CLIENTS_PER_SECOND)
             process.goodbye(spread, FINISH_TIMEOUT)
         finally:
-            self._done = True
+            self._is_done = True
 
-    def _wait_for_the_end(self) -> None:
+    def _drain_when_begun(self) -> None:
         pid = os.getpid()
         while not self.begun:
-            self._process.sleep(LOOK_EVERY)
+            self._process.sleep(POLL_INTERVAL)
         if os.getpid() == pid:
-            self.drain(LISTENER_CLOSES)
+            self.drain(LISTENER_CLOSE_DELAY)
 
-    def _chain(self, number: signal.Signals, ours: Callable[[], None]) -> None:
+    def _chain(self, number: signal.Signals, first: Callable[[], None]) -> None:
+        """Call `first` before the signal's present handler."""
         previous = signal.getsignal(number)
 
         def handler(received: int, frame: FrameType | None) -> Any:
-            ours()
+            first()
             if callable(previous):
                 return previous(received, frame)
             return None
@@ -110,9 +112,9 @@ class Shutdown:
             signal.signal(number, handler)
 
     def _on_quit(self) -> None:
-        self._begun = self._in_a_hurry = True
+        self._begun = self._is_quick = True
 
     def _at_exit(self) -> None:
         if self._prepared_in == os.getpid():
-            self._in_a_hurry |= self._worker is None
+            self._is_quick |= self._worker is None
             self.drain(0)

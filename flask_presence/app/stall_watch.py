@@ -1,8 +1,7 @@
-"""Calls of the app's functions, which share one thread where gevent serves.
+"""Watches calls of the app's functions on gevent, where they share one thread with the event loop.
 
-Law: gevent changes over to others where a function waits for what gevent knows. What waits in C, or computes, cannot
-be interrupted, but it can be named; what has asyncio run in the thread waits for its turn, as a thread has one such
-loop.
+Rule: gevent cannot interrupt a function that computes, or that waits in C code, but the log can name it. Functions that
+run asyncio take turns, because a thread can run only one asyncio event loop.
 """
 
 from __future__ import annotations
@@ -15,63 +14,66 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from ..domain.callables import runs_a_loop
+from ..domain.callables import runs_asyncio
 from ..loops.gevent_loop import GeventLoop, has_hub
-from .log_throttle import Complaints
+from .log_throttle import LogThrottle
 
 STALL: Final = 0.25
-"""Seconds from which on it is worth a line in the log."""
+"""Seconds for which a call must block the event loop to be logged."""
 
 
 @cache
 def _asyncio_turn() -> threading.Lock:
-    """Made when it is first needed, by when gevent has patched locks, if it does."""
+    """Held while asyncio runs. Created when it is first needed, because gevent may patch locks until then."""
     return threading.Lock()
 
 
 class StallWatch:
-    """Watches calls. `loop` gives the event loop of this process, if it has one."""
+    """Watches calls. `find_loop` returns the event loop of this process, if there is one."""
 
-    def __init__(self, loop: Callable[[], object]) -> None:
-        self._loop = loop
-        self._complaints = Complaints()
+    def __init__(self, find_loop: Callable[[], object]) -> None:
+        self._find_loop = find_loop
+        self._log_throttle = LogThrottle()
 
     @contextmanager
-    def calling(self, function: Callable[..., object], what: str) -> Iterator[None]:
-        """For a call of `function`: in its turn, and watched. `what` it is, for the log: "guard app.team"."""
-        if has_hub() and runs_a_loop(function):
-            with _asyncio_turn(), self._watch(what):
+    def calling(self, function: Callable[..., object], name: str) -> Iterator[None]:
+        """Watch a call of `function` in the `with` block, after waiting for its turn if it runs asyncio.
+
+        `name` is for the log: "guard app.team".
+        """
+        if has_hub() and runs_asyncio(function):
+            with _asyncio_turn(), self._watch(name):
                 yield
         else:
-            with self._watch(what):
+            with self._watch(name):
                 yield
 
     @contextmanager
-    def _watch(self, what: str) -> Iterator[None]:
-        """Log it if the loop could not make a single turn in a long `with` block."""
-        loop = self._loop()
+    def _watch(self, name: str) -> Iterator[None]:
+        """Log a warning if the `with` block takes long and the event loop does not run a callback meanwhile."""
+        loop = self._find_loop()
         if not isinstance(loop, GeventLoop):
             yield
             return
-        turned = False
+        loop_has_run = False
 
-        def turn() -> None:
-            nonlocal turned
-            turned = True
+        def note_run() -> None:
+            nonlocal loop_has_run
+            loop_has_run = True
 
-        loop.soon(turn)
+        loop.soon(note_run)
         began = time.monotonic()
         try:
             yield
         finally:
             seconds = time.monotonic() - began
-            if seconds >= STALL and not turned:
-                self._complaints.complain(
-                    what,
+            if seconds >= STALL and not loop_has_run:
+                self._log_throttle.log(
+                    name,
                     logging.WARNING,
-                    "%s held everybody up for %.1f s: it waits where gevent cannot let others go on, as in a database "
-                    "driver in C (sqlite3, mysqlclient, psycopg2), or it computes. Use a driver that gevent knows, or "
-                    "let a thread wait: gevent.get_hub().threadpool.apply(function)",
-                    what,
+                    "%s blocked this worker's event loop for %.1f s: it computes, or it waits in code that gevent "
+                    "cannot switch away from, like a database driver in C (sqlite3, mysqlclient, psycopg2). Use a "
+                    "driver that works with gevent, or a thread: gevent.get_hub().threadpool.apply(function)",
+                    name,
                     seconds,
                 )

@@ -1,4 +1,4 @@
-"""Where the membership lives: a backend, chosen by the scheme of a URL."""
+"""Backends: they keep who is in which channel. The scheme of a URL selects one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ BACKENDS: Final = "the backends are 'memory://', 'redis://localhost:6379/0', 're
 
 
 def open_backend(url: str, *, max_info: int, prefix: str, lease: float, grace_abrupt: float) -> Backend:
-    """The backend for `url`; `ConfigurationError` where there is none, or the library for it is missing.
+    """Create the backend for `url`, without connecting to anything yet.
 
-    `max_info` in bytes, `lease` and `grace_abrupt` in seconds; nothing is connected to yet. No error has more of the
-    URL than its scheme, as it may have a password.
+    `max_info` in bytes, `lease` and `grace_abrupt` in seconds. Raises `ConfigurationError` if there is no such backend,
+    or if its library is missing. The error repeats only the scheme of the URL, because the rest may have a password.
     """
     scheme, mark, _ = url.partition("://")
     if url == "memory://":
@@ -24,7 +24,9 @@ def open_backend(url: str, *, max_info: int, prefix: str, lease: float, grace_ab
 
         return MemoryBackend(max_info)
     if scheme not in REDIS_SCHEMES or not mark:
-        given = f"begins with {scheme}://" if mark and re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "is no URL"
+        given = (
+            f"begins with {scheme}://" if mark and re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "is not a URL"
+        )
         raise ConfigurationError(f"PRESENCE_BACKEND {given}; {BACKENDS}")
     try:
         from .redis.backend import RedisBackend
@@ -37,4 +39,4 @@ def open_backend(url: str, *, max_info: int, prefix: str, lease: float, grace_ab
     try:
         return RedisBackend(parse_address(url), prefix, lease, max_info, grace_abrupt)
     except ValueError as problem:
-        raise ConfigurationError(f"PRESENCE_BACKEND ({scheme}://…) is not taken: {problem}") from None
+        raise ConfigurationError(f"PRESENCE_BACKEND ({scheme}://…) is not valid: {problem}") from None

@@ -115,7 +115,7 @@ class Membership(Protocol):
         """Like `Roster.update`; everybody but `client_id` has been told of the change."""
 
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> int | Pending[int]:
-        """Send a frame's JSON to all connections in `channel` except `exclude`. Gives how many there are."""
+        """Send a frame's JSON to all connections in `channel` except `exclude`. Returns how many there are."""
 
     def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
         """What is known of the user of one of this process's connections in a presence channel. Called in the loop."""

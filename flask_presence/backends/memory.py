@@ -1,6 +1,6 @@
-"""The state of one process, in its memory.
+"""The memory backend: it keeps the state of one process in that process.
 
-Law: plain dictionaries, changed without a greenlet switch; must be called in the event loop.
+Rule: every method except `watch` runs in the event loop and never waits, so every change is atomic.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from ..loops.pending import Pending
 from .base import Listener
 
 MAX_UNSEEN: Final = 10000
-"""Changes that a watcher may be behind; older ones are dropped."""
+"""How many changes are kept for a watcher that does not keep up. Older ones are dropped."""
+
+Place = tuple[ChannelName, str]
+"""A channel, and the id of a user in it."""
 
 
-class _Hold(NamedTuple):
-    """Until when a user is held, in epoch seconds, and the connection that was lost last."""
+class _Grace(NamedTuple):
+    """When a user's grace ends, in epoch seconds, and the connection that was lost last."""
 
-    until: float
+    end: float
     client_id: str
     user: User | None
 
 
 class MemoryBackend:
-    """The roster, the one hub that hears of its changes, and who is held in it."""
+    """Keeps the roster and the graces in it, and tells one hub of every change."""
 
     blocking = False
     outlives_process = False
@@ -46,23 +49,24 @@ class MemoryBackend:
     def forked(self) -> None:
         self._roster = Roster(self._max_info)
         self._clients: dict[str, User | None] = {}
-        self._holds: dict[tuple[ChannelName, str], _Hold] = {}
+        self._graces: dict[Place, _Grace] = {}
         self._watchers: dict[int, tuple[str | None, deque[tuple[ChannelName, Change]]]] = {}
 
     def bind(self, listener: Listener) -> None:
         self._listener = listener
 
     def start(self, loop: Loop) -> None:
-        """Whatever the loop is, there is nothing to begin."""
+        """Nothing has to be started."""
 
     def tick(self, now: float) -> None:
-        self._release(*(place for place, hold in self._holds.items() if now >= hold.until), now=from_epoch(now))
+        over = [place for place, grace in self._graces.items() if now >= grace.end]
+        self._end_graces(over, from_epoch(now))
 
     def close(self) -> None:
-        """There is nothing that would stay behind."""
+        """Nothing outlives the process."""
 
     def check(self) -> None:
-        """The memory is never away."""
+        """Memory is always available."""
 
     def opened(self, client_id: str, user: User | None) -> None:
         self._clients[client_id] = user
@@ -89,24 +93,22 @@ class MemoryBackend:
     def leave(
         self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, grace: float = 0
     ) -> Change | None:
-        change = self._roster.leave(channel, client_id, hold=grace > 0, reason=reason)
+        change = self._roster.leave(channel, client_id, grace=grace > 0, reason=reason)
         user = self._clients.get(client_id)
         if grace and user is not None:
-            self._holds[channel, user.id] = _Hold(now.timestamp() + grace, client_id, user)
+            self._graces[channel, user.id] = _Grace(now.timestamp() + grace, client_id, user)
         self._announce(channel, change, client_id, now)
         return change
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         closed = self._listener.close_matching(user_id, client_id, text)
-        self._release(
-            *(
-                place
-                for place, hold in self._holds.items()
-                if user_id in (None, place[1]) and client_id in (None, hold.client_id)
-            ),
-            now=datetime.now(timezone.utc),
-        )
-        assert not isinstance(closed, Pending), "nothing here comes later"
+        matching = [
+            place
+            for place, grace in self._graces.items()
+            if user_id in (None, place[1]) and client_id in (None, grace.client_id)
+        ]
+        self._end_graces(matching, datetime.now(timezone.utc))
+        assert not isinstance(closed, Pending), "leaving is immediate in memory"
         return closed
 
     def update(
@@ -123,15 +125,16 @@ class MemoryBackend:
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
         removed = self._listener.remove_from(channel, user_id, text)
-        self._release(*(place for place in self._holds if place == (channel, user_id)), now=datetime.now(timezone.utc))
-        assert not isinstance(removed, Pending), "nothing here comes later"
+        matching = [place for place in self._graces if place == (channel, user_id)]
+        self._end_graces(matching, datetime.now(timezone.utc))
+        assert not isinstance(removed, Pending), "leaving is immediate in memory"
         return removed
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
         count = self._listener.recheck(user_id, channel)
-        if user_id is not None:  # nobody can be asked about a user without a connection
-            places = [place for place in self._holds if user_id == place[1] and channel in (None, place[0])]
-            self._release(*places, now=datetime.now(timezone.utc))
+        if user_id is not None:  # no guard can be asked about a user without a connection
+            matching = [place for place in self._graces if user_id == place[1] and channel in (None, place[0])]
+            self._end_graces(matching, datetime.now(timezone.utc))
         return count
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
@@ -168,21 +171,21 @@ class MemoryBackend:
 
     def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
         unseen: deque[tuple[ChannelName, Change]] = deque(maxlen=MAX_UNSEEN)
-        self._watchers[id(unseen)] = name, unseen  # one step, as this runs beside the loop
+        self._watchers[id(unseen)] = name, unseen  # a single step, because this runs off the loop
         try:
             while True:
                 yield unseen.popleft() if unseen else None
         finally:
             del self._watchers[id(unseen)]
 
-    def _release(self, *places: tuple[ChannelName, str], now: datetime) -> None:
+    def _end_graces(self, places: Sequence[Place], now: datetime) -> None:
         for place in places:
             channel, user_id = place
-            hold = self._holds.pop(place)
-            change = self._roster.release(channel, user_id)
+            grace = self._graces.pop(place)
+            change = self._roster.end_grace(channel, user_id)
             self._announce(channel, change, None, now)
             if change is not None:
-                self._listener.notify(MemberLeft(hold.client_id, hold.user, channel, change.member, change.reason))
+                self._listener.notify(MemberLeft(grace.client_id, grace.user, channel, change.member, change.reason))
 
     def _announce(self, channel: ChannelName, change: Change | None, exclude: str | None, now: datetime) -> None:
         if change is not None:

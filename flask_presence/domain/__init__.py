@@ -1,5 +1,4 @@
 """Values and rules: what a channel, a member, a guard and a wire message are.
 
-Law: nothing here imports Flask, gevent or a socket, does IO, takes a lock or knows the time.
-Callers pass `now`.
+Rule: nothing here imports Flask, gevent or sockets, does IO, takes a lock or reads a clock. Callers pass the time.
 """

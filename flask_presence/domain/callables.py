@@ -1,6 +1,6 @@
-"""The functions that an app registers: which can be called at all, and with which arguments.
+"""The functions that an app registers: checks them, and fits them to the arguments that they are called with.
 
-Law: a function that would never run as it is meant to is refused where it is registered.
+Rule: a function that cannot be called as intended raises when it is registered, not when it is called.
 """
 
 from __future__ import annotations
@@ -11,36 +11,35 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def with_leading_arguments(
-    function: Callable[..., Any], most: int, what: str, keywords: Sequence[str] = ()
+def fit_arguments(
+    function: Callable[..., Any], max_positional: int, role: str, keywords: Sequence[str] = ()
 ) -> Callable[..., Any]:
-    """`function`, callable with `most` positional arguments even where it takes only the first few of them, and with
-    just these `keywords`.
+    """Returns `function` so that it can be called with `max_positional` positional arguments, and with `keywords`.
 
-    Raises `TypeError` for what is no function, for an async one, and for one that needs other arguments. `what` it is
-    to be, for the text: "a guard".
+    If it takes fewer positional arguments, it gets the first of them. Raises `TypeError` if it is not a function, if
+    it is async, and if it needs other arguments. `role` names it in the error: "a guard".
     """
     if not callable(function):
-        raise TypeError(f"{what} must be a function, not {function!r}")
+        raise TypeError(f"{role} must be a function, not {function!r}")
     if is_async(function):
         raise TypeError(
-            f"{what} cannot be async, as nobody would await {function!r}: make it an ordinary function, or wrap it in "
-            "asgiref's async_to_sync(...)"
+            f"{role} cannot be async, because nothing would await {function!r}: make it an ordinary function, or wrap "
+            "it in asgiref's async_to_sync(...)"
         )
-    parameters = list(_signature(function, what).parameters.values())
+    parameters = list(_signature(function, role).parameters.values())
     named = [p.name for p in parameters if p.name in keywords and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    lacking = [name for name in keywords if name not in named]
-    if lacking and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        raise TypeError(f"the pattern gives {', '.join(lacking)}, which {function!r} does not take")
-    usual = [p for p in parameters if p.name not in named]
-    positional = [p for p in usual if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = [p for p in positional if p.default is p.empty]
-    keyword_only = [p for p in usual if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    in_order = parameters[: len(positional)] == positional or not named
-    if len(needed) > most or keyword_only or not in_order:
-        behind = f", and then {', '.join(keywords)}" if keywords else ""
-        raise TypeError(f"{what} takes up to {most} positional arguments{behind}; {function!r} needs others")
-    if len(positional) >= most or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+    missing = [name for name in keywords if name not in named]
+    if missing and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise TypeError(f"the pattern has variables that {function!r} does not take: {', '.join(missing)}")
+    others = [p for p in parameters if p.name not in named]
+    positional = [p for p in others if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    keyword_only = [p for p in others if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    positional_first = parameters[: len(positional)] == positional or not named
+    if len(required) > max_positional or keyword_only or not positional_first:
+        then = f", and then {', '.join(keywords)}" if keywords else ""
+        raise TypeError(f"{role} takes up to {max_positional} positional arguments{then}; {function!r} needs others")
+    if len(positional) >= max_positional or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return function
 
     def call(*arguments: Any, **variables: Any) -> Any:
@@ -53,15 +52,15 @@ def with_leading_arguments(
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether a call gives a coroutine or an asynchronous generator, as far as the function says."""
+    """Whether a call returns a coroutine or an async generator, as far as `function` is declared as such."""
     while isinstance(function, functools.partial):
         function = function.func
-    forms = (function, getattr(function, "__call__", None))  # noqa: B004 (the method, for objects that can be called)
+    forms = (function, getattr(function, "__call__", None))  # noqa: B004 (the method of callable objects)
     return any(inspect.iscoroutinefunction(form) or inspect.isasyncgenfunction(form) for form in forms)
 
 
 def discard_coroutine(value: object) -> bool:
-    """Whether an app's function has given a coroutine, which is ended, as nobody awaits it."""
+    """Whether an app's function has returned an awaitable. A coroutine is closed, because nothing awaits it."""
     if inspect.iscoroutine(value):
         value.close()
         return True
@@ -69,27 +68,27 @@ def discard_coroutine(value: object) -> bool:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What people call the function: its qualified name, or that of what it wraps."""
+    """The function's qualified name, or that of the function it wraps."""
     own = getattr(function, "__qualname__", None)
-    inner = _awaited_by(function) or getattr(function, "func", None)
-    if own is None and inner is not None:
-        return name_of(inner)
+    wrapped = _wrapped_async(function) or getattr(function, "func", None)
+    if own is None and wrapped is not None:
+        return name_of(wrapped)
     return repr(function) if own is None else str(own)
 
 
-def _signature(function: Callable[..., Any], what: str) -> inspect.Signature:
+def _signature(function: Callable[..., Any], role: str) -> inspect.Signature:
     try:
-        return inspect.signature(_awaited_by(function) or function)
+        return inspect.signature(_wrapped_async(function) or function)
     except ValueError:
-        raise TypeError(f"{what} must say what arguments it takes; {function!r} does not") from None
+        raise TypeError(f"{role} must have a signature that names its arguments; {function!r} has none") from None
 
 
-def runs_a_loop(function: Callable[..., Any]) -> bool:
-    """Whether the function is asgiref's `AsyncToSync`, which has an event loop run in its thread while it is called."""
-    return _awaited_by(getattr(function, "__wrapped__", function)) is not None
+def runs_asyncio(function: Callable[..., Any]) -> bool:
+    """Whether the function is asgiref's `AsyncToSync`, which runs an asyncio event loop in the calling thread."""
+    return _wrapped_async(getattr(function, "__wrapped__", function)) is not None
 
 
-def _awaited_by(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """What asgiref's `AsyncToSync` object calls: it has no signature of its own."""
-    inner = getattr(function, "awaitable", None)
-    return inner if callable(inner) else None
+def _wrapped_async(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The async function inside asgiref's `AsyncToSync` object, which has no signature of its own."""
+    wrapped = getattr(function, "awaitable", None)
+    return wrapped if callable(wrapped) else None

@@ -1,6 +1,6 @@
-"""Channel names, their types, and what is known about a channel.
+"""Channel names and types, and the values that describe channels to the app.
 
-Law: the name alone decides the type, by an exact, case-sensitive prefix.
+Rule: the name alone decides a channel's type, by an exact, case-sensitive prefix.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _VALID_NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,200}")
 class ChannelName(str):
     """A channel's name: a `str` that knows its `type` and `topic`.
 
-    `type` is `"presence"` for `presence-…`, `"private"` for `private-…`, else `"public"`; `topic` is
-    the name without its `private-` or `presence-` prefix (one prefix only).
+    `type` is `"presence"` for `presence-…`, `"private"` for `private-…`, and `"public"` for every other name. `topic`
+    is the name without its `private-` or `presence-` prefix (one prefix only).
     """
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, name: str) -> ChannelName:
-        """`name` as a channel name; `InvalidRequest` unless it is 1 to 200 characters without white
-        space and control characters."""
+        """`name` as a channel name. Raises `InvalidRequest` if it is not 1 to 200 characters long, or has white space
+        or control characters."""
         if not _VALID_NAME.fullmatch(name):
             raise InvalidRequest(
                 f"channel must be a string of 1 to {MAX_NAME_LENGTH} characters"
@@ -58,16 +58,17 @@ class ChannelName(str):
 
 
 def matches(name: ChannelName, kind: ChannelType | None, prefix: str | None) -> bool:
-    """Whether a channel is of a type, and its name begins so; `None` stands for any."""
+    """Whether a channel has the type `kind` and a name that begins with `prefix`. `None` matches any."""
     return name.startswith(prefix or "") and kind in (None, name.type)
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A channel that somebody is in, at the moment of asking.
+    """A channel that has connections, as it was when it was read. Immutable.
 
-    `member_count` counts users in a presence channel and connections in the others. `members` is in
-    order of joining, and `None` where the channel announces none or where they were not asked for.
+    `member_count` counts users in a presence channel, and connections in other channels. `created_at` is an aware
+    `datetime`. `members` is a tuple in order of joining; it is `None` if the channel is not a presence channel, and in
+    lists of channels.
     """
 
     name: ChannelName
@@ -77,24 +78,24 @@ class Channel:
     members: tuple[Member, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """`{name, type, memberCount, createdAt, members?}`."""
-        shape: dict[str, Any] = {
+        """A JSON object: `{name, type, memberCount, createdAt, members?}`."""
+        fields: dict[str, Any] = {
             "name": str(self.name),
             "type": self.type,
             "memberCount": self.member_count,
             "createdAt": isoformat(self.created_at),
         }
         if self.members is not None:
-            shape["members"] = [member.to_dict() for member in self.members]
-        return shape
+            fields["members"] = [member.to_dict() for member in self.members]
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts over the whole service.
+    """Counts over the whole service, on all workers. Immutable.
 
-    `total_members` is the sum of the channels' member counts; `connections` are all open sockets,
-    whether or not they have joined a channel.
+    `channels` is the number of channels, and `by_type` the number of each type. `total_members` is the sum of the
+    channels' member counts. `connections` is the number of open WebSockets, whether or not they have joined a channel.
     """
 
     channels: int
@@ -103,7 +104,7 @@ class Stats:
     connections: int
 
     def to_dict(self) -> dict[str, Any]:
-        """`{channels, totalMembers, byType: {public, private, presence}, connections}`."""
+        """A JSON object: `{channels, totalMembers, byType: {public, private, presence}, connections}`."""
         return {
             "channels": self.channels,
             "totalMembers": self.total_members,
@@ -113,7 +114,7 @@ class Stats:
 
 
 class Counted(Protocol):
-    """What can be counted as a channel."""
+    """What `count_channels` needs of a channel."""
 
     @property
     def type(self) -> ChannelType: ...
@@ -123,7 +124,7 @@ class Counted(Protocol):
 
 
 def count_channels(channels: Iterable[Counted]) -> tuple[int, dict[str, int]]:
-    """The sum of the channels' member counts, and the number of channels by type."""
+    """Returns the sum of the channels' member counts, and the number of channels by type."""
     total = 0
     by_type: dict[str, int] = dict.fromkeys(CHANNEL_TYPES, 0)
     for channel in channels:
@@ -133,7 +134,7 @@ def count_channels(channels: Iterable[Counted]) -> tuple[int, dict[str, int]]:
 
 
 def channel_type(value: str) -> ChannelType:
-    """`value` as a channel type; `ValueError` with the valid ones otherwise."""
+    """`value` as a channel type. Raises `ValueError`, which names the valid types."""
     if value not in CHANNEL_TYPES:
-        raise ValueError(f"{value!r} is no channel type; expected one of {', '.join(CHANNEL_TYPES)}")
+        raise ValueError(f"{value!r} is not a channel type; expected one of {', '.join(CHANNEL_TYPES)}")
     return value

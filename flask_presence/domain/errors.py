@@ -1,6 +1,6 @@
-"""Everything that this package raises, and every error that a client can be answered.
+"""The exceptions of this package, and the errors that a client can be answered with.
 
-Law: one class per wire code; `message` is safe to send to a client, never text of an exception.
+Rule: one class per error code of the protocol. `message` is safe to send: it never has the text of another exception.
 
     PresenceError
     ├── RequestError            an `error` frame; the connection stays open
@@ -20,11 +20,11 @@ Law: one class per wire code; `message` is safe to send to a client, never text 
     │   ├── SendFailed          SEND_FAILED
     │   ├── RateLimitExceeded   RATE_LIMIT_EXCEEDED
     │   └── InternalError       INTERNAL_ERROR
-    ├── BackendUnavailable      the state store is away
-    │   └── OutcomeUnknown      it went away in the middle
-    ├── CredentialRejected      a token that was offered is no good (401, or UNAUTHORIZED)
-    ├── PresenceTestError       an `error` answer, raised by the test client
-    └── ConfigurationError      also a RuntimeError
+    ├── BackendUnavailable      the state store cannot be reached, or refuses
+    │   └── OutcomeUnknown      the state store was lost before it answered
+    ├── CredentialRejected      a token is not valid (HTTP 401, or UNAUTHORIZED)
+    ├── PresenceTestError       raised by the test client
+    └── ConfigurationError      a wrong setting; also a RuntimeError
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from typing import Any, ClassVar, Final
 
 
 class PresenceError(Exception):
-    """The root of this package's exceptions."""
+    """The base class of this package's exceptions."""
 
 
 class RequestError(PresenceError):
-    """A request that is answered with an `error` frame."""
+    """A request fails and is answered with an `error` frame. `retryable` tells the client to try again later."""
 
     code: ClassVar[str] = "INTERNAL_ERROR"
     default: ClassVar[str] = "Internal error"
@@ -74,7 +74,7 @@ class Forbidden(RequestError):
 
 
 class Removed(RequestError):
-    """The server has taken the connection out of a channel. Sent as `channel:removed`, never as an answer."""
+    """The server has removed the connection from a channel. Sent as `channel:removed`, never as an answer."""
 
     code = "REMOVED"
     default = "Removed by the server"
@@ -128,31 +128,34 @@ class InternalError(RequestError):
 ERROR_CODES: Final[tuple[str, ...]] = tuple(
     sorted({kind.code for kind in RequestError.__subclasses__()} - {Removed.code})
 )
-"""Every code that an `error` frame may have."""
+"""The codes that an `error` frame can have."""
 
 
 class BackendUnavailable(PresenceError):
-    """The state store does not answer, or refuses. Unless it is an `OutcomeUnknown`, the operation did not happen."""
+    """The state store does not answer, or refuses. The operation did not happen, unless this is an `OutcomeUnknown`."""
 
-    sentence: str = "The state store is away"
-    """What anybody may be told, in which no address stands."""
+    public_message: str = "The state store is unreachable"
+    """A sentence that anybody may read, because it names no address. `str(error)` may name one."""
 
 
 class OutcomeUnknown(BackendUnavailable):
-    """The state store went away after it had been told: the operation may have happened or not."""
+    """The connection to the state store was lost before it answered: the operation may have happened, or not."""
 
 
 class CredentialRejected(PresenceError):
-    """A credential was offered and is not valid: malformed, expired, revoked, or of the wrong kind."""
+    """A credential is not valid: malformed, expired, revoked, or of the wrong kind."""
 
 
 class ConfigurationError(PresenceError, RuntimeError):
-    """A setting is wrong, or settings contradict each other; the text says what to change."""
+    """A setting is wrong, or two settings contradict each other. The text says what to change."""
 
 
 class PresenceTestError(PresenceError):
-    """The test client met an `error` answer (then with `code`, `message` and the whole `answer`), found
-    nothing to receive, or was disconnected."""
+    """The test client got an `error` answer, had nothing to receive, or was disconnected.
+
+    After an `error` answer, `answer` is the decoded frame, and `code` and `message` are its fields. Otherwise `answer`
+    is `{}`, `code` is `None`, and `message` is the error's text.
+    """
 
     def __init__(self, text: str, answer: dict[str, Any] | None = None) -> None:
         self.answer = answer or {}

@@ -1,6 +1,6 @@
-"""What the application can listen to with `@presence.on(...)` and the signals.
+"""The events that an app hears through `@presence.on(...)` and the signals.
 
-Law: plain values; `client_id` and `user` are those of the connection that the event is about.
+Rule: plain values. `client_id` and `user` are those of the connection that caused the event.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Reason = Literal[
 
 @dataclass(frozen=True)
 class Event:
-    """`client_id` of the connection, and its `user` (`None` for an anonymous one)."""
+    """`client_id` is the connection's id. `user` is `None` if the connection is anonymous."""
 
     name: ClassVar[str]
     client_id: str
@@ -30,14 +30,14 @@ class Event:
 
 @dataclass(frozen=True)
 class ClientConnected(Event):
-    """A socket was opened."""
+    """A connection has opened."""
 
     name = "client.connected"
 
 
 @dataclass(frozen=True)
 class ClientDisconnected(Event):
-    """A socket is gone, and every channel of it left. `code` is the WebSocket close code."""
+    """A connection has ended and has left all its channels. `code` is the WebSocket close code."""
 
     name = "client.disconnected"
     code: int
@@ -46,7 +46,7 @@ class ClientDisconnected(Event):
 
 @dataclass(frozen=True)
 class ChannelJoined(Event):
-    """A connection came into a channel."""
+    """A connection has joined a channel."""
 
     name = "channel.joined"
     channel: ChannelName
@@ -55,7 +55,7 @@ class ChannelJoined(Event):
 
 @dataclass(frozen=True)
 class ChannelLeft(Event):
-    """A connection left a channel, by request or because it ended."""
+    """A connection has left a channel: by request, because it was removed, or because it ended."""
 
     name = "channel.left"
     channel: ChannelName
@@ -65,7 +65,7 @@ class ChannelLeft(Event):
 
 @dataclass(frozen=True)
 class MemberJoined(Event):
-    """A user came into a presence channel, with the first of their connections."""
+    """A user has joined a presence channel with a first connection."""
 
     name = "member.joined"
     channel: ChannelName
@@ -74,7 +74,7 @@ class MemberJoined(Event):
 
 @dataclass(frozen=True)
 class MemberUpdated(Event):
-    """A member's metadata changed."""
+    """A member of a presence channel has changed."""
 
     name = "member.updated"
     channel: ChannelName
@@ -83,8 +83,10 @@ class MemberUpdated(Event):
 
 @dataclass(frozen=True)
 class MemberLeft(Event):
-    """A user left a presence channel, with the last of their connections. `reason` is how that one left, `None` where
-    it is not known."""
+    """A user has left a presence channel: their last connection has left, or their grace has ended.
+
+    `reason` is why that connection left, or `None` if that is not known.
+    """
 
     name = "member.left"
     channel: ChannelName
@@ -94,7 +96,7 @@ class MemberLeft(Event):
 
 @dataclass(frozen=True)
 class MessageSent(Event):
-    """A client sent a message to a channel; `data` is decoded when it is asked for."""
+    """A client has sent a message to a channel. `raw` is the data as JSON."""
 
     name = "message"
     channel: ChannelName
@@ -103,9 +105,9 @@ class MessageSent(Event):
 
     @property
     def data(self) -> Any:
-        """The message's data as Python values; a number beyond a double is infinite.
+        """The message's data, decoded at each access. A number that is too large for a double is infinite.
 
-        `ValueError` for an integer of more digits than Python reads.
+        Raises `ValueError` if an integer has more digits than Python reads.
         """
         return decode_data(self.raw)
 
@@ -119,11 +121,11 @@ def decode_data(raw: bytes) -> Any:
 
 
 def check_event_name(name: str) -> None:
-    """`ValueError` for an event that does not exist, `TypeError` for a function in the place of its name."""
+    """Raise `ValueError` if there is no such event, and `TypeError` if a function was passed instead of the name."""
     if callable(name):
         raise TypeError("a handler needs the name of an event: write @presence.on('member.joined'), not @presence.on")
     if name not in EVENT_NAMES:
-        raise ValueError(f"{name!r} is no event; expected one of {', '.join(EVENT_NAMES)}")
+        raise ValueError(f"{name!r} is not an event; expected one of {', '.join(EVENT_NAMES)}")
 
 
 EVENT_NAMES: Final[tuple[str, ...]] = (

@@ -1,6 +1,6 @@
-"""Dictionaries and lists that cannot be changed, for values that are handed out.
+"""Read-only dictionaries and lists, for values that the app gets.
 
-Law: equal to, and encoded like, the plain ones; a copy of one (`copy.deepcopy`) is plain and free to change.
+Rule: they are equal to plain ones and are encoded like them. `copy.deepcopy` makes a plain copy that can be changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
-    raise TypeError("this value is read-only; copy.deepcopy(it) gives one that is not")
+    raise TypeError("this value is read-only; use copy.deepcopy(value) to get one that can be changed")
 
 
 class FrozenDict(dict[str, Any]):
@@ -41,7 +41,7 @@ class FrozenList(list[Any]):
 
 
 def freeze(value: Any) -> Any:
-    """`value` with all its mappings and lists, at every depth, read-only."""
+    """A copy of `value` in which all mappings and lists, at every depth, are read-only."""
     if isinstance(value, Mapping):
         return FrozenDict((key, freeze(inner)) for key, inner in value.items())
     if isinstance(value, list):

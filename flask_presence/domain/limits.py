@@ -1,48 +1,45 @@
-"""How much one connection may send: a token bucket, and when patience ends.
+"""The rate limit of one connection: a token bucket, which also tells when too many frames were refused.
 
-Law: time is an argument, in seconds of a clock that never goes back.
+Rule: callers pass the time, in seconds of the monotonic clock.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-PATIENCE: Final = 10.0
+REFUSAL_WINDOW: Final = 10.0
 """Seconds over which refused frames are counted."""
 
 
 class RateLimit:
-    """A bucket of `burst` tokens, refilled with `rate` a second; a frame takes one.
+    """A bucket that holds `burst` tokens and gets `rate` new ones a second. Each frame takes one token."""
 
-    One instance serves one connection. `exhausted` becomes true once more than 100 frames (or twice
-    the burst, if that is more) were refused within 10 seconds.
-    """
-
-    __slots__ = ("_burst", "_rate", "_refused", "_since", "_stamp", "_tokens")
+    __slots__ = ("_burst", "_rate", "_refilled_at", "_refused", "_tokens", "_window_start")
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self._rate = rate
         self._burst = burst
         self._tokens = float(burst)
-        self._stamp = now
+        self._refilled_at = now
         self._refused = 0
-        self._since = now
+        self._window_start = now
 
     def admit(self, now: float) -> bool:
-        """Whether a frame that arrives at `now` is within the limit."""
-        tokens = self._tokens + (now - self._stamp) * self._rate
-        self._stamp = now
+        """Take a token for a frame that arrives at `now`. Returns whether there was one."""
+        tokens = self._tokens + (now - self._refilled_at) * self._rate
+        self._refilled_at = now
         if tokens > self._burst:
             tokens = self._burst
         if tokens >= 1.0:
             self._tokens = tokens - 1.0
             return True
         self._tokens = tokens
-        if now - self._since > PATIENCE:
-            self._since, self._refused = now, 0
+        if now - self._window_start > REFUSAL_WINDOW:
+            self._window_start, self._refused = now, 0
         self._refused += 1
         return False
 
     @property
     def exhausted(self) -> bool:
+        """Whether more than 100 frames, or twice the burst if that is more, were refused within 10 seconds."""
         return self._refused > max(100, 2 * self._burst)

@@ -1,7 +1,7 @@
-"""Users, members of presence channels, and how a `userInfo` becomes part of a member.
+"""Users, members of presence channels, and how a client's `userInfo` is merged into a member.
 
-Law: what the server knows wins. Nothing that a client writes can set or shadow its fields, the name and avatar of a
-user of whom it has them, or what a guard owns.
+Rule: what the server knows wins. A client cannot set the reserved keys, the keys that a guard owns, or the name and
+avatar of a user if the server knows them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from .text import sendable
 from .timestamps import isoformat
 
 RESERVED_KEYS: Final = frozenset({"id", "clientId", "joinedAt", "updatedAt", "__proto__"})
-"""Keys of a `userInfo` that only the server sets; a client's are dropped."""
+"""Keys that only the server sets. They are dropped from a client's `userInfo`."""
 
-NOTHING: Final[Mapping[str, Any]] = freeze({})
+NO_INFO: Final[Mapping[str, Any]] = freeze({})
 
 ANONYMOUS_NAME: Final = "Anonymous"
 MAX_DEPTH: Final = 64
+"""How deep a `userInfo` may nest."""
 
 _encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="sorted").encode
@@ -34,11 +35,11 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who a connection belongs to.
+    """The user that a connection belongs to. Immutable.
 
-    `claims` are those of the token, or what a `user_loader` gave; read-only. An `id` that is an `int` or a `UUID`, as
-    databases give them, becomes a string; `TypeError` for anything else, and for an empty one. `name`, `email` and
-    `avatar` are strings or `None`; `TypeError` for anything else.
+    `id` is a non-empty string; an `int` or a `UUID` becomes a string. `name`, `email` and `avatar` are strings or
+    `None`. `claims` is a read-only mapping: the claims of the token, or what the `user_loader` put there. Raises
+    `TypeError` if a field has another type, or if `id` is empty.
     """
 
     id: str
@@ -52,7 +53,7 @@ class User:
             object.__setattr__(self, "id", str(self.id))
         if not isinstance(self.id, str) or not self.id:
             raise TypeError(
-                f"User.id must be a string that is not empty, or an int or UUID, not {self.id!r}; try str()"
+                f"User.id must be a non-empty string, an int or a UUID, not {self.id!r}; convert it with str()"
             )
         for name in ("id", "name", "email", "avatar"):
             text = getattr(self, name)
@@ -63,17 +64,18 @@ class User:
         object.__setattr__(self, "claims", freeze(self.claims))
 
     def to_dict(self) -> dict[str, Any]:
-        """`{id, name?, email?, avatar?}`; the claims stay on the server."""
-        shape = {"id": self.id, "name": self.name, "email": self.email, "avatar": self.avatar}
-        return {key: value for key, value in shape.items() if value is not None}
+        """A JSON object: `{id, name?, email?, avatar?}`. The claims stay on the server."""
+        fields = {"id": self.id, "name": self.name, "email": self.email, "avatar": self.avatar}
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Member:
-    """A user in a presence channel.
+    """A user in a presence channel. Immutable.
 
-    `client_id` and `joined_at` are those of the connection with which the user came. `info` is the merged `userInfo`,
-    owned keys included, a `name` or `avatar` that is no string left out, read-only. Times are aware `datetime`s.
+    `client_id` and `joined_at` are those of the user's first connection. `info` is the merged `userInfo`, owned keys
+    included, as a read-only mapping; a `name` or `avatar` that is not a string is left out. `joined_at` and
+    `updated_at` are aware `datetime`s; `updated_at` is `None` until the member changes.
     """
 
     id: str
@@ -85,31 +87,31 @@ class Member:
     updated_at: datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """`{id, clientId, joinedAt, name, avatar?, …info, updatedAt?}`."""
-        shape: dict[str, Any] = {
+        """A JSON object: `{id, clientId, joinedAt, name, avatar?, …info, updatedAt?}`."""
+        fields: dict[str, Any] = {
             "id": self.id,
             "clientId": self.client_id,
             "joinedAt": isoformat(self.joined_at),
             "name": self.name,
         }
         if self.avatar is not None:
-            shape["avatar"] = self.avatar
-        shape.update((k, v) for k, v in self.info.items() if k not in ("name", "avatar"))
+            fields["avatar"] = self.avatar
+        fields.update((k, v) for k, v in self.info.items() if k not in ("name", "avatar"))
         if self.updated_at is not None:
-            shape["updatedAt"] = isoformat(self.updated_at)
-        return shape
+            fields["updatedAt"] = isoformat(self.updated_at)
+        return fields
 
     @cached_property
     def json(self) -> msgspec.Raw:
-        """`to_dict()` as JSON, encoded once however many snapshots it stands in."""
+        """`to_dict()` as JSON. It is encoded once, however many frames it goes into."""
         return msgspec.Raw(_encode(self.to_dict()))
 
 
 def check_info(info: Mapping[str, Any], max_bytes: int) -> dict[str, Any]:
     """A client's `userInfo` without the reserved keys.
 
-    Raises `InvalidRequest` where it is more than `max_bytes` of (compact) JSON, or nests so deep that
-    encoding it again could fail.
+    Raises `InvalidRequest` if it is more than `max_bytes` of compact JSON, or nests deeper than `MAX_DEPTH`, because
+    encoding it again could then fail.
     """
     if depth(info) > MAX_DEPTH:
         raise InvalidRequest(f"userInfo must not nest deeper than {MAX_DEPTH} levels")
@@ -119,25 +121,25 @@ def check_info(info: Mapping[str, Any], max_bytes: int) -> dict[str, Any]:
 
 
 def info_size(info: Mapping[str, Any]) -> int:
-    """Bytes of compact JSON."""
+    """The size of `info` as compact JSON, in bytes."""
     return len(_encode(dict(info)))
 
 
 class OwnedInfo(NamedTuple):
-    """The keys of a member that a guard's verdict owns; keys that are `None` are absent for good.
+    """The keys of a member that a guard's verdict owns. A key that is `None` is absent, and no client can set it.
 
-    `asked_at` is when the guard was asked, and `heard_at` when its verdict arrived, in any unit, on the one clock by
-    which the verdicts about a member are compared. 0 stands for a time that is not known.
+    `asked_at` is when the guard was asked, and `answered_at` when it answered. Any unit will do, if all verdicts about
+    a member use the same clock. 0 means that the time is not known.
     """
 
-    info: Mapping[str, Any] = NOTHING
+    info: Mapping[str, Any] = NO_INFO
     asked_at: float = 0
-    heard_at: float = 0
+    answered_at: float = 0
 
     def is_outdated_by(self, other_asked_at: float) -> bool:
-        """Whether a verdict that was asked for at that time is newer. A time that has not come yet is a clock's
-        error."""
-        return 0 < self.asked_at < other_asked_at <= self.heard_at
+        """Whether a verdict that was asked for at `other_asked_at` is newer. A time after `answered_at` does not count,
+        because another worker's clock must be wrong."""
+        return 0 < self.asked_at < other_asked_at <= self.answered_at
 
 
 NOTHING_OWNED: Final = OwnedInfo()
@@ -146,92 +148,91 @@ NOTHING_OWNED: Final = OwnedInfo()
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a member consists of, and who decides each part.
+    """What a member is made of: the parts that the user, the clients and the guard decide.
 
-    `user` is the user of the first connection, `said` the merged `userInfo` of the user's clients, `owned` the keys
-    that the guard owns. `owned_at` is when the verdict was asked for that counts; one that finds nothing owned, and
-    leaves it so, does not change it.
+    `user` is the user as the first connection knows them. `client_info` is the merged `userInfo` of the user's clients.
+    `owned` are the keys that the guard owns. `owned_at` is when the guard was asked for the verdict that counts; a
+    verdict that finds nothing owned, and owns nothing, does not change it.
     """
 
     user: User
-    said: Mapping[str, Any]
+    client_info: Mapping[str, Any]
     owned: Mapping[str, Any]
     owned_at: float = 0
 
     @classmethod
-    def of(cls, user: User, given: Mapping[str, Any], verdict: OwnedInfo) -> Profile:
-        """The profile of a user who joins."""
-        return cls(user, NOTHING, NOTHING, verdict.asked_at).merged(given, verdict)
+    def of(cls, user: User, info: Mapping[str, Any], verdict: OwnedInfo) -> Profile:
+        """The profile of a user who joins with `info`, a client's `userInfo`."""
+        return cls(user, NO_INFO, NO_INFO, verdict.asked_at).merged(info, verdict)
 
-    def merged(self, given: Mapping[str, Any], verdict: OwnedInfo | None = None) -> Profile:
-        """With a client's `userInfo` merged in and, if a guard was asked, its owned info in place of the present one.
+    def merged(self, info: Mapping[str, Any], verdict: OwnedInfo | None = None) -> Profile:
+        """The profile after a client's `userInfo` is merged in and, if a guard was asked, its verdict is applied.
 
-        The merge is shallow: given keys replace, other keys stay, `None` removes. Keys that a client cannot set are
-        dropped; what it had said under a key that becomes owned is gone for good. The newest verdict counts: one that
-        was asked for before the present one changes nothing.
+        The merge is shallow: keys of `info` replace, other keys stay, and `None` removes a key. Keys that a client
+        cannot set are dropped. If a key becomes owned, the client's value for it is lost for good. The newest verdict
+        counts: one that was asked for before the present one changes nothing.
         """
         owned, owned_at = self.owned, self.owned_at
         if verdict is not None and not verdict.is_outdated_by(owned_at):
             if owned or verdict.info:
                 owned_at = verdict.asked_at
             owned = verdict.info
-        said = {key: value for key, value in self.said.items() if key not in owned}
-        for key, value in self.sayable(given, owned).items():
+        merged = {key: value for key, value in self.client_info.items() if key not in owned}
+        for key, value in without_user_fields(info, self.user).items():
+            if key in owned:
+                continue
             if value is None:
-                said.pop(key, None)
+                merged.pop(key, None)
             else:
-                said[key] = value
-        return Profile(self.user, said, owned, owned_at)
-
-    def sayable(self, given: Mapping[str, Any], owned: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What of a client's `userInfo` is the client's to say."""
-        return {key: value for key, value in without_known(given, self.user).items() if key not in owned}
+                merged[key] = value
+        return Profile(self.user, merged, owned, owned_at)
 
     def looks_like(self, other: Profile) -> bool:
-        """Whether others see the same. Equality is that of the JSON, in which `0` is not `false`."""
-        return _canonical(self._shown) == _canonical(other._shown)
+        """Whether other clients see no difference. Values are compared as JSON, in which `0` is not `false`."""
+        return _canonical(self._visible) == _canonical(other._visible)
 
     def member(self, client_id: str, joined_at: datetime, updated_at: datetime | None = None) -> Member:
-        """The member that the user is with this."""
-        name, avatar, info = self._shown
+        """The member with this profile."""
+        name, avatar, info = self._visible
         return Member(self.user.id, client_id, joined_at, name, avatar, freeze(info), updated_at)
 
     @property
-    def _shown(self) -> tuple[str, str | None, dict[str, Any]]:
-        said, owned = self.said, self.owned
-        info = {**said, **owned} if owned else said
-        name = owned["name"] if "name" in owned else _first(self.user.name, said.get("name"))
-        avatar = owned["avatar"] if "avatar" in owned else _first(self.user.avatar, said.get("avatar"))
-        kept = {
+    def _visible(self) -> tuple[str, str | None, dict[str, Any]]:
+        """What other clients see: the name, the avatar, and the merged `userInfo`."""
+        theirs, owned = self.client_info, self.owned
+        info = {**theirs, **owned} if owned else theirs
+        name = owned["name"] if "name" in owned else _first_text(self.user.name, theirs.get("name"))
+        avatar = owned["avatar"] if "avatar" in owned else _first_text(self.user.avatar, theirs.get("avatar"))
+        visible = {
             key: value
             for key, value in info.items()
             if value is not None and (key not in ("name", "avatar") or isinstance(value, str))
         }
-        return ANONYMOUS_NAME if name is None else name, avatar, kept
+        return ANONYMOUS_NAME if name is None else name, avatar, visible
 
 
-def without_known(info: Mapping[str, Any], user: User | None) -> dict[str, Any]:
-    """A client's `userInfo` without the name and the avatar of a user of whom the server knows them."""
+def without_user_fields(info: Mapping[str, Any], user: User | None) -> dict[str, Any]:
+    """A client's `userInfo` without `name` and `avatar`, as far as the server knows these of the user."""
     known = {"name": user and user.name, "avatar": user and user.avatar}
     return {key: value for key, value in info.items() if known.get(key) is None}
 
 
-def check_owned(owned: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What a guard may own of what it has given, and the keys that it may not."""
-    kept = {
+def split_owned(info: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Split the `userInfo` of a guard's answer into what the guard may own, and the keys that it may not own."""
+    owned = {
         key: value
-        for key, value in owned.items()
+        for key, value in info.items()
         if key not in RESERVED_KEYS and (key not in ("name", "avatar") or value is None or isinstance(value, str))
     }
-    return kept, [key for key in owned if key not in kept]
+    return owned, [key for key in info if key not in owned]
 
 
-def _first(*texts: Any) -> str | None:
+def _first_text(*texts: Any) -> str | None:
     return next((text for text in texts if isinstance(text, str)), None)
 
 
 def depth(value: Any) -> int:
-    """Levels of lists and mappings inside one another."""
+    """How many levels of lists and mappings are nested in `value`, itself included."""
     deepest, level = 0, [value]
     while level:
         deepest += 1

@@ -1,7 +1,7 @@
-"""What a process counts: numbers that only grow, and that add up over processes.
+"""The counters of a process: numbers that only grow, and that can be added up over all processes.
 
-Law: what there is to count is fixed here, labels included, so it stays bounded whatever clients do: never a channel,
-a user or an address. Counting is an addition; nothing here knows the time.
+Rule: all counters and their labels are fixed here, so clients cannot make them grow in number. No label is a channel, a
+user or an address. Counting costs one addition, and nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from .channels import CHANNEL_TYPES
 from .errors import ERROR_CODES
 
 Counts = Mapping[str, float]
-"""Numbers by name, or by name and label with a `|` between."""
+"""Numbers by `name`, or by `name|label`."""
 
 GuardOutcome = Literal["allowed", "denied", "failed"]
 GUARD_OUTCOMES: Final[tuple[GuardOutcome, ...]] = ("allowed", "denied", "failed")
 OTHER: Final = "other"
 CLOSE_CODES: Final = (1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4401, 4403)
-"""Those that have a count of their own; a peer may say any from 1000 to 4999."""
+"""The close codes that are counted one by one. A peer may send any code from 1000 to 4999; others are `OTHER`."""
 REFUSALS: Final = (400, 401, 403, 426, 503)
-"""HTTP statuses with which an upgrade is refused."""
+"""The HTTP statuses with which an upgrade is refused."""
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the buckets of a histogram, in seconds; there is one more for all above."""
+"""The upper bounds of a histogram's buckets, in seconds. One more bucket is for everything above."""
 
 
 class Histogram:
-    """How many times something took how long, in seconds."""
+    """Counts durations, in seconds, by bucket. `total` is their sum."""
 
     __slots__ = ("buckets", "total")
 
@@ -46,11 +46,12 @@ class Histogram:
 
 
 class Meter:
-    """The counts of one process since it began. All are of this process's own connections.
+    """The counts of one process, for its own connections, since the process began.
 
-    `received`: messages from clients. `answers`: messages to whoever asked. `deliveries`: messages to those who are
-    in a channel, one for each. `published`: messages that clients sent on to a channel. `slow`: connections closed
-    because they did not read. Bytes are those of WebSocket frames.
+    `received` counts messages from clients, and `published` those among them that were sent to a channel. `answers`
+    counts messages to a single connection: answers, and what the server tells it. `deliveries` counts messages to
+    everyone in a channel, or to a user, once for each connection. `slow` counts connections that were closed because
+    they did not read. Bytes are those of WebSocket frames.
     """
 
     __slots__ = (
@@ -72,40 +73,40 @@ class Meter:
 
     @property
     def sent(self) -> int:
-        """Messages to clients."""
+        """How many messages were sent to clients."""
         return self.answers + self.deliveries
 
-    def close(self, code: int) -> None:
-        """A connection has ended with `code`."""
+    def count_close(self, code: int) -> None:
+        """Count a connection that ended with `code`."""
         _count(self.closed, str(code))
 
-    def refuse(self, status: int) -> None:
-        """A connection was refused before it was one, with that HTTP status."""
+    def count_refusal(self, status: int) -> None:
+        """Count an upgrade that was refused with the HTTP `status`."""
         _count(self.refused, str(status))
 
     def counts(self) -> dict[str, float]:
-        """All of it, as it is now."""
+        """All counts as they are now."""
         plain = ("opened", "received", "answers", "deliveries", "published", "bytes_received", "bytes_sent", "slow")
         counts: dict[str, float] = {name: getattr(self, name) for name in plain}
         for name in ("joins", "leaves", "closed", "errors", "refused"):
             counts.update((f"{name}|{label}", count) for label, count in getattr(self, name).items())
         for outcome, histogram in self.guards.items():
-            counts.update(_flat(f"guards|{outcome}", histogram))
-        counts.update(_flat("lag", self.lag))
+            counts.update(_flatten(f"guards|{outcome}", histogram))
+        counts.update(_flatten("lag", self.lag))
         return counts
 
 
-def add(*several: Counts) -> dict[str, float]:
-    """Their sum."""
+def add(*summands: Counts) -> dict[str, float]:
+    """The sum of several counts, name by name."""
     total: dict[str, float] = {}
-    for counts in several:
+    for counts in summands:
         for name, count in counts.items():
             total[name] = total.get(name, 0) + count
     return total
 
 
 def subtract(counts: Counts, earlier: Counts) -> dict[str, float]:
-    """What has been added since `earlier`."""
+    """What was counted after `earlier`."""
     return {name: count - earlier.get(name, 0) for name, count in counts.items()}
 
 
@@ -116,7 +117,7 @@ def by_label(counts: Counts, name: str) -> dict[str, float]:
 
 
 def histogram(counts: Counts, name: str) -> Histogram:
-    """The histogram that was called `name`."""
+    """The histogram in `counts` that has this name."""
     return Histogram((counts.get(f"{name}|{at}", 0) for at in range(len(BOUNDS) + 1)), counts.get(f"{name}|sum", 0))
 
 
@@ -124,5 +125,5 @@ def _count(counts: dict[str, int], label: str) -> None:
     counts[label if label in counts else OTHER] += 1
 
 
-def _flat(name: str, of: Histogram) -> dict[str, float]:
-    return {f"{name}|sum": of.total} | {f"{name}|{at}": count for at, count in enumerate(of.buckets)}
+def _flatten(name: str, histogram: Histogram) -> dict[str, float]:
+    return {f"{name}|sum": histogram.total} | {f"{name}|{at}": count for at, count in enumerate(histogram.buckets)}

@@ -1,7 +1,6 @@
-"""What the processes of a service are doing: a reading of each, and all of them together.
+"""Readings: what each process has counted and measures now, and how readings make up the numbers of the service.
 
-Law: values that can be kept elsewhere as JSON; callers pass `now`. What counts as a number of the whole service is
-decided here, and nowhere else.
+Rule: only this module decides how readings are combined. Readings can be stored as JSON. Callers pass the time.
 """
 
 from __future__ import annotations
@@ -17,25 +16,27 @@ import msgspec
 from .meter import Counts, Meter, add, subtract
 
 SLOT: Final = 2.0
-"""Seconds for which messages are counted together."""
+"""The length of a time slot, in seconds. Messages are counted by slot."""
 SLOTS: Final = 150
-LATE: Final = 1.5
-"""Seconds after the end of a slot until every process has said what it counted in it."""
+"""How many slots are kept."""
+RECORDED_AFTER: Final = 1.5
+"""Seconds after the end of a slot by which every process has recorded what it counted in it."""
 BUSY_SLOTS: Final = 5
-"""Slots over which the rate of a channel is a mean."""
+"""How many slots a channel's rate is averaged over."""
 BUSIEST: Final = 500
-"""Channels whose rate a process tells the others."""
+"""How many channels a reading has rates of, at most."""
 SLOWEST: Final = 10
+"""How many blocked connections a reading names, at most."""
 
-NOTHING: Final[Counts] = Meter().counts()
-"""Every count, at nought."""
+ZERO_COUNTS: Final[Counts] = Meter().counts()
+"""All counts, each of them 0."""
 
 Slots = Mapping[int, tuple[int, int]]
-"""Messages in and out, by the number of the slot."""
+"""Messages received and sent, by the number of the slot since the epoch."""
 
 
 class Blocked(msgspec.Struct, frozen=True):
-    """A connection whose socket takes nothing more for now, and the bytes that wait for it."""
+    """A connection whose socket is full, so that `waiting` bytes cannot be sent yet."""
 
     client_id: str
     user_id: str | None
@@ -43,7 +44,11 @@ class Blocked(msgspec.Struct, frozen=True):
 
 
 class Backlog(msgspec.Struct, frozen=True):
-    """What waits for connections: bytes for all, `most` for one that is blocked, how many are, and the worst."""
+    """What is still to be sent, over all connections.
+
+    `waiting` bytes in total, and at most `most` for one blocked connection. `blocked` connections are blocked;
+    `slowest` are those among them for which most bytes wait.
+    """
 
     waiting: int = 0
     most: int = 0
@@ -57,10 +62,10 @@ class Backlog(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One process: what it has counted (`counts`, and messages by slot), and how it is now.
+    """What one process has counted (`counts`, and messages by time slot), and what it measures now.
 
-    `busy`: events a second of the busiest channels that it hears. `lag`: seconds that its event loop was late at the
-    worst, a moment ago.
+    `busy` are the events per second in its busiest channels. `lag` is the longest delay of its event loop in the last
+    seconds, in seconds.
     """
 
     counts: dict[str, float] = {}
@@ -70,41 +75,46 @@ class Reading(msgspec.Struct, frozen=True):
     lag: float = 0.0
 
     def since(self, earlier: Reading) -> Reading:
-        """This reading without what `earlier` had counted already."""
+        """This reading, without what `earlier` has counted."""
         slots = {
-            slot: (came - earlier.slots.get(slot, (0, 0))[0], went - earlier.slots.get(slot, (0, 0))[1])
-            for slot, (came, went) in self.slots.items()
+            slot: (received - earlier.slots.get(slot, (0, 0))[0], sent - earlier.slots.get(slot, (0, 0))[1])
+            for slot, (received, sent) in self.slots.items()
         }
         return msgspec.structs.replace(self, counts=subtract(self.counts, earlier.counts), slots=slots)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The processes that are alive (`readings`), what those had counted that are gone for good (`departed`), and those
-    that may be dead, and count for what they have counted alone."""
+    """All readings of the service at one moment.
+
+    `readings` are those of the processes that are alive, `dead` those of processes that may be dead: only what these
+    have counted matters. `absorbed` and `absorbed_slots` are the counts of processes that were removed.
+    """
 
     readings: tuple[Reading, ...]
-    departed: Counts
-    departed_slots: Slots
+    absorbed: Counts
+    absorbed_slots: Slots
     dead: tuple[Reading, ...] = ()
 
     @property
     def counts(self) -> dict[str, float]:
-        """Of the whole service, since its beginning."""
-        return add(NOTHING, self.departed, *(reading.counts for reading in (*self.readings, *self.dead)))
+        """The counts of the whole service, since it began."""
+        return add(ZERO_COUNTS, self.absorbed, *(reading.counts for reading in (*self.readings, *self.dead)))
 
     @property
     def outbox(self) -> Backlog:
+        """What is still to be sent, over all processes."""
         return sum((reading.outbox for reading in self.readings), Backlog())
 
     @property
     def lag(self) -> float:
-        """The worst."""
+        """The longest delay of an event loop, in seconds."""
         return max((reading.lag for reading in self.readings), default=0.0)
 
     @property
     def busy(self) -> dict[str, float]:
-        """Events a second by channel. Every process that has somebody in a channel hears all of it."""
+        """Events per second by channel. The highest rate counts, because every process with a connection in a channel
+        hears all of its events."""
         busy: dict[str, float] = {}
         for reading in self.readings:
             for channel, rate in reading.busy.items():
@@ -112,40 +122,43 @@ class Survey:
         return busy
 
     def rates(self, now: float) -> tuple[list[float], list[float]]:
-        """Messages in and out a second, over the last `SLOTS` slots that are complete, oldest first; `now` in epoch
-        seconds."""
-        newest = math.floor((now - LATE) / SLOT) - 1
-        came, went = [0.0] * SLOTS, [0.0] * SLOTS
-        for slots in (self.departed_slots, *(reading.slots for reading in (*self.readings, *self.dead))):
+        """Messages received and sent per second, for each of the last `SLOTS` complete slots, oldest first. `now` in
+        epoch seconds."""
+        newest = math.floor((now - RECORDED_AFTER) / SLOT) - 1
+        received_rates, sent_rates = [0.0] * SLOTS, [0.0] * SLOTS
+        for slots in (self.absorbed_slots, *(reading.slots for reading in (*self.readings, *self.dead))):
             for slot, (received, sent) in slots.items():
                 at = slot - newest + SLOTS - 1
                 if 0 <= at < SLOTS:
-                    came[at] += received / SLOT
-                    went[at] += sent / SLOT
-        return came, went
+                    received_rates[at] += received / SLOT
+                    sent_rates[at] += sent / SLOT
+        return received_rates, sent_rates
 
 
 class Traffic:
-    """Messages in and out of a process, slot by slot."""
+    """Counts the messages that a process receives and sends, by time slot."""
 
     def __init__(self) -> None:
-        self._seen = (0, 0)
+        self._totals = (0, 0)
         self.slots: dict[int, tuple[int, int]] = {}
 
-    def note(self, now: float, received: int, sent: int) -> None:
-        """So many in all by `now`, in epoch seconds."""
+    def record(self, now: float, received: int, sent: int) -> None:
+        """Record how many messages there have been in total, at `now`, in epoch seconds."""
         slot = math.floor(now / SLOT)
-        before, self._seen = self._seen, (received, sent)
+        before, self._totals = self._totals, (received, sent)
         new = (received - before[0], sent - before[1])
         if any(new):
-            came, went = self.slots.get(slot, (0, 0))
-            self.slots[slot] = (came + new[0], went + new[1])
+            already = self.slots.get(slot, (0, 0))
+            self.slots[slot] = (already[0] + new[0], already[1] + new[1])
         while self.slots and (oldest := next(iter(self.slots))) <= slot - SLOTS - 2:
             del self.slots[oldest]
 
 
-class Busy:
-    """Events a second by channel, a mean over the last complete slots."""
+class BusyChannels:
+    """Measures events per second by channel, averaged over the last complete slots.
+
+    `current` are the events of the current slot, by channel. Whoever sees an event counts it there.
+    """
 
     def __init__(self) -> None:
         self.current: dict[str, int] = {}
@@ -153,8 +166,8 @@ class Busy:
         self._past: list[dict[str, int]] = []
         self._sums: dict[str, int] = {}
 
-    def turn(self, now: float) -> None:
-        """It is `now`, in epoch seconds; called more than once a slot."""
+    def advance(self, now: float) -> None:
+        """End the current slot if it is over at `now`, in epoch seconds. Must be called more than once per slot."""
         slot = math.floor(now / SLOT)
         if slot == self._slot:
             return
@@ -174,26 +187,28 @@ class Busy:
                 del self._sums[channel]
 
     def rates(self) -> dict[str, float]:
-        """Of the busiest channels, those first."""
+        """The rates of the busiest channels, the busiest first."""
         busiest = heapq.nlargest(BUSIEST, self._sums.items(), key=lambda item: item[1])
         return {channel: round(count / (BUSY_SLOTS * SLOT), 1) for channel, count in busiest}
 
 
-class Lag:
-    """The worst of a moment: how late the event loop was, in seconds, over the last ten or twenty of them."""
+class WorstLag:
+    """Remembers the longest delay of the event loop over the last 10 to 20 seconds."""
 
     PERIOD: Final = 10.0
 
     def __init__(self) -> None:
         self._since = 0.0
-        self._before = 0.0
-        self._worst = 0.0
+        self._previous = 0.0
+        self._current = 0.0
 
-    def note(self, now: float, seconds: float) -> None:
+    def record(self, now: float, seconds: float) -> None:
+        """Record a delay of so many seconds, at `now`, in epoch seconds."""
         if now - self._since >= self.PERIOD:
-            self._since, self._before, self._worst = now, self._worst, 0.0
-        self._worst = max(self._worst, seconds)
+            self._since, self._previous, self._current = now, self._current, 0.0
+        self._current = max(self._current, seconds)
 
     @property
     def worst(self) -> float:
-        return max(self._before, self._worst)
+        """In seconds."""
+        return max(self._previous, self._current)

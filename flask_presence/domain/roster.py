@@ -1,7 +1,7 @@
-"""Who is in which channel.
+"""The roster: which connections are in which channel, and who is listed as a member.
 
-Law: nothing here does IO or knows the time (callers pass `now`); every change returns what changed; an
-operation that raises has changed nothing. Replaying the changes over a snapshot gives the roster.
+Rule: an operation returns what it changed, and has changed nothing if it raises. A snapshot with all later changes
+applied equals the roster. Nothing here does IO or reads a clock: callers pass `now`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from .members import NOTHING_OWNED, Member, OwnedInfo, Profile, User, info_size
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an operation did to a member list: `member` joined, was updated, or left (its last state).
+    """What an operation did to a member list: a member joined, was updated, or left.
 
-    `reason` is how the last connection of who has left went, where that is known.
+    `member` is the member after the change; if it left, its last state. `reason` is why its last connection left, if
+    the member left and this is known.
     """
 
     kind: Literal["joined", "updated", "left"]
@@ -33,11 +34,11 @@ class Change:
 class Joined:
     """The outcome of a join.
 
-    `members` (in order of joining) and `me` for presence channels, as they are after it; `change` is
-    what the others must hear; `fresh` is whether the connection was not in the channel before.
+    `is_new` says whether the connection was not in the channel before. `change` is what others must be told. In a
+    presence channel, `members` are all members after the join, in order of joining, and `me` is the one who joined.
     """
 
-    fresh: bool
+    is_new: bool
     change: Change | None = None
     members: tuple[Member, ...] | None = None
     me: Member | None = None
@@ -45,48 +46,50 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """The outcome of an update: the member as it is now, and the change where there was one."""
+    """The outcome of an update: the member after it, and the change, if others see one."""
 
     member: Member
     change: Change | None
 
 
 @dataclass(slots=True)
-class _Presence:
-    """A listed user. Who is `held` stays listed without a connection, until they come back or are released."""
+class _Entry:
+    """A user in the list of a presence channel. If `in_grace`, the user stays listed without a connection."""
 
     profile: Profile
     member: Member
     connections: set[str]
-    held: bool = False
-    reason: Reason | None = None  # of the connection that went last
+    in_grace: bool = False
+    reason: Reason | None = None  # why the last connection left
 
 
 @dataclass(slots=True)
-class _Room:
+class _ChannelState:
+    """The connections in one channel and, in a presence channel, the list of its users."""
+
     name: ChannelName
     created_at: datetime
     connections: dict[str, str | None] = field(default_factory=dict)  # client id -> user id
-    present: dict[str, _Presence] = field(default_factory=dict)  # user id -> who, in order of joining
+    entries: dict[str, _Entry] = field(default_factory=dict)  # by user id, in order of joining
     type: ChannelType = "public"
-    described: Channel | None = None  # as it was lately, since many ask for long lists of channels
+    description: Channel | None = None  # cached, because long lists of channels are asked for often
 
     def __post_init__(self) -> None:
         self.type = self.name.type
 
     @property
     def member_count(self) -> int:
-        return len(self.present) if self.type == "presence" else len(self.connections)
+        return len(self.entries) if self.type == "presence" else len(self.connections)
 
     def describe(self) -> Channel:
-        """Without its members."""
+        """The channel, without its members."""
         count = self.member_count
-        if self.described is None or self.described.member_count != count:
-            self.described = Channel(self.name, self.type, count, self.created_at)
-        return self.described
+        if self.description is None or self.description.member_count != count:
+            self.description = Channel(self.name, self.type, count, self.created_at)
+        return self.description
 
     def members(self) -> tuple[Member, ...]:
-        return tuple(entry.member for entry in self.present.values())
+        return tuple(entry.member for entry in self.entries.values())
 
 
 class Roster:
@@ -97,7 +100,7 @@ class Roster:
 
     def __init__(self, max_info: int) -> None:
         self._max_info = max_info
-        self._rooms: dict[str, _Room] = {}
+        self._channels: dict[str, _ChannelState] = {}
 
     def join(
         self,
@@ -108,58 +111,58 @@ class Roster:
         now: datetime,
         owned: OwnedInfo = NOTHING_OWNED,
     ) -> Joined:
-        """Put a connection into `channel`; joining again merges `info` and changes nothing else.
+        """Put a connection into `channel`. Joining again merges `info` and changes nothing else.
 
-        `owned` is what the guard has given, in place of what it gave before. Raises `JoinFailed` where the merged
-        `info` would be too large.
+        `owned` is the guard's verdict; it replaces an earlier one. Raises `JoinFailed` if the merged `info` would be
+        too large.
         """
-        room = self._rooms.get(channel) or _Room(channel, now)
-        fresh = client_id not in room.connections
+        state = self._channels.get(channel) or _ChannelState(channel, now)
+        is_new = client_id not in state.connections
         if channel.type != "presence":
-            self._rooms[channel] = room
-            room.connections[client_id] = user.id if user else None
-            return Joined(fresh)
+            self._channels[channel] = state
+            state.connections[client_id] = user.id if user else None
+            return Joined(is_new)
         if user is None:
             raise JoinFailed("A presence channel needs a user")
-        change = self._enter(room, client_id, user, info or {}, now, owned)
-        self._rooms[channel] = room
-        room.connections[client_id] = user.id
-        me = room.present[user.id]
-        me.connections.add(client_id)
-        me.held = False
-        return Joined(fresh, change, room.members(), me.member)
+        change = self._list(state, client_id, user, info or {}, now, owned)
+        self._channels[channel] = state
+        state.connections[client_id] = user.id
+        entry = state.entries[user.id]
+        entry.connections.add(client_id)
+        entry.in_grace = False
+        return Joined(is_new, change, state.members(), entry.member)
 
     def leave(
-        self, channel: ChannelName, client_id: str, *, hold: bool = False, reason: Reason | None = None
+        self, channel: ChannelName, client_id: str, *, grace: bool = False, reason: Reason | None = None
     ) -> Change | None:
-        """Take a connection out; the change where it was its user's last, unless the user is to be held (who
-        has another connection needs no hold).
+        """Take a connection out of `channel`. Returns the change, if the user is no longer listed.
 
-        Raises `NotFound` for a channel that nobody is in, `NotMember` where the connection is not in it.
+        If this was the user's last connection, `grace` keeps the user listed until `end_grace`. Raises `NotFound` if
+        there is no such channel, and `NotMember` if this connection is not in it.
         """
-        room = self._rooms.get(channel)
-        if room is None:
+        state = self._channels.get(channel)
+        if state is None:
             raise NotFound
-        if client_id not in room.connections:
+        if client_id not in state.connections:
             raise NotMember
-        user_id = room.connections.pop(client_id)
+        user_id = state.connections.pop(client_id)
         if channel.type != "presence" or user_id is None:
-            self._forget_if_empty(room)
+            self._forget_if_empty(state)
             return None
-        entry = room.present[user_id]
+        entry = state.entries[user_id]
         entry.connections.discard(client_id)
-        entry.held = entry.held or (hold and not entry.connections)
+        entry.in_grace = entry.in_grace or (grace and not entry.connections)
         entry.reason = reason
-        return self._drop(room, entry)
+        return self._drop_if_gone(state, entry)
 
-    def release(self, channel: ChannelName, user_id: str) -> Change | None:
-        """Hold a user no longer; the change where that was all that kept them in `channel`."""
-        room = self._rooms.get(channel)
-        entry = room.present.get(user_id) if room else None
-        if room is None or entry is None:
+    def end_grace(self, channel: ChannelName, user_id: str) -> Change | None:
+        """End a user's grace, if there is one. Returns the change, if the user is no longer listed."""
+        state = self._channels.get(channel)
+        entry = state.entries.get(user_id) if state else None
+        if state is None or entry is None:
             return None
-        entry.held = False
-        return self._drop(room, entry)
+        entry.in_grace = False
+        return self._drop_if_gone(state, entry)
 
     def update(
         self,
@@ -169,90 +172,94 @@ class Roster:
         now: datetime,
         owned: OwnedInfo | None = None,
     ) -> Updated:
-        """Merge `info` into the member that the connection belongs to. `owned` is what its guard, asked again, gives
-        in place of what was given before.
+        """Merge `info` into the member that the connection belongs to.
 
-        Raises `UpdateFailed`: no such channel, not a presence channel, not in it, or too large.
+        `owned` is the guard's verdict, if it was asked again; it replaces the earlier one. Raises `UpdateFailed` if
+        there is no such channel, if it is not a presence channel, if the connection is not in it, or if the merged
+        `info` would be too large.
         """
-        room = self._rooms.get(channel)
-        if room is None:
+        state = self._channels.get(channel)
+        if state is None:
             raise UpdateFailed("Channel not found")
         if channel.type != "presence":
             raise UpdateFailed("Not a presence channel")
-        user_id = room.connections.get(client_id)
+        user_id = state.connections.get(client_id)
         if user_id is None:
             raise UpdateFailed("Not a member of this channel")
-        entry = room.present[user_id]
+        entry = state.entries[user_id]
         change = self._merge(entry, info, owned, now, UpdateFailed)
         return Updated(entry.member, change)
 
     def profile(self, channel: str, client_id: str) -> Profile | None:
-        """What is said of the user of a connection in a presence channel; `None` where it is in none."""
-        room = self._rooms.get(channel)
-        user_id = room.connections.get(client_id) if room is not None else None
-        entry = room.present.get(user_id) if room is not None and user_id is not None else None
+        """The profile of a connection's user in a presence channel. `None` if the connection is not in the channel, or
+        if the channel is not a presence channel."""
+        state = self._channels.get(channel)
+        user_id = state.connections.get(client_id) if state is not None else None
+        entry = state.entries.get(user_id) if state is not None and user_id is not None else None
         return None if entry is None else entry.profile
 
     def get(self, name: str) -> Channel | None:
-        """The channel with its members, or `None` where nobody is in it."""
-        room = self._rooms.get(name)
-        if room is None:
+        """The channel with its members, or `None` if nobody is in it."""
+        state = self._channels.get(name)
+        if state is None:
             return None
-        return replace(room.describe(), members=room.members() if room.type == "presence" else None)
+        return replace(state.describe(), members=state.members() if state.type == "presence" else None)
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> Iterator[Channel]:
-        """The channels of that type, with names that begin so; oldest first, without their members."""
-        for room in self._rooms.values():
-            if matches(room.name, kind, prefix):
-                yield room.describe()
+        """The channels of a type with names that begin with `prefix` (`None`: any), oldest first, without members."""
+        for state in self._channels.values():
+            if matches(state.name, kind, prefix):
+                yield state.describe()
 
     def members(self, name: str) -> tuple[Member, ...]:
-        """In order of joining; empty for an unknown, public or private channel."""
-        room = self._rooms.get(name)
-        return room.members() if room else ()
+        """The members in order of joining. Empty if the channel is unknown, public or private."""
+        state = self._channels.get(name)
+        return state.members() if state else ()
 
     def connections_of(self, name: str) -> dict[str, int]:
-        """How many connections each member has in a presence channel, by user id; 0 for one who is held."""
-        room = self._rooms.get(name)
-        return {user_id: len(entry.connections) for user_id, entry in room.present.items()} if room else {}
+        """How many connections each member of a presence channel has, by user id; 0 during a grace."""
+        state = self._channels.get(name)
+        return {user_id: len(entry.connections) for user_id, entry in state.entries.items()} if state else {}
 
     def counts(self) -> tuple[int, dict[str, int]]:
-        """The sum of the channels' member counts, and the number of channels by type."""
-        return count_channels(self._rooms.values())
+        """Returns the sum of the channels' member counts, and the number of channels by type."""
+        return count_channels(self._channels.values())
 
-    def _drop(self, room: _Room, entry: _Presence) -> Change | None:
-        if entry.connections or entry.held:
+    def _drop_if_gone(self, state: _ChannelState, entry: _Entry) -> Change | None:
+        """Take a user off the list who has neither a connection nor a grace."""
+        if entry.connections or entry.in_grace:
             return None
-        del room.present[entry.member.id]
-        self._forget_if_empty(room)
+        del state.entries[entry.member.id]
+        self._forget_if_empty(state)
         return Change("left", entry.member, entry.reason)
 
-    def _forget_if_empty(self, room: _Room) -> None:
-        if not room.connections and not room.present:
-            del self._rooms[room.name]
+    def _forget_if_empty(self, state: _ChannelState) -> None:
+        if not state.connections and not state.entries:
+            del self._channels[state.name]
 
-    def _enter(
+    def _list(
         self,
-        room: _Room,
+        state: _ChannelState,
         client_id: str,
         user: User,
         info: Mapping[str, Any],
         now: datetime,
         owned: OwnedInfo,
     ) -> Change | None:
-        entry = room.present.get(user.id)
+        """List the user who joins, or merge `info` into the entry that the user has already."""
+        entry = state.entries.get(user.id)
         if entry is not None:
             return self._merge(entry, info, owned, now, JoinFailed)
         profile = Profile.of(user, info, owned)
         check_size(profile, self._max_info, JoinFailed)
         member = profile.member(client_id, now)
-        assert member.json, "a member that cannot be encoded must not be let in"
-        room.present[user.id] = _Presence(profile, member, set())
+        assert member.json, "the member can be encoded"  # if not, this raises before anything has changed
+        state.entries[user.id] = _Entry(profile, member, set())
         return Change("joined", member)
 
     def _merge(
         self,
-        entry: _Presence,
+        entry: _Entry,
         info: Mapping[str, Any],
         owned: OwnedInfo | None,
         now: datetime,
@@ -261,15 +268,15 @@ class Roster:
         old, profile = entry.member, entry.profile.merged(info, owned)
         if info:
             check_size(profile, self._max_info, error)
-        same = profile.looks_like(entry.profile)
+        looks_same = profile.looks_like(entry.profile)
         entry.profile = profile
-        if same:
+        if looks_same:
             return None
         entry.member = profile.member(old.client_id, old.joined_at, now)
         return Change("updated", entry.member)
 
 
 def check_size(profile: Profile, max_info: int, error: type[RequestError]) -> None:
-    """Raise `error` where what the user's clients have said is more than `max_info` bytes of JSON."""
-    if info_size(profile.said) > max_info:
+    """Raise `error` if the `userInfo` of the user's clients is more than `max_info` bytes of JSON."""
+    if info_size(profile.client_info) > max_info:
         raise error(f"The member's merged userInfo would be more than {max_info} bytes of JSON")

@@ -1,4 +1,4 @@
-"""Text and its bytes: what may go out as UTF-8, and what has come in as such."""
+"""UTF-8: checks bytes that were received, and makes text that can be sent."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def is_utf8(payload: bytes) -> bool:
 
 
 def sendable(text: str) -> str:
-    """`text` with `?` for lone surrogates, which have no UTF-8."""
+    """`text` with `?` in place of lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Times as they leave the server: ISO 8601, UTC, three millisecond digits, `Z`."""
+"""Times as the server sends them: ISO 8601, in UTC, with milliseconds and `Z`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from datetime import datetime, timezone
 
 
 def isoformat(moment: datetime) -> str:
-    """`2024-01-15T10:30:00.000Z` for an aware `moment`; `ValueError` for a naive one."""
+    """An aware `datetime` as text like `2024-01-15T10:30:00.000Z`. Raises `ValueError` if it is naive."""
     if moment.tzinfo is None:
-        raise ValueError("a time without a time zone has no place on the wire")
+        raise ValueError("a time without a time zone cannot be sent")
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def from_epoch(seconds: float) -> datetime:
-    """The aware time that is `seconds` after the epoch."""
+    """The aware `datetime`, in UTC, that is `seconds` after the epoch."""
     return datetime.fromtimestamp(seconds, timezone.utc)

@@ -1,7 +1,7 @@
-"""The wire messages: requests as they come in, answers and events as they go out.
+"""The messages of the protocol: decodes requests, and encodes answers and events.
 
-Law: one JSON object per frame, camelCase only here; a client's `data` and `requestId` pass through as
-the bytes that they came as, spliced into an envelope that is the server's.
+Rule: each frame is one JSON object. Only this module knows the camelCase names. A client's `data` and `requestId` are
+never decoded: their bytes are copied into the frame that the server writes.
 """
 
 from __future__ import annotations
@@ -29,26 +29,28 @@ from .roster import Change
 from .timestamps import isoformat
 
 ABSENT: Final = Raw()
-"""The value of a `Raw` field that the request does not have."""
+"""The value of a `Raw` field that is missing in the request."""
 
-EMPTY: Final = Raw(b'""')
+EMPTY_STRING: Final = Raw(b'""')
 
 MAX_ECHO: Final = 200
-"""Characters of an unknown `type` that an answer repeats."""
+"""How many characters of an unknown `type` are repeated in the answer."""
 
 
 class Request(msgspec.Struct, tag_field="type"):
-    """What every request may have. `missing` is the answer where a required field has no value."""
+    """A request. Its fields have the names of the protocol."""
 
     missing: ClassVar[str] = ""
+    """The error message if a required field has no value."""
     concerns_channels: ClassVar[bool] = False
+    """Whether `PRESENCE_ENABLED = False` refuses it."""
     fault: ClassVar[type[RequestError]] = InternalError
-    """The error that answers where the server fails at this request."""
+    """The error that answers it if the server fails."""
 
     requestId: Raw = ABSENT
 
     def complete(self) -> bool:
-        """Whether every required field has a value; `null` and `""` are none."""
+        """Whether every required field has a value. `null` and `""` do not count, except as `data`."""
         return True
 
 
@@ -128,7 +130,7 @@ _decode_any = msgspec.json.Decoder(Raw).decode
 
 
 class Rejected(NamedTuple):
-    """A frame that is no valid request: the error to answer, and what is known of the request."""
+    """A frame that is not a valid request: the error that answers it, and what is known about the request."""
 
     error: RequestError
     requestId: Raw = ABSENT
@@ -136,7 +138,7 @@ class Rejected(NamedTuple):
 
 
 def decode_request(payload: bytes) -> Request | Rejected:
-    """The request in `payload`, which is valid UTF-8; never raises, whatever the bytes are."""
+    """Decode a frame's payload, which must be valid UTF-8. Never raises."""
     try:
         request: Request = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -147,7 +149,7 @@ def decode_request(payload: bytes) -> Request | Rejected:
 
 
 def read_request_id(payload: bytes) -> Raw:
-    """The `requestId` of a frame that is otherwise not looked at."""
+    """The `requestId` of a frame, whatever else is in it. `ABSENT` if it cannot be read."""
     try:
         return _decode_fields(payload).get("requestId", ABSENT)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -155,6 +157,7 @@ def read_request_id(payload: bytes) -> Raw:
 
 
 def _explain(payload: bytes) -> Rejected:
+    """What is wrong with a payload that could not be decoded."""
     try:
         _decode_any(payload)
         fields = _decode_fields(payload)
@@ -166,15 +169,15 @@ def _explain(payload: bytes) -> Rejected:
     kind = _decode_text(fields.get("type"))
     known = _REQUESTS.get(kind) if kind is not None else None
     if known is None:
-        return Rejected(UnknownMessageType(f"Unknown message type: {_shown(fields.get('type'), kind)}"), request_id)
-    if known is Update and fields.get("userInfo") == EMPTY:
+        return Rejected(UnknownMessageType(f"Unknown message type: {_printed(fields.get('type'), kind)}"), request_id)
+    if known is Update and fields.get("userInfo") == EMPTY_STRING:
         return Rejected(InvalidRequest(known.missing), request_id, known.concerns_channels)
     for name in known.__struct_fields__:
-        wanted, complaint = _EXPECTED.get(name, (Raw, ""))
+        expected, message = _EXPECTED.get(name, (Raw, ""))
         try:
-            msgspec.json.decode(fields.get(name, b"null" if name != "event" else b'""'), type=wanted)
+            msgspec.json.decode(fields.get(name, b"null" if name != "event" else b'""'), type=expected)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Rejected(InvalidRequest(complaint), request_id, known.concerns_channels)
+            return Rejected(InvalidRequest(message), request_id, known.concerns_channels)
     return Rejected(InvalidJSON())
 
 
@@ -185,14 +188,15 @@ def _decode_text(raw: Raw | None) -> str | None:
         return None
 
 
-def _shown(raw: Raw | None, text: str | None) -> str:
+def _printed(raw: Raw | None, text: str | None) -> str:
+    """A `type` for an error message: its text, or else its JSON."""
     if raw is None:
         return "undefined"
     return (bytes(raw).decode(errors="replace") if text is None else text)[:MAX_ECHO]
 
 
 class Frame(msgspec.Struct, tag_field="type"):
-    """What every answer has: the `requestId` of its request, where that had one."""
+    """An answer. It has the `requestId` of its request, if the request has one."""
 
     requestId: Raw | UnsetType = UNSET
 
@@ -290,7 +294,7 @@ _CHANGES: Final = {"joined": MemberJoined, "updated": MemberUpdated, "left": Mem
 _SERVER: Final = Sender("server")
 
 encode: Final = msgspec.json.Encoder().encode
-"""A frame's JSON, as UTF-8 bytes."""
+"""Encode a frame's JSON, as UTF-8 bytes."""
 
 
 def connected(client_id: str, user: User | None, now: datetime) -> bytes:
@@ -314,7 +318,7 @@ def error(problem: RequestError) -> Error:
 
 
 def answer(frame: Frame, request_id: Raw) -> bytes:
-    """`frame` as the answer to the request that had `request_id`."""
+    """Encode `frame` as the answer to the request with `request_id`."""
     if request_id is not ABSENT:
         frame.requestId = request_id
     return encode(frame)
@@ -349,7 +353,8 @@ def auth_expiring(expires_at: datetime) -> bytes:
 
 
 def check_json(text: str | bytes) -> Raw:
-    """`text` as compact JSON to splice in; `TypeError` where clients could not parse it (NaN, lone surrogates)."""
+    """Compact JSON that can be put into a frame. Raises `TypeError` if clients could not parse `text`, for instance
+    because of NaN or lone surrogates."""
     payload = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
         _decode_any(payload)

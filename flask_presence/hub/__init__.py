@@ -1,5 +1,5 @@
-"""The connections of this process: who asks what, what it means, who must hear of it.
+"""The hub: it handles the requests of this process's connections, and sends them what they must hear.
 
-Law: knows neither Flask nor sockets. Its state belongs to one event loop: everything that touches it runs
-there, and nothing that runs there blocks.
+Rule: knows neither Flask nor sockets. Its state belongs to one event loop: whatever touches it runs there, and nothing
+that runs there blocks.
 """

@@ -127,7 +127,7 @@ class Hub:
         del self.sessions[session.id]
         self._users.discard(session)
         self._logins.discard(session)
-        self.meter.close(code)
+        self.meter.count_close(code)
         self.meter.slow += reason == "slow"
         event = ClientDisconnected(session.id, session.user, code, reason)
         self._membership.leave_all(session, reason, partial(self._finish, session, event))

@@ -1,39 +1,39 @@
-"""What one process counts and measures of its own connections.
+"""Counts and measures what one process does for its own connections.
 
-Law: counting costs an addition; whatever takes longer is done when a slot ends, or when somebody looks.
+Rule: counting costs one addition. Whatever takes longer is done when a time slot ends, or when a reading is asked for.
 """
 
 from __future__ import annotations
 
 from ..domain.meter import Meter
-from ..domain.readings import Backlog, Busy, Lag, Reading, Traffic
+from ..domain.readings import Backlog, BusyChannels, Reading, Traffic, WorstLag
 
 
 class Instruments:
-    """Owner of the process's counts (`meter`), and of what was lately."""
+    """Owns the counters of this process (`meter`), and what it measures over the last seconds."""
 
     def __init__(self) -> None:
         self.meter = Meter()
         self._traffic = Traffic()
-        self._busy = Busy()
-        self._lag = Lag()
+        self._busy = BusyChannels()
+        self._lag = WorstLag()
 
     def delivered(self, channel: str, count: int) -> None:
-        """Something was sent to so many connections in `channel`."""
+        """Count a message or an event that was sent to `count` connections in `channel`."""
         self.meter.deliveries += count
         current = self._busy.current
         current[channel] = current.get(channel, 0) + 1
 
     def lagged(self, now: float, seconds: float) -> None:
-        """The loop came to something that many seconds after it was due; `now` in epoch seconds."""
+        """Record that the event loop ran something `seconds` after it was due. `now` in epoch seconds."""
         self.meter.lag.observe(seconds)
-        self._lag.note(now, seconds)
+        self._lag.record(now, seconds)
 
     def tick(self, now: float) -> None:
-        """It is `now`, in epoch seconds; called a few times a second."""
-        self._traffic.note(now, self.meter.received, self.meter.sent)
-        self._busy.turn(now)
+        """Do what is due at `now`, in epoch seconds. Called a few times a second."""
+        self._traffic.record(now, self.meter.received, self.meter.sent)
+        self._busy.advance(now)
 
     def read(self, outbox: Backlog) -> Reading:
-        """All of it, with what waits for the connections."""
+        """The reading of this process. `outbox` is what is still to be sent."""
         return Reading(self.meter.counts(), dict(self._traffic.slots), self._busy.rates(), outbox, self._lag.worst)

@@ -47,7 +47,7 @@ class SessionMembership:
         self._events.emit(session, ChannelJoined(session.id, session.user, channel, channel.type))
 
     def leave(self, session: Session, channel: ChannelName, reason: Reason) -> Pending[bool] | bool:
-        """Take the session out of a channel that it is in. Gives whether it was still in it by then.
+        """Take the session out of a channel that it is in. Returns whether it was still in it by then.
 
         If this raises, nothing has changed.
         """
@@ -90,7 +90,7 @@ class SessionMembership:
         """Take a session out of a channel because the server wants it, and tell the client `why`.
 
         From now on, nothing that the session sends reaches the channel. If the backend is carrying out a join, the
-        removal waits for it. Gives `None` if it is done already.
+        removal waits for it. Returns `None` if it is done already.
         """
         session.being_removed = session.being_removed or set()
         session.being_removed.add(channel)

@@ -19,7 +19,7 @@ from ..backends.base import Membership
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, CredentialRejected, Forbidden, UpdateFailed
 from ..domain.guards import Verdict
-from ..domain.members import NOTHING, OwnedInfo, without_known
+from ..domain.members import NO_INFO, OwnedInfo, without_user_fields
 from ..domain.meter import Meter
 from ..domain.roster import Updated
 from ..loops.pending import Outcome, then
@@ -60,10 +60,10 @@ class _Task(NamedTuple):
 class _Question:
     """One question to a guard. `superseded`: a verdict that was asked for later has taken effect."""
 
-    def __init__(self, session: Session, channel: ChannelName, said: Mapping[str, Any]) -> None:
+    def __init__(self, session: Session, channel: ChannelName, client_info: Mapping[str, Any]) -> None:
         self.session = session
         self.channel = channel
-        self.said = said
+        self.client_info = client_info
         self.asked_at = time.monotonic()
         self.superseded = False
 
@@ -184,9 +184,9 @@ class Rechecks:
         the verification."""
         loop = self._offload.loop
         while (question := loop.run(partial(self._begin_question, session, channel))) is not None:
-            login, shown = session.login, copy.deepcopy(dict(without_known(question.said, session.user)))
+            login, info = session.login, copy.deepcopy(without_user_fields(question.client_info, session.user))
             try:
-                verdict = self._application.authorize(login, session.user, channel, shown)
+                verdict = self._application.authorize(login, session.user, channel, info)
             except CredentialRejected:
                 if session.login != login:
                     continue  # the client has sent another token meanwhile
@@ -204,7 +204,7 @@ class Rechecks:
         if not session.is_open or channel not in session.channels:
             return None
         profile = self._backend.profile(channel, session.id) if channel.type == "presence" else None
-        question = _Question(session, channel, NOTHING if profile is None else profile.said)
+        question = _Question(session, channel, NO_INFO if profile is None else profile.client_info)
         self._open_questions.add(question)
         return question
 

@@ -35,7 +35,7 @@ from ..domain.errors import (
 )
 from ..domain.events import MessageSent
 from ..domain.guards import Verdict
-from ..domain.members import NOTHING_OWNED, OwnedInfo, check_info, without_known
+from ..domain.members import NOTHING_OWNED, OwnedInfo, check_info, without_user_fields
 from ..domain.roster import Joined, Updated
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
@@ -204,7 +204,7 @@ class Requests:
     def _join(self, session: Session, request: wire.Join) -> Answer:
         policy = self._policy
         channel = ChannelName.parse(request.channel or "")
-        info = None if request.userInfo is None else self._sayable(session, request.userInfo)
+        info = None if request.userInfo is None else self._client_info(session, request.userInfo)
         if channel.type != "public" and session.user is None:
             raise Forbidden("Authentication required")
         if channel not in session.channels and len(session.channels) >= policy.max_channels:
@@ -213,9 +213,9 @@ class Requests:
             return self._enter(session, channel, info)
         return self._ask_to_enter(session, channel, info)
 
-    def _sayable(self, session: Session, info: dict[str, Any]) -> dict[str, Any]:
+    def _client_info(self, session: Session, info: dict[str, Any]) -> dict[str, Any]:
         """The part of a `userInfo` that a client may decide. Raises `InvalidRequest` if it is too large."""
-        return without_known(check_info(info, self._policy.max_user_info), session.user)
+        return without_user_fields(check_info(info, self._policy.max_user_info), session.user)
 
     def _ask_to_enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Pending[Any]:
         session.joining, session.recheck_after_join = channel, False
@@ -298,7 +298,7 @@ class Requests:
         if not session.is_open:
             # It disconnected while the backend let it in, so nothing else takes it out.
             return then(self._backend.leave(channel, session.id, utc_now(), "closed"), lambda _: None)
-        if outcome.fresh:
+        if outcome.is_new:
             self._membership.entered(session, channel)
         self._events.emit_change(session, channel, outcome.change)
         return wire.joined(channel, outcome.members, outcome.me)
@@ -368,7 +368,7 @@ class Requests:
 
     def _update(self, session: Session, request: wire.Update) -> Answer:
         channel = ChannelName.parse(request.channel or "")
-        info = self._sayable(session, request.userInfo or {})
+        info = self._client_info(session, request.userInfo or {})
         if session.being_removed and channel in session.being_removed:
             raise UpdateFailed("Not a member of this channel")
         updating = self._backend.update(channel, session.id, info, utc_now())

@@ -1,6 +1,6 @@
-"""gevent's hub as the event loop, and what can be known of gevent without importing it.
+"""gevent's hub as an event loop, and questions about gevent that need no import of it.
 
-Rule: gevent is imported only where it already drives the server.
+Rule: gevent is imported only if it drives the server already.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class GeventWatch:
-    """An io watcher of libev or libuv; `close` frees it."""
+    """An IO watcher of libev or libuv. `close` frees it."""
 
     __slots__ = ("_callback", "_watcher")
 
@@ -40,7 +40,7 @@ class GeventWatch:
 
 
 class GeventLoop:
-    """The hub of the thread that it is made in. A blocking function gets a greenlet."""
+    """The hub of the thread in which this is created. `spawn` runs functions in greenlets."""
 
     def __init__(self) -> None:
         import gevent

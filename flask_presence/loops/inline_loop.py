@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class InlineLoop:
-    """An event loop that runs when it is told to, in the thread that tells it."""
+    """An event loop that runs what is left to do when `settle` is called."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], object]] = deque()
@@ -31,7 +31,7 @@ class InlineLoop:
         self.spawn(callback)
 
     def sleep(self, seconds: float) -> None:
-        """There is nobody to wait for but what has been spawned."""
+        """Run what has been spawned instead of waiting, because nothing else can happen meanwhile."""
         if seconds:
             self.settle()
 
@@ -39,12 +39,13 @@ class InlineLoop:
         self._sources.append(source)
 
     def settle(self) -> None:
-        """Run what has been spawned, and what that spawns, and take in what others did, until nothing is left."""
+        """Run all spawned functions, including those that they spawn, and handle the sources' events, until nothing is
+        left."""
         self._sources = [source for source in self._sources if not source.ended]
         while True:
             while self._waiting:
                 self._waiting.popleft()()
-            # What has been spawned meanwhile may be what others wait for, so that comes before any waiting.
+            # Do not wait while spawned functions are left: what a source waits for may depend on them.
             if self._catch_up(wait=False) or self._waiting:
                 continue
             if not self._catch_up(wait=True) and not self._waiting:

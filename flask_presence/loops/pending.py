@@ -1,7 +1,7 @@
-"""An outcome that is still on its way, in an event loop.
+"""`Pending`: a value that arrives later, in an event loop. Like a future, but its callbacks run at once.
 
-Law: settled once, in the loop. What waits for it runs at once, in that very step, so that whoever settles it
-decides what comes before and what after.
+Rule: it is settled once, in the loop. Its callbacks run inside `settle`, so whoever settles it decides what happens
+before them and what happens after them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 Outcome = Callable[[], T]
-"""Gives the value, or raises the problem."""
+"""A function that returns the value, or raises the exception that came instead."""
 
 
 class Pending(Generic[T]):
-    """A value that will be there later. Owned by the loop: made, settled and waited for in it."""
+    """A value that arrives later. It belongs to the loop, which creates it, settles it and calls its callbacks."""
 
     __slots__ = ("_callbacks", "_outcome")
 
@@ -30,56 +30,60 @@ class Pending(Generic[T]):
         self._callbacks: list[Callable[[Outcome[T]], object]] = []
 
     def settle(self, outcome: Outcome[T]) -> None:
-        """The value is there. `outcome` may be asked more than once, and must not take time."""
-        assert self._outcome is None, "an outcome comes once"
+        """Set the outcome, and run the callbacks. `outcome` may be called several times, so it must be quick."""
+        assert self._outcome is None, "a Pending is settled once"
         self._outcome = outcome
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:
                 callback(outcome)
-            except Exception:  # it must not keep the others waiting, nor end the loop that brought the outcome
-                log.exception("what waited for an outcome failed")
+            except Exception:  # the other callbacks must run, and whoever settles this must go on
+                log.exception("a callback of a Pending failed")
 
     @property
     def settled(self) -> bool:
+        """Whether the outcome has arrived."""
         return self._outcome is not None
 
     def when(self, callback: Callable[[Outcome[T]], object]) -> None:
-        """Call `callback`, which should not raise, with the outcome: once it is there, or now if it is."""
+        """Call `callback` with the outcome when it arrives; now, if it has arrived. `callback` should not raise."""
         if self._outcome is not None:
             callback(self._outcome)
         else:
             self._callbacks.append(callback)
 
     def then(self, function: Callable[[Outcome[T]], U | Pending[U]]) -> Pending[U]:
-        """What `function` makes of the outcome, which it may ask and whose problem it may catch."""
+        """Call `function` with the outcome. Returns a `Pending` for what `function` returns, or raises.
+
+        `function` calls the outcome to get the value, and may catch the exception that this raises.
+        """
         result: Pending[U] = Pending()
         self.when(partial(_pass_on, result, function))
         return result
 
     def map(self, function: Callable[[T], U | Pending[U]]) -> Pending[U]:
-        """What `function` makes of the value; a problem stays one."""
+        """Like `then`, for a `function` that takes the value. If an exception came instead, the result has it too."""
         return self.then(lambda outcome: function(outcome()))
 
 
 def then(value: T | Pending[T], function: Callable[[Outcome[T]], U | Pending[U]]) -> U | Pending[U]:
-    """`Pending.then`, or `function` at once where the value is there already."""
+    """Like `Pending.then`. If `value` is not a `Pending`, this calls `function` at once and returns what it returns."""
     return value.then(function) if isinstance(value, Pending) else function(lambda: value)
 
 
 def when_all(values: Iterable[object], callback: Callable[[], object]) -> None:
-    """Call `callback` once those of `values` that are pending are settled, well or not; now, if none is."""
+    """Call `callback` when all `Pending`s among `values` are settled, with a value or not; now, if there is none."""
     waiting = [value for value in values if isinstance(value, Pending)]
-    left = len(waiting)
+    unsettled = len(waiting)
 
-    def count(_: Outcome[Any]) -> None:
-        nonlocal left
-        left -= 1
-        if not left:
+    def count_down(_: Outcome[Any]) -> None:
+        nonlocal unsettled
+        unsettled -= 1
+        if not unsettled:
             callback()
 
     for value in waiting:
-        value.when(count)
+        value.when(count_down)
     if not waiting:
         callback()
 
@@ -97,10 +101,11 @@ def _pass_on(result: Pending[U], function: Callable[[Outcome[T]], U | Pending[U]
 
 
 def raising(problem: Exception) -> Outcome[Any]:
-    """The outcome that is a problem."""
+    """An outcome that raises `problem`."""
     return partial(throw, problem)
 
 
 def throw(problem: Exception) -> Any:
-    """`raise`, as a function; one problem may be that of many, and must not gather all their tracebacks."""
+    """`raise`, as a function. It drops the traceback, because many outcomes may raise the same exception, and it would
+    collect all their tracebacks."""
     raise problem.with_traceback(None)

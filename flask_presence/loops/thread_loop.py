@@ -22,7 +22,7 @@ log = logging.getLogger("flask_presence")
 
 
 class ThreadLoop:
-    """A daemon thread with a selector, for servers with a thread per connection."""
+    """An event loop in a thread of its own, which starts at once. `spawn` runs functions in threads."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -60,7 +60,7 @@ class ThreadLoop:
             try:
                 self._wake.send(b"\0")
             except BlockingIOError:
-                return  # the loop has a wake-up waiting already
+                return  # the loop is about to wake up already
 
     def every(self, seconds: float, callback: Callback) -> None:
         self._timers.append(_Timer(seconds, callback))
@@ -103,7 +103,7 @@ class ThreadLoop:
 
 
 class SelectorWatch:
-    """One direction of one file descriptor in a selector that others may share it in."""
+    """Watches one direction of one file descriptor. Two watches may share a descriptor, which a selector holds once."""
 
     __slots__ = ("_callback", "_event", "_fd", "_selector")
 
@@ -139,6 +139,8 @@ class SelectorWatch:
 
 
 class _Timer:
+    """Calls `callback` every `seconds`, next at `due`, in seconds of the monotonic clock."""
+
     __slots__ = ("callback", "due", "seconds")
 
     def __init__(self, seconds: float, callback: Callback) -> None:

@@ -1,5 +1,5 @@
-"""Bytes: RFC 6455 frames on a real socket, driven by gevent's hub or by a thread.
+"""The transport: RFC 6455 frames on sockets, driven by gevent's hub or by a thread.
 
-Law: knows no channels and no Flask. Nothing here writes into a half-sent frame, waits for a peer, or
-reads more than it may keep.
+Rule: knows neither channels nor Flask. Nothing here waits for a peer, writes into a frame that is half sent, or reads
+more than it may keep.
 """

@@ -1,7 +1,7 @@
-"""RFC 6455 frames, to and from bytes, on the server's side.
+"""Encodes and decodes RFC 6455 frames, as a server.
 
-Law: sans IO. A `Decoder` is fed what was received, in any cut, and gives whole messages; it buffers
-nothing that it may refuse. Sizes are in bytes.
+Rule: sans IO. A `Decoder` takes received bytes in pieces of any size and returns whole messages. It never buffers what
+it is going to refuse. Sizes are in bytes.
 """
 
 from __future__ import annotations
@@ -20,31 +20,34 @@ PONG: Final = 0xA
 
 MAX_CONTROL_PAYLOAD: Final = 125
 MAX_REASON: Final = 123
+"""Most bytes of a close reason."""
 MAX_FRAGMENTS: Final = 1024
 
 NO_STATUS: Final = 1005
 ABNORMAL: Final = 1006
 
 _TRANSLATE_ABOVE: Final = 1024
+"""The size from which unmasking with translation tables is faster."""
 _XOR_TABLES: Final = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
 
 
 Message = tuple[int, bytes]
-"""A whole message, or a control frame: its opcode (of the first frame) and its unmasked payload.
+"""A whole message, or a control frame: its opcode and its unmasked payload.
 
-The payload of a `TEXT` message is valid UTF-8, that of a `CLOSE` empty or a valid code and reason.
+The opcode of a fragmented message is that of its first frame. The payload of a `TEXT` message is valid UTF-8; that of a
+`CLOSE` frame is empty, or a valid code and reason.
 """
 
 
 class Failure(NamedTuple):
-    """Why a byte stream cannot go on: the close code that RFC 6455, section 7.4 asks for, and a reason."""
+    """Why decoding has stopped: the close code that RFC 6455, section 7.4 demands, and a reason."""
 
     code: int
     reason: str
 
 
 def encode_frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """One final, unmasked frame (RFC 6455, section 5.2)."""
+    """Encode one final, unmasked frame (RFC 6455, section 5.2)."""
     size = len(payload)
     if size < 126:
         return bytes((0x80 | opcode, size)) + payload
@@ -54,7 +57,8 @@ def encode_frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """A close frame; the reason is cut to what fits, between characters. No code for `NO_STATUS`."""
+    """Encode a close frame. The reason is cut between characters to what fits. `NO_STATUS` makes a frame without a
+    code."""
     if code == NO_STATUS:
         return encode_frame(b"", CLOSE)
     text = reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore").encode()
@@ -62,7 +66,7 @@ def encode_close(code: int, reason: str = "") -> bytes:
 
 
 def parse_close(payload: bytes) -> tuple[int, str]:
-    """Code and reason of a close frame that the decoder let through; `NO_STATUS` where it has none."""
+    """The code and the reason of a close frame that the decoder has accepted. `NO_STATUS` if it has no code."""
     if not payload:
         return NO_STATUS, ""
     return int.from_bytes(payload[:2], "big"), payload[2:].decode()
@@ -74,7 +78,7 @@ def is_valid_close_code(code: int) -> bool:
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:
-    """`payload` XOR the repeated four bytes of `mask` (RFC 6455, section 5.3)."""
+    """XOR `payload` with the four bytes of `mask`, repeated (RFC 6455, section 5.3)."""
     size = len(payload)
     if size > _TRANSLATE_ABOVE:
         plain = bytearray(size)
@@ -86,10 +90,10 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
 
 
 class Decoder:
-    """The receiving side of one connection.
+    """Decodes what one connection receives.
 
-    `failure` is set once the stream has broken a rule; what was whole before that is still returned,
-    and nothing is decoded after it. `max_size` bounds a message, over all its fragments.
+    `failure` is set when the peer breaks a rule, or closes. Messages that were complete before that are still returned,
+    and nothing is decoded after it. `max_size` bounds a message, including all its fragments.
     """
 
     __slots__ = ("_buffer", "_fragments", "_need", "_opcode", "_size", "_utf8", "failure", "max_size")
@@ -98,14 +102,14 @@ class Decoder:
         self.max_size = max_size
         self.failure: Failure | None = None
         self._buffer: bytearray | None = None  # an incomplete frame
-        self._need = 2  # bytes the buffer must have before another look is worth it
-        self._opcode = CONTINUATION  # of the fragmented message under way
+        self._need = 2  # how many bytes the buffer must have before it is decoded again
+        self._opcode = CONTINUATION  # of the fragmented message that is being received
         self._fragments: list[bytes] | None = None
         self._size = 0
         self._utf8: codecs.IncrementalDecoder | None = None
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages and control frames that `data` completes, in order."""
+        """Decode more bytes. Returns the messages and control frames that they complete, in order."""
         if self._buffer is not None:
             self._buffer += data
             if len(self._buffer) < self._need:
@@ -146,7 +150,7 @@ class Decoder:
         return messages
 
     def _refuse_head(self, first: int, second: int) -> bool:
-        """Check what the first two bytes say, before anything more is waited for."""
+        """Check the first two bytes of a frame, before waiting for more. Returns whether the frame is refused."""
         opcode, final, size = first & 0x0F, first & 0x80, second & 0x7F
         if first & 0x70:
             return self._fail(1002, "Reserved bits are set")
@@ -167,6 +171,7 @@ class Decoder:
         return False
 
     def _refuse_frame(self, first: int, second: int, size: int) -> bool:
+        """Check a frame's head and size. Returns whether the frame is refused."""
         if self._refuse_head(first, second):
             return True
         short = second & 0x7F

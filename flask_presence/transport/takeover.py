@@ -1,14 +1,17 @@
-"""Taking a socket over from the server that accepted it.
+"""Takes a socket over from the server that accepted it.
 
-Law: the libraries stay stock and other routes untouched: what flask-sock and gevent-websocket see of this
-is in the WSGI environ of one request. Neither reads or writes a byte after the handshake.
+Rule: no library is patched, and other routes are not affected. Only the WSGI environ of one request changes. Neither
+flask-sock nor gevent-websocket reads or writes the socket after the handshake.
 
-| server                                      | handshake by     | afterwards the socket is          |
-|---------------------------------------------|------------------|-----------------------------------|
-| gunicorn -k gevent, gevent's pywsgi         | flask-sock       | detached, driven by gevent's hub  |
-| GeventWebSocketWorker, WebSocketHandler     | gevent-websocket | detached, driven by gevent's hub  |
-| any of these with TLS                       | either           | lent by the server, gevent's hub  |
-| flask run, gunicorn -k gthread              | flask-sock       | lent by the server, a thread      |
+| server                                  | handshake by     | afterwards, the socket                        |
+|-----------------------------------------|------------------|-----------------------------------------------|
+| gunicorn -k gevent, gevent's pywsgi     | flask-sock       | is detached, and driven by gevent's hub       |
+| GeventWebSocketWorker, WebSocketHandler | gevent-websocket | is detached, and driven by gevent's hub       |
+| any of these with TLS                   | either           | stays the server's, driven by gevent's hub    |
+| flask run, gunicorn -k gthread          | flask-sock       | stays the server's, driven by a thread        |
+
+The request of a detached socket ends at once. If the socket stays the server's, the request lasts as long as the
+connection.
 """
 
 from __future__ import annotations
@@ -37,11 +40,11 @@ log = logging.getLogger("flask_presence")
 
 VERSION: Final = "13"
 BEARER: Final = "bearer"
-"""The subprotocol behind which a client may offer its token; the only one that is ever selected."""
+"""The subprotocol after which a client may offer its token. It is the only one that is ever selected."""
 
 
 class BadHandshake(Exception):
-    """A request that is no WebSocket handshake (RFC 6455, section 4.2.1): the HTTP status, and why."""
+    """The request is not a valid WebSocket handshake (RFC 6455, section 4.2.1). `status` is the HTTP status for it."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status
@@ -50,13 +53,13 @@ class BadHandshake(Exception):
 
 
 def check_handshake(environ: Environ) -> None:
-    """Raise `BadHandshake` unless flask-sock can answer the request with 101."""
+    """Raise `BadHandshake` if the request is not a WebSocket handshake that flask-sock can accept."""
     if environ.get("REQUEST_METHOD") != "GET":
         raise BadHandshake(400, "A WebSocket handshake is a GET request")
     if environ.get("SERVER_PROTOCOL") not in (None, "HTTP/1.1"):
         raise BadHandshake(400, "A WebSocket handshake needs HTTP/1.1")
     if "upgrade" not in (token.strip().lower() for token in environ.get("HTTP_CONNECTION", "").split(",")):
-        raise BadHandshake(400, "The Connection header must have the token 'Upgrade'")
+        raise BadHandshake(400, "The Connection header must contain 'Upgrade'")
     if environ.get("CONTENT_LENGTH", "").strip() not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ:
         raise BadHandshake(400, "A WebSocket handshake has no body")
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip() != VERSION:
@@ -77,15 +80,16 @@ def offered_protocols(environ: Environ) -> list[str]:
 
 
 def allows_hop_by_hop(environ: Environ) -> bool:
-    """Whether the server lets an application set `Connection` and `Upgrade`, which PEP 3333 keeps for servers."""
+    """Whether the server lets an app set the headers `Connection` and `Upgrade`, which PEP 3333 forbids."""
     return any(key in environ for key in _SOCKET_KEYS) or _is_pywsgi(environ)
 
 
 class Takeover:
-    """A request's socket, before and after the handshake.
+    """The socket of one request, before and after the handshake.
 
-    `already_open` is whether gevent-websocket has answered 101 before the application was asked; `possible`
-    whether the server shows its socket in the environ at all. `opened`: nobody else may use the socket any more.
+    `already_open` says that gevent-websocket sent the handshake before the app was called. `possible` says that the
+    server gives access to the socket through the environ. `opened` says that the socket has been taken over, so that
+    nothing else may use it.
     """
 
     def __init__(self, environ: Environ) -> None:
@@ -100,7 +104,7 @@ class Takeover:
 
     @property
     def served(self) -> bool:
-        """Whether the request came through a server: test clients make theirs up, and say of no software."""
+        """Whether a server received the request. A test client's request names no server software."""
         return "SERVER_SOFTWARE" in self._environ or "uwsgi.version" in self._environ
 
     @property
@@ -109,12 +113,12 @@ class Takeover:
 
     @property
     def multithread(self) -> bool:
-        """Whether the server works on other requests meanwhile, in this process."""
+        """Whether this process handles other requests at the same time."""
         return bool(self._environ.get("wsgi.multithread"))
 
     @property
     def multiprocess(self) -> bool:
-        """Whether other processes serve this application too."""
+        """Whether other processes serve this app too."""
         return bool(self._environ.get("wsgi.multiprocess"))
 
     @property
@@ -123,16 +127,16 @@ class Takeover:
         return is_gevent_socket(self._sock)
 
     def new_loop(self) -> SocketLoop:
-        """An event loop of the kind that drives this server's sockets."""
+        """Create an event loop of the kind that can drive this server's sockets."""
         return GeventLoop() if self.on_gevent else ThreadLoop()
 
     def empty_body(self) -> None:
-        """Have whoever reads the request's body find none: for an upgrade, pywsgi shows the socket in its place."""
+        """Make the request's body empty. For an upgrade, pywsgi puts the socket there, which must not be read."""
         self._environ["wsgi.input"] = io.BytesIO()
 
     def prepare_handshake(self) -> None:
-        """Let flask-sock see a socket that passes the handshake through, then reports end-of-file, and
-        no extension and no subprotocol that it could agree to."""
+        """Give flask-sock a stand-in for the socket, which sends the handshake and then reports end-of-file. Hide the
+        extensions and subprotocols that the client offers, so that flask-sock accepts none."""
         self._environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         selected = BEARER if BEARER in offered_protocols(self._environ) else None
         self._environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)
@@ -143,46 +147,46 @@ class Takeover:
                 return
         self._environ["wsgi.input"] = _Input(self._stand_in)
 
-    def open(self, group: ConnectionGroup, handler: FrameReceiver) -> tuple[Connection, Callable[[], None]]:
-        """The connection on the socket, and what the view must call before it returns: it waits where
-        the socket is only lent."""
+    def open(self, group: ConnectionGroup, receiver: FrameReceiver) -> tuple[Connection, Callable[[], None]]:
+        """Take the socket over, after the handshake. Returns the connection, and a function that the view must call
+        before it returns: if the socket stays the server's, it waits until the connection has ended."""
         if self._stand_in is not None:
             self._stand_in.finish()
         if self._websocket is not None:
-            self._websocket.closed = True  # or the handler would send a close frame of its own
+            self._websocket.closed = True  # otherwise gevent-websocket sends a close frame of its own
         if self._detachable:
-            sock, gone = _detach(self._sock), None
+            sock, ended = _detach(self._sock), None
         else:
-            sock, gone = self._sock, _new_event(group.loop)
+            sock, ended = self._sock, _new_event(group.loop)
         self.opened = True
         sock.setblocking(False)
         _set_options(sock)
-        connection = group.loop.run(lambda: Connection(group, sock, handler, gone.set if gone else None))
-        return connection, gone.wait if gone else lambda: None
+        connection = group.loop.run(lambda: Connection(group, sock, receiver, ended.set if ended else None))
+        return connection, ended.wait if ended else lambda: None
 
     @property
     def answers_as_http_1_0(self) -> bool:
-        """Whether this server, Werkzeug's for one request at a time, would answer a handshake as HTTP/1.0, which no
-        WebSocket client reads (RFC 6455, section 4.1)."""
+        """Whether the server answers with HTTP/1.0, which WebSocket clients do not accept (RFC 6455, section 4.1).
+        Werkzeug's server without threads does."""
         environ = self._environ
         return "werkzeug.socket" in environ and not (environ["wsgi.multithread"] or environ["wsgi.multiprocess"])
 
     def send_response(self, head: str, body: bytes) -> None:
-        """Answer in the server's place, and let it find that its own answer cannot be sent."""
+        """Send a response in place of the server, and shut the socket down so that the server's own response fails."""
         try:
             self._sock.sendall(f"HTTP/1.1 {head}\r\n\r\n".encode("latin-1") + body)
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            log.debug("a refused client was gone before it was told")
+            log.debug("a client disconnected before it was refused")
 
     def refuse(self, close_frame: bytes) -> None:
-        """Where the 101 is out already: a close frame is the refusal."""
+        """Refuse with a close frame, because the handshake has been sent already."""
         self._websocket.closed = True
         try:
             self._sock.sendall(close_frame)
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
-            log.debug("a refused client was gone before it was told")
+            log.debug("a client disconnected before it was refused")
 
     @property
     def _detachable(self) -> bool:
@@ -201,35 +205,36 @@ def _find_socket(environ: Environ) -> Any:
         if key in environ:
             return environ[key]
     if _is_pywsgi(environ):
-        stream = environ["wsgi.input"]  # for an upgrade the buffered reader itself, else a wrapper of it
+        stream = environ["wsgi.input"]  # for an upgrade, the buffered reader itself; otherwise, a wrapper of it
         return getattr(getattr(getattr(stream, "rfile", stream), "raw", None), "_sock", None)
     return None
 
 
 def _detach(sock: Any) -> socket.socket:
-    """The file descriptor of a gevent socket, in a plain socket that gevent knows nothing of.
+    """Move the file descriptor of a gevent socket to a plain socket, which gevent does not know.
 
-    Never `dup`: the old number would stay in libev's epoll set, which is then built anew at every event. What the
-    server then writes to `sock`, believing that there is a response to send, fails as if the client had gone: servers
-    take that without a word.
+    `sock` gets the descriptor of a socket whose peer is closed. So the response that the server still sends to it fails
+    as if the client had disconnected, which servers do not log.
     """
     from gevent.monkey import get_original
 
     family, kind, protocol = sock.family, sock.type, sock.proto
+    # Not `dup`: the old number would stay in libev's epoll set, which libev then rebuilds at every event.
     plain: socket.socket = get_original("socket", "socket")(family, kind, protocol, sock.detach())
-    type(sock).__init__(sock, socket.AF_UNIX, socket.SOCK_STREAM, 0, os.dup(_dead_end().fileno()))
+    type(sock).__init__(sock, socket.AF_UNIX, socket.SOCK_STREAM, 0, os.dup(_disconnected_socket().fileno()))
     return plain
 
 
 @cache
-def _dead_end() -> socket.socket:
-    """A socket whose peer is gone."""
+def _disconnected_socket() -> socket.socket:
+    """A socket whose peer is closed."""
     ours, theirs = socket.socketpair()
     theirs.close()
     return ours
 
 
 def _new_event(loop: SocketLoop) -> Any:
+    """An event that a view can wait for without blocking the loop."""
     if isinstance(loop, GeventLoop):
         import gevent.event
 
@@ -243,12 +248,14 @@ def _set_options(sock: socket.socket) -> None:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:
-        log.debug("a client was gone before its socket options were set")
+        log.debug("a client disconnected before its socket options were set")
 
 
 class _HandshakeSocket:
-    """What flask-sock sees of the socket: it may write the handshake, then reads end-of-file. The handshake has the
-    `selected` subprotocol, which the library is not asked for, as its options are for all routes of the app."""
+    """The stand-in that flask-sock gets for the socket: it sends the handshake, and then reports end-of-file.
+
+    It adds the `selected` subprotocol to the handshake. flask-sock's own option would apply to all routes of the app.
+    """
 
     def __init__(self, sock: Any, selected: str | None) -> None:
         self._sock = sock
@@ -262,14 +269,14 @@ class _HandshakeSocket:
             try:
                 self._sock.sendall(head)
             except OSError:
-                log.debug("a client was gone before the handshake was")
+                log.debug("a client disconnected before the handshake was sent")
         return len(data)
 
     def recv(self, _size: int) -> bytes:
         return b""
 
     def fileno(self) -> int:
-        return -1  # a selector must not watch what is about to be somebody else's
+        return -1  # so that no selector watches the socket, which is about to be taken over
 
     def close(self) -> None:
         self.finish()
@@ -278,12 +285,12 @@ class _HandshakeSocket:
         return self
 
     def finish(self) -> None:
-        """From now on what is written is dropped."""
+        """Drop whatever is written from now on."""
         self._sock = None
 
 
 class _Input:
-    """A `wsgi.input` in which flask-sock finds the stand-in where pywsgi keeps its socket."""
+    """A `wsgi.input` in which flask-sock finds the stand-in, at the place at which pywsgi keeps the socket."""
 
     def __init__(self, sock: _HandshakeSocket) -> None:
         self.raw = self

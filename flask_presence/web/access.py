@@ -43,7 +43,7 @@ class PageAccess:
         return None if verdict.allowed else verdict.reason or HOW_TO_ALLOW
 
     def _ask(self, guard: StatsGuard) -> Verdict:
-        complain = self._service.complaints.complain
+        complain = self._service.log_throttle.log
         try:
             verdict = read_verdict(guard())
         except HTTPException:

@@ -114,7 +114,7 @@ class Upgrade:
             return
         allowed = self._service.settings.allowed_origins
         if not is_allowed(origin, self._request.scheme, self._request.host, allowed):
-            self._service.complaints.complain(
+            self._service.log_throttle.log(
                 f"origin {origin[:200]}",
                 logging.WARNING,
                 "refused a WebSocket from the origin %.200r; the request is for %.200r. If the page is yours, add its "
@@ -137,7 +137,7 @@ class Upgrade:
             raise Refused(403, "FORBIDDEN", "A cookie is not accepted as a credential without an Origin header")
 
     def _refuse(self, refusal: Refused) -> Response:
-        self._service.hub.meter.refuse(refusal.status)
+        self._service.hub.meter.count_refusal(refusal.status)
         if refusal.status != 503:  # this process can serve connections: share its counts with the others
             self._service.start(self._takeover)
         if self._takeover.already_open:
@@ -174,7 +174,7 @@ def upgrade_required(service: Service, http_request: Request) -> Response:
     message = "This URL is a WebSocket: open it with a WebSocket client"
     if "Sec-WebSocket-Key" in http_request.headers:
         message = PROXY_DROPS_UPGRADE
-        service.complaints.complain("upgrade", logging.WARNING, "refused a WebSocket: %s", message)
+        service.log_throttle.log("upgrade", logging.WARNING, "refused a WebSocket: %s", message)
     response = error_response(426, "UPGRADE_REQUIRED", message)
     if allows_hop_by_hop(http_request.environ):
         response.headers["Upgrade"] = "websocket"

@@ -21,8 +21,8 @@ SENTENCES = {
     "gunicorn-sync": "one request at a time",
     "gunicorn-one-thread": "one request at a time",
     "flask-run-without-threads": "one request at a time",
-    "waitress": "shows its sockets to nobody",
-    "wsgiref": "shows its sockets to nobody",
+    "waitress": "does not give an app access to its sockets",
+    "wsgiref": "does not give an app access to its sockets",
 }
 
 
@@ -145,7 +145,9 @@ def test_health_is_503_while_redis_is_unreachable(program: str) -> None:
             ann.join("presence-room")
             assert health(server) == (200, {"status": "ok"})
             store.process.send_signal(signal.SIGSTOP)
-            wait_until(lambda: health(server) == (503, {"status": "unavailable", "message": "The state store is away"}))
+            wait_until(
+                lambda: health(server) == (503, {"status": "unavailable", "message": "The state store is unreachable"})
+            )
             store.process.send_signal(signal.SIGCONT)
             wait_until(lambda: health(server)[0] == 200)
             proxy.cut()

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from flask_presence.app.log_throttle import Complaints
+from flask_presence.app.log_throttle import LogThrottle
 
 
 def test_the_same_line_is_logged_once_a_minute_with_a_count(
@@ -14,12 +14,12 @@ def test_the_same_line_is_logged_once_a_minute_with_a_count(
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr("flask_presence.app.log_throttle.time.monotonic", lambda: clock[0])
-    complaints = Complaints()
+    complaints = LogThrottle()
     for _ in range(5):
-        complaints.complain("a", logging.WARNING, "about %r", "x\ny")
-    complaints.complain("b", logging.WARNING, "another")
+        complaints.log("a", logging.WARNING, "about %r", "x\ny")
+    complaints.log("b", logging.WARNING, "another")
     clock[0] += 61
-    complaints.complain("a", logging.WARNING, "about %r", "z")
+    complaints.log("a", logging.WARNING, "about %r", "z")
     assert [record.getMessage() for record in caplog.records] == [
         "about 'x\\ny'",
         "another",

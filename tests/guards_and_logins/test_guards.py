@@ -182,11 +182,11 @@ def test_the_log_names_a_guard_that_stops_the_loop() -> None:
     """It also says what to do. A guard that lets other greenlets run is not named."""
     with variation("slow_guards") as server, client(server, "ann") as ann, client(server, "bob") as bob:
         ann.join("private-patient-1")
-        assert "held everybody up" not in server.log()
+        assert "blocked this worker's event loop" not in server.log()
         ann.send({"type": "join", "channel": "private-database-1"})
         bob.send({"type": "join", "channel": "private-patient-2"})
         assert ann.event()["type"] == bob.event()["type"] == "channel:joined"
-        held_up = [line for line in server.log().splitlines() if "held everybody up" in line]
+        held_up = [line for line in server.log().splitlines() if "blocked this worker's event loop" in line]
         assert len(held_up) == 1
         assert "slow_guards.<locals>.ask" in held_up[0]
         assert "threadpool" in held_up[0]

@@ -82,7 +82,7 @@ def test_the_third_failure_of_a_loader_in_a_row_disconnects_the_user(stack: Exit
 
 
 def test_less_than_a_kilobyte_of_an_upgrade_is_kept(stack: ExitStack) -> None:
-    from flask_presence.app.auth import _kept, _restored
+    from flask_presence.app.upgrade_environ import decode_upgrade, encode_upgrade
 
     browser = {
         "HTTP_USER_AGENT": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0",
@@ -94,9 +94,9 @@ def test_less_than_a_kilobyte_of_an_upgrade_is_kept(stack: ExitStack) -> None:
         "PATH_INFO": "/presence/ws",
         "wsgi.input": object(),
     }
-    kept = _kept(browser)
+    kept = encode_upgrade(browser)
     assert len(kept) < 500
-    assert _restored(kept).keys() == {key for key in browser if not re.search("WEBSOCKET|CONNECTION|input", key)}
+    assert decode_upgrade(kept).keys() == {key for key in browser if not re.search("WEBSOCKET|CONNECTION|input", key)}
 
 
 def test_a_cookie_is_a_login_if_the_request_has_an_origin() -> None:

@@ -113,7 +113,7 @@ class RosterMachine(RuleBasedStateMachine):
             return
         if channel.type == "presence":
             self.own_and_say(channel, user, verdict, info or {})
-        assert outcome.fresh == ((channel, client_id) not in self.observers)
+        assert outcome.is_new == ((channel, client_id) not in self.observers)
         self.tell(channel, outcome.change, client_id)
         self.observers[channel, client_id] = Observer(outcome.members or ())
         self.in_grace.discard((channel, CLIENTS[client_id].id))
@@ -148,7 +148,7 @@ class RosterMachine(RuleBasedStateMachine):
     @rule(client_id=st.sampled_from(sorted(CLIENTS)), channel=st.sampled_from(CHANNELS), hold=st.booleans())
     def leave(self, client_id: str, channel: ChannelName, hold: bool) -> None:
         was_in = self.observers.get((channel, client_id))
-        change = self.attempt(lambda: self.roster.leave(channel, client_id, hold=hold))
+        change = self.attempt(lambda: self.roster.leave(channel, client_id, grace=hold))
         if was_in is None:
             assert change is None
             return
@@ -162,7 +162,7 @@ class RosterMachine(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS), channel=st.sampled_from(CHANNELS))
     def release(self, user: User, channel: ChannelName) -> None:
-        change = self.attempt(lambda: self.roster.release(channel, user.id))
+        change = self.attempt(lambda: self.roster.end_grace(channel, user.id))
         assert (change is not None) == ((channel, user.id) in self.absent_in_grace())
         self.in_grace.discard((channel, user.id))
         self.tell(channel, change, "")

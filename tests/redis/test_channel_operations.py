@@ -115,23 +115,23 @@ class Compared:
         self._heard(channel, outcome.change, client_id)
         return outcome
 
-    def leave(self, channel: ChannelName, client_id: str, *, hold: bool = False) -> Change | None:
+    def leave(self, channel: ChannelName, client_id: str, *, grace: bool = False) -> Change | None:
         user = User(client_id.partition("-")[0]) if channel.type == "presence" else None
         change = self._both(
-            lambda: self._roster.leave(channel, client_id, hold=hold, reason="lost"),
-            lambda: self._run(self._operations.leave(channel, client_id, Departure(user, 60 if hold else 0, "lost"))),
+            lambda: self._roster.leave(channel, client_id, grace=grace, reason="lost"),
+            lambda: self._run(self._operations.leave(channel, client_id, Departure(user, 60 if grace else 0, "lost"))),
         )
         self._inside.discard((channel, client_id))
         self._heard(channel, change, client_id)
         result: Change | None = change
         return result
 
-    def release(self, channel: ChannelName, user_id: str) -> Change | None:
+    def end_grace(self, channel: ChannelName, user_id: str) -> Change | None:
         def found() -> Change | None:
             events = self._client.run(self._graces.end_matching(user_id, None, channel))
             return Change("left", events[0].member, events[0].reason) if events else None
 
-        change = self._both(lambda: self._roster.release(channel, user_id), found)
+        change = self._both(lambda: self._roster.end_grace(channel, user_id), found)
         self._heard(channel, change, "")
         result: Change | None = change
         return result

@@ -100,19 +100,19 @@ def test_dropped_subscriptions_leave_no_memory_behind(redis_server: RedisServer)
     loop, store = ThreadLoop(), Client(parse_address(redis_server.url))
     heard: list[str] = []
     subscriber = Subscriber(store, loop, lambda topic, _: heard.append(topic), lambda: None, lambda: False)
-    loop.run(lambda: subscriber.want("test-books"))
+    loop.run(lambda: subscriber.subscribe("test-books"))
     loop.spawn(subscriber.listen)
 
     def hear_and_drop(start: int, count: int) -> None:
         for number in range(start, start + count, 100):
             names = [f"test-books-{one:0100d}" for one in range(number, number + 100)]
-            pending = loop.run(lambda names=names: [subscriber.want(name) for name in names])  # type: ignore[misc]
+            pending = loop.run(lambda names=names: [subscriber.subscribe(name) for name in names])  # type: ignore[misc]
             wait_until(lambda pending=pending: all(one.settled for one in pending))  # type: ignore[misc]
             for name in names:
-                loop.run(partial(subscriber.drop, name))
-        done = loop.run(lambda: subscriber.want(f"test-books-{start}"))
+                loop.run(partial(subscriber.unsubscribe, name))
+        done = loop.run(lambda: subscriber.subscribe(f"test-books-{start}"))
         wait_until(lambda: done.settled)
-        loop.run(lambda: subscriber.drop(f"test-books-{start}"))
+        loop.run(lambda: subscriber.unsubscribe(f"test-books-{start}"))
 
     hear_and_drop(0, 500)
     tracemalloc.start()

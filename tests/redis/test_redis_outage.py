@@ -109,7 +109,7 @@ def test_an_empty_restart_of_redis_restores_every_member_silently(service: Servi
     late = service.enter(1, "late")
     assert refused(late, "join", channel="presence-room")["code"] == "JOIN_FAILED"
     status, _, body = service.servers[0].get("/presence/health")
-    assert (status, json.loads(body)) == (503, {"status": "unavailable", "message": "The state store is away"})
+    assert (status, json.loads(body)) == (503, {"status": "unavailable", "message": "The state store is unreachable"})
     status, _, body = service.servers[0].get("/presence/stats")
     assert (status, json.loads(body)["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
     answer = service.servers[0].call("publish", name="lobby", event="e", data=1)

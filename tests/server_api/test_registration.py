@@ -79,7 +79,7 @@ def test_a_function_that_returns_a_coroutine_is_logged_as_a_mistake(caplog: pyte
     with caplog.at_level(logging.ERROR), presence.test_client(user="ann", app=app) as ann:
         with pytest.raises(PresenceTestError, match="FORBIDDEN"):
             ann.join("presence-room-1")
-    assert caplog.text.count("gave a coroutine") == 2
+    assert caplog.text.count("returned a coroutine") == 2
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from flask_presence.domain.readings import (
     SLOTS,
     Backlog,
     Blocked,
-    Busy,
-    Lag,
+    BusyChannels,
     Reading,
     Survey,
     Traffic,
+    WorstLag,
 )
 
 counts = st.dictionaries(st.sampled_from(["a", "b|1", "b|2", "c"]), st.integers(0, 10**9))
@@ -40,8 +40,8 @@ def test_an_unknown_close_code_makes_no_new_label(codes: list[int]) -> None:
     """Every close is counted."""
     meter, labels = Meter(), set(Meter().closed)
     for code in codes:
-        meter.close(code)
-        meter.refuse(code)
+        meter.count_close(code)
+        meter.count_refusal(code)
     assert set(meter.closed) == labels
     assert sum(meter.closed.values()) == sum(meter.refused.values()) == len(codes)
     assert meter.counts().keys() == Meter().counts().keys()
@@ -98,36 +98,36 @@ def test_every_message_is_in_exactly_one_slot(steps: list[tuple[float, int, int]
     traffic, now, received, sent = Traffic(), 1_000_000.0, 0, 0
     for wait, came, went in steps:
         now, received, sent = now + wait, received + came, sent + went
-        traffic.note(now, received, sent)
+        traffic.record(now, received, sent)
     survey = Survey((Reading(slots=traffic.slots),), {}, {})
     come, gone = survey.rates(now + 2 * SLOT + 2)
     assert len(come) == len(gone) == SLOTS
     assert (round(sum(come) * SLOT), round(sum(gone) * SLOT)) == (received, sent)
-    traffic.note(now + 3 * SLOT * SLOTS, received, sent)
+    traffic.record(now + 3 * SLOT * SLOTS, received, sent)
     assert traffic.slots == {}
 
 
 def test_the_rate_of_a_channel_is_the_mean_of_the_last_slots() -> None:
     """A quiet channel is forgotten."""
-    busy, now = Busy(), 1_000_000.0
+    busy, now = BusyChannels(), 1_000_000.0
     for step in range(BUSY_SLOTS + 1):
-        busy.turn(now + step * SLOT)
+        busy.advance(now + step * SLOT)
         busy.current["loud"] = 20
         if not step:
             busy.current["soft"] = 2
-    busy.turn(now + (BUSY_SLOTS + 1) * SLOT)
+    busy.advance(now + (BUSY_SLOTS + 1) * SLOT)
     assert busy.rates() == {"loud": 10.0}
     for step in range(BUSY_SLOTS + 1):
-        busy.turn(now + (step + BUSY_SLOTS + 2) * SLOT)
+        busy.advance(now + (step + BUSY_SLOTS + 2) * SLOT)
     assert busy.rates() == {}
 
 
 def test_the_worst_lag_is_kept_for_a_while() -> None:
-    lag = Lag()
-    lag.note(100.0, 0.5)
-    lag.note(111.0, 0.1)
+    lag = WorstLag()
+    lag.record(100.0, 0.5)
+    lag.record(111.0, 0.1)
     assert lag.worst == 0.5
-    lag.note(122.0, 0.2)
+    lag.record(122.0, 0.2)
     assert lag.worst == 0.2
 
 

@@ -23,7 +23,7 @@ from ...domain.roster import Change, Joined, Updated
 from ...loops.base import Loop
 from ...loops.pending import Outcome, Pending
 from ..base import Listener
-from .client.address import ANSWER_TIMEOUT, Address
+from .client.address import SOCKET_TIMEOUT, Address
 from .client.client import Client
 from .client.watch import watch
 from .store import control
@@ -104,7 +104,7 @@ class RedisBackend:
         """Subscribe to something, because a process without connections has no subscription that shows it is
         possible."""
         try:
-            subscription = self._client.subscription(ANSWER_TIMEOUT)
+            subscription = self._client.subscription(SOCKET_TIMEOUT)
             try:
                 subscription.send("SUBSCRIBE", self._keys.probe)
                 subscription.read()

@@ -1,1 +1,1 @@
-"""Connections to Redis: requests, pipelined operations, and subscriptions."""
+"""Connections to Redis: for calls, for pipelined operations, and for subscriptions."""

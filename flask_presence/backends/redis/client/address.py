@@ -1,6 +1,6 @@
-"""Where Redis is and how it is spoken to, from a URL as redis-py takes it.
+"""Reads the URL of Redis, in the form that redis-py takes, and creates connections to it.
 
-Law: what this package relies on wins over the URL; an option that it cannot take is an error, and no error repeats
+Rule: options that this package depends on cannot be changed by the URL. An unknown option raises. No error repeats
 anything that may be a password.
 """
 
@@ -15,26 +15,34 @@ from redis.connection import SSLConnection, parse_url
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-ANSWER_TIMEOUT: Final = 1.0
+SOCKET_TIMEOUT: Final = 1.0
+"""Seconds that Redis may take to answer, and an operation may wait for a free connection."""
 CONNECT_TIMEOUT: Final = 0.5
+"""Seconds that connecting may take."""
 MAX_CONNECTIONS: Final = 8
 MAX_IDLE: Final = 30.0
+"""Seconds after which an idle connection is not used again."""
 
-_TIMES: Final = ("socket_timeout", "socket_connect_timeout", "socket_keepalive")
-_FOR_CONNECTIONS: Final = frozenset(("db", "username", "password", "host", "port", "path", "client_name", *_TIMES))
-_FOR_POOLS: Final = frozenset(("max_connections", "timeout", "health_check_interval"))
-_OVERRULED: Final = frozenset(
+_TIMEOUTS: Final = ("socket_timeout", "socket_connect_timeout", "socket_keepalive")
+_CONNECTION_OPTIONS: Final = frozenset(
+    ("db", "username", "password", "host", "port", "path", "client_name", *_TIMEOUTS)
+)
+_POOL_OPTIONS: Final = frozenset(("max_connections", "timeout", "health_check_interval"))
+_IGNORED_OPTIONS: Final = frozenset(
     ("decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_timeout", "retry_on_error")
 )
-ENCODE_IT: Final = (
-    "a password with '#', '/', '?' or '@' in it must be percent-encoded, as urllib.parse.quote(…, safe='') does"
+PERCENT_ENCODE: Final = (
+    "a password with '#', '/', '?' or '@' in it must be percent-encoded, as by urllib.parse.quote(…, safe='')"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`db` is the number of the database. `pool_timeout` is how long somebody waits for one of `max_connections`, and
-    `max_idle` how long a connection may have been idle before it is used again, both in seconds."""
+    """Where Redis is, and how to connect to it.
+
+    `db` is the number of the database. `pool_timeout` is how long to wait for one of `max_connections`, and `max_idle`
+    is how long a connection may be idle and still be used again, both in seconds.
+    """
 
     db: int
     max_connections: int
@@ -44,41 +52,41 @@ class Address:
     _options: dict[str, Any]
 
     def connection(self, **options: Any) -> Any:
-        """A redis-py connection that is not connected yet."""
+        """Create a redis-py connection, which is not connected yet."""
         return self._connection_class(**(self._options | options))
 
 
 def parse_address(url: str) -> Address:
-    """`ValueError` for a URL that names no Redis, or options that are none."""
+    """Read a URL. Raises `ValueError` if it is not the URL of a Redis, or has a wrong option."""
     _check_parts(url)
     try:
         given = parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError as problem:
-        raise ValueError(_safe(str(problem))) from None
+        raise ValueError(_without_password(str(problem))) from None
     connection_class = given.pop("connection_class", None)
     if connection_class is None:
         from redis.connection import Connection as connection_class  # noqa: N813
     tls = connection_class is SSLConnection
-    known = _FOR_CONNECTIONS | _FOR_POOLS | _OVERRULED
+    known = _CONNECTION_OPTIONS | _POOL_OPTIONS | _IGNORED_OPTIONS
     unknown = [name for name in given if name not in known and not (tls and name.startswith("ssl_"))]
     if unknown:
-        only_tls = " (ssl_… goes with rediss://)" if unknown[0].startswith("ssl_") else ""
-        raise ValueError(f"it has the option {unknown[0][:40]!r}, which cannot be taken here{only_tls}")
-    ours = {"decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict", "protocol": 2}
-    defaults = {"socket_timeout": ANSWER_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
-    options = {name: value for name, value in given.items() if name not in _FOR_POOLS | _OVERRULED}
+        tls_hint = " (ssl_… needs rediss://)" if unknown[0].startswith("ssl_") else ""
+        raise ValueError(f"it has the option {unknown[0][:40]!r}, which is not supported{tls_hint}")
+    fixed = {"decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict", "protocol": 2}
+    defaults = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
+    options = {name: value for name, value in given.items() if name not in _POOL_OPTIONS | _IGNORED_OPTIONS}
     address = Address(
         db=_number(given, "db", 0, 0),
         max_connections=_number(given, "max_connections", MAX_CONNECTIONS, 1),
-        pool_timeout=_number(given, "timeout", ANSWER_TIMEOUT, 0),
+        pool_timeout=_number(given, "timeout", SOCKET_TIMEOUT, 0),
         max_idle=_number(given, "health_check_interval", 0, 0) or MAX_IDLE,
         _connection_class=connection_class,
-        _options=defaults | options | ours | {"retry": Retry(NoBackoff(), 0)},
+        _options=defaults | options | fixed | {"retry": Retry(NoBackoff(), 0)},
     )
     try:
         address.connection()
     except (TypeError, ValueError, RedisError) as problem:
-        raise ValueError(f"its options are not understood ({type(problem).__name__})") from None
+        raise ValueError(f"its options are not valid ({type(problem).__name__})") from None
     return address
 
 
@@ -87,13 +95,13 @@ def _check_parts(url: str) -> None:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise ValueError(f"it has no valid port; {ENCODE_IT}") from None
+        raise ValueError(f"it has no valid port; {PERCENT_ENCODE}") from None
     if parts.fragment or "@" in parts.path + parts.query:
-        raise ValueError(ENCODE_IT)
+        raise ValueError(PERCENT_ENCODE)
     if parts.scheme != "unix" and parts.path.strip("/") and not parts.path.strip("/").isdigit():
-        raise ValueError("its path must be the number of a database, as in redis://localhost:6379/0")
+        raise ValueError("its path must be the number of a database, like in redis://localhost:6379/0")
     if parts.scheme == "unix" and not parts.path:
-        raise ValueError("it names no socket, as unix:///run/redis.sock does")
+        raise ValueError("it names no socket, like unix:///run/redis.sock")
 
 
 def _number(given: dict[str, Any], name: str, default: Any, least: int) -> Any:
@@ -103,6 +111,6 @@ def _number(given: dict[str, Any], name: str, default: Any, least: int) -> Any:
     return value
 
 
-def _safe(text: str) -> str:
-    """redis-py's own words where they name nothing but an option."""
-    return text if text.startswith("Invalid value for '") else f"it cannot be read; {ENCODE_IT}"
+def _without_password(text: str) -> str:
+    """redis-py's error text, if all that it repeats is the name of an option."""
+    return text if text.startswith("Invalid value for '") else f"it cannot be read; {PERCENT_ENCODE}"

@@ -1,7 +1,7 @@
-"""Speaking to Redis, for operations that may be waited for.
+"""Sends calls to Redis and waits for the replies.
 
-Law: connections are made in the process and the thread that use them, after any fork; what fails does so within
-seconds, as `BackendUnavailable`; nothing is sent twice whose reply was lost.
+Rule: a connection is used only by the process and the thread that created it. Every failure is a `BackendUnavailable`
+within seconds. A call whose reply was lost is never sent again.
 """
 
 from __future__ import annotations
@@ -24,30 +24,32 @@ from .pool import Pool
 
 T = TypeVar("T")
 
-REFUSALS_APART: Final = 60.0
+ERROR_LOG_INTERVAL: Final = 60.0
 """Seconds between two log lines about errors that Redis answers with."""
 OPTIONAL: Final = frozenset({"CONFIG", "INFO"})
-"""Commands that an app's user of Redis may lack; nothing depends on them."""
-_AWAY: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
+"""Commands for which the app's Redis user may lack permission, because nothing depends on them."""
+_UNAVAILABLE_ERRORS: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
 
 log = logging.getLogger("flask_presence")
 
 
 class ConnectionRefused(BackendUnavailable):
-    """Redis is there, and does not let us in: it will not be better by waiting."""
+    """Redis answers, but refuses the connection. Waiting does not help."""
 
-    sentence = "Redis refuses the connection; the log says why"
+    public_message = "Redis refuses the connection; the log says why"
 
 
 class PasswordRefused(ConnectionRefused):
-    """The password, or the user, is wrong, or missing."""
+    """The password or the user is wrong or missing."""
 
-    sentence = "Redis refuses the password"
+    public_message = "Redis refuses the password"
 
 
 class Subscription:
-    """A connection on which Redis says what is published. One may read while another writes; once it is lost it stays
-    so, as redis-py would make another that hears nothing."""
+    """A connection for subscriptions. One thread or greenlet may read while another one writes.
+
+    Once it is lost, every method raises: redis-py would connect again without subscribing to anything.
+    """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -57,152 +59,157 @@ class Subscription:
         self._connection.send_command(*words, check_health=False)
 
     def read(self) -> Any:
-        """What comes next, as a list. Raises redis-py's `TimeoutError` where nothing comes for long."""
+        """Wait for the next reply, which is a list. Raises redis-py's `TimeoutError` if none arrives in time."""
         self._check()
         return self._connection.read_response(disconnect_on_error=False)
 
     def can_read(self, seconds: float) -> bool:
-        """Whether something comes within so many seconds."""
+        """Wait until there is something to read, for at most so many seconds. Returns whether there is."""
         self._check()
         return bool(self._connection.can_read(timeout=seconds))
 
     def _check(self) -> None:
         if self._connection._sock is None:  # noqa: SLF001 (as in `Pool`)
-            raise ConnectionLost("the connection was closed, so as to be made anew")
+            raise ConnectionLost("the connection was closed and has to be replaced")
 
     def close(self) -> None:
-        """Also while another reads, who then finds the connection lost."""
+        """Close the connection. If another thread or greenlet is reading, its `read` raises."""
         self._connection.disconnect()
 
 
 class Client:
-    """One Redis. May be used by any thread or greenlet that the process has."""
+    """One Redis. Any thread and greenlet of the process may use it; methods block."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._pools: dict[tuple[int, int], Pool] = {}
-        self._refused_at = -REFUSALS_APART
+        self._error_logged_at = -ERROR_LOG_INTERVAL
 
     def run(self, operation: Operation[T]) -> T:
-        """Drive an operation to its end. Raises what it raises, and `BackendUnavailable`."""
+        """Run an operation. Returns its outcome, or raises what it raises, for instance `BackendUnavailable`."""
         try:
-            asked = next(operation)
+            request = next(operation)
             while True:
-                replies = self.run_calls(asked if isinstance(asked, list) else [asked])
+                replies = self.run_calls(request if isinstance(request, list) else [request])
                 problem = next((reply for reply in replies if isinstance(reply, BackendUnavailable)), None)
                 if problem is not None:
-                    asked = operation.throw(problem)
+                    request = operation.throw(problem)
                 else:
-                    asked = operation.send(replies if isinstance(asked, list) else replies[0])
+                    request = operation.send(replies if isinstance(request, list) else replies[0])
         except StopIteration as end:
             result: T = end.value
             return result
 
     def run_calls(self, calls: Sequence[Call]) -> list[Any]:
-        """The replies to calls that are sent together, in one round trip; `BackendUnavailable` for one that failed."""
+        """Send calls together, in one round trip. Returns their replies; the reply to a call that failed is a
+        `BackendUnavailable`, which is not raised."""
         if not calls:
             return []
         try:
-            replies = self._send([_words(call) for call in calls])
+            replies = self._send([_command(call) for call in calls])
             missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if missing:  # these calls have done nothing yet
-                again = [_words(calls[at], with_text=True) for at in missing]
-                # The other scripts too: if Redis lost one, it lost all, and the next must not come late.
+                again = [_command(calls[at], with_text=True) for at in missing]
+                # The other scripts too: if Redis lost one, it lost all, and no call must overtake an earlier one.
                 loading = [("SCRIPT", "LOAD", one.text) for one in all_scripts()]
                 for at, reply in zip(missing, self._send([*again, *loading]), strict=False):
                     replies[at] = reply
-        except BackendUnavailable as away:
-            return [away] * len(calls)
+        except BackendUnavailable as problem:
+            return [problem] * len(calls)
         return [
-            self._refused(call, reply) if isinstance(reply, RedisError) else reply
+            self._error_of(call, reply) if isinstance(reply, RedisError) else reply
             for call, reply in zip(calls, replies, strict=True)
         ]
 
     def subscription(self, timeout: float) -> Subscription:
-        """A connection for subscriptions that waits for `timeout` seconds at a time. Raises `BackendUnavailable`."""
+        """Open a connection for subscriptions. Its `read` waits for `timeout` seconds. Raises `BackendUnavailable`."""
         connection = self._address.connection(socket_timeout=timeout)
         try:
             connection.connect()
         except (RedisError, OSError) as problem:
-            raise _unreachable(problem) from problem
+            raise _connection_problem(problem) from problem
         return Subscription(connection)
 
     def ask(self, *words: str) -> Any:
-        """The reply to a plain command; for the few that the pipeline has no use for, such as those that wait."""
+        """Send one Redis command. Returns its reply, or raises `BackendUnavailable`."""
         (reply,) = self.run_calls([Call(words[0], words[1:])])
         if isinstance(reply, BackendUnavailable):
             raise reply
         return reply
 
     def forked(self) -> None:
-        """Let go of the connections of the process that this one was forked from, without a word to Redis."""
+        """Close the connections that a fork inherited, without sending anything to Redis."""
         for pool in self._pools.values():
             pool.forked()
         self._pools.clear()
 
     def close(self) -> None:
-        pool = self._pools.pop(_place(), None)
+        """Close the idle connections of this process and thread."""
+        pool = self._pools.pop(_pool_key(), None)
         if pool is not None:
             pool.close()
 
-    def _refused(self, call: Call, problem: RedisError) -> BackendUnavailable:
-        if str(problem).startswith(_AWAY):
+    def _error_of(self, call: Call, problem: RedisError) -> BackendUnavailable:
+        """The error for a call that Redis has answered with an error."""
+        if str(problem).startswith(_UNAVAILABLE_ERRORS):
             return BackendUnavailable(f"Redis does not answer: {problem}")
         now = time.monotonic()
-        if call.name not in OPTIONAL and now - self._refused_at >= REFUSALS_APART:
-            self._refused_at = now
-            log.error("Redis answers with an error; what needed it has failed: %s", problem)
+        if call.name not in OPTIONAL and now - self._error_logged_at >= ERROR_LOG_INTERVAL:
+            self._error_logged_at = now
+            log.error("Redis answers with an error; a join, a message or another operation has failed: %s", problem)
         return Refused(f"Redis refuses: {problem}")
 
     def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The replies as they come, errors among them. Raises `OutcomeUnknown` once Redis may have been told, else
-        `BackendUnavailable`. (redis-py's own pipelines cost several times as much.)"""
-        pool = self._pools.get(_place())
+        """Send commands. Returns the replies, redis-py's errors included.
+
+        Raises `OutcomeUnknown` if Redis may have carried out the commands, and `BackendUnavailable` if it has not.
+        redis-py's own pipelines take several times as long.
+        """
+        pool = self._pools.get(_pool_key())
         if pool is None:
-            pool = self._pools[_place()] = Pool(self._address, _load_scripts)
+            pool = self._pools[_pool_key()] = Pool(self._address, _load_scripts)
         try:
             connection = pool.take()
         except (RedisError, OSError) as problem:
-            raise _unreachable(problem) from problem
+            raise _connection_problem(problem) from problem
         try:
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             return [_read_from(connection) for _ in commands]
         except BaseException as problem:
-            connection.disconnect()  # what has not been read would be taken for the answer to something else
+            connection.disconnect()  # otherwise an unread reply would be taken for the reply to a later command
             if isinstance(problem, AuthenticationError):
-                raise _unreachable(problem) from problem
+                raise _connection_problem(problem) from problem
             if isinstance(problem, (RedisError, OSError)):
-                raise OutcomeUnknown(f"Redis went away before it had answered: {problem}") from problem
+                raise OutcomeUnknown(f"the connection was lost before Redis answered: {problem}") from problem
             raise
         finally:
             pool.give_back(connection)
 
 
-def _unreachable(problem: Exception) -> BackendUnavailable:
-    """Why Redis does not let us in, or is not there."""
+def _connection_problem(problem: Exception) -> BackendUnavailable:
+    """The error for a connection that could not be made."""
     if isinstance(problem, AuthenticationError):
         return PasswordRefused(
-            f"Redis refuses the password, or the user, that PRESENCE_BACKEND has for it, or wants one: {problem}"
+            f"Redis refuses the password or the user in PRESENCE_BACKEND, or requires one: {problem}"
         )
     if isinstance(problem, ResponseError):
         return ConnectionRefused(f"Redis refuses the connection: {problem}")
     return BackendUnavailable(f"Redis does not answer: {problem}")
 
 
-def _place() -> tuple[int, int]:
-    """Whose the connections are: this process's and, where gevent has patched sockets, this thread's, as each belongs
-    to the hub of one."""
-    return os.getpid(), _thread() if _is_patched() else 0
+def _pool_key() -> tuple[int, int]:
+    """The process and, if gevent has patched sockets, the thread: each gevent socket belongs to one thread's hub."""
+    return os.getpid(), _thread_id() if _is_patched() else 0
 
 
 def _load_scripts(connection: Any) -> None:
-    """Load the scripts that Redis does not have. If it had only some, those that it lacks, when they are sent again
-    with their text, would come after calls that were made later."""
+    """Load the scripts that Redis does not have. Otherwise a call whose script is missing would be sent again with the
+    script's text, and later calls would overtake it."""
     scripts = all_scripts()
     connection.send_command("SCRIPT", "EXISTS", *(one.sha for one in scripts))
     known = _read_from(connection)
     if isinstance(known, ResponseError):
-        return  # no permission; then scripts are sent with their text when they are missing
+        return  # no permission; then a missing script's text is sent with the call
     missing = [one for one, is_known in zip(scripts, known, strict=True) if not is_known]
     if missing:
         commands = connection.pack_commands([("SCRIPT", "LOAD", one.text) for one in missing])
@@ -218,12 +225,13 @@ def _read_from(connection: Any) -> Any:
         return problem
 
 
-def _words(call: Call, *, with_text: bool = False) -> tuple[Any, ...]:
+def _command(call: Call, *, with_text: bool = False) -> tuple[Any, ...]:
+    """The words of the Redis command for a call. A script is named by its hash, or sent `with_text`."""
     if call.name.isupper():
         return (call.name, *call.keys, *call.arguments)
-    wanted = script(call.name)
-    how = ("EVAL", wanted.text) if with_text else ("EVALSHA", wanted.sha)
-    return (*how, len(call.keys), *call.keys, *call.arguments)
+    called = script(call.name)
+    words = ("EVAL", called.text) if with_text else ("EVALSHA", called.sha)
+    return (*words, len(call.keys), *call.keys, *call.arguments)
 
 
 def _is_patched() -> bool:
@@ -231,8 +239,8 @@ def _is_patched() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("socket"))
 
 
-def _thread() -> int:
-    """Which real thread this is, whatever gevent has patched."""
+def _thread_id() -> int:
+    """The id of the operating system's thread, which gevent's patches hide."""
     get_original = sys.modules["gevent.monkey"].get_original
-    number: int = get_original("_thread", "get_ident")()
-    return number
+    thread_id: int = get_original("_thread", "get_ident")()
+    return thread_id

@@ -1,7 +1,7 @@
-"""ChannelOperations of a process, put together: what is asked for while Redis is busy with one lot is the next lot.
+"""Runs operations on Redis off the loop. Calls that are asked for while Redis is busy are sent together afterwards.
 
-Law: operations are begun in the order in which they were asked for, and settled in the loop; one that fails, or is
-lost with the connection, harms no other. While Redis is away they fail at once.
+Rule: operations start in the order in which they were asked for, and are settled in the loop. If one fails, the others
+do not. While Redis is down, all fail at once.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ T = TypeVar("T")
 
 log = logging.getLogger("flask_presence")
 
-LOT: Final = 256
-"""Calls that are sent together, at the most (or one operation's, if these are more)."""
+MAX_BATCH: Final = 256
+"""Most calls that are sent together, unless a single operation yields more."""
 
 
-class Halt(Protocol):
-    """What must stand still while an answer is on its way: a replica."""
+class Pausable(Protocol):
+    """Something that is paused while a reply is on its way: a replica."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
 
 
 class _Step(NamedTuple):
-    """An operation, what it asks next, and what stands still until that is answered."""
+    """An operation, the calls that it yielded last, and what is paused until they are answered."""
 
     operation: Operation[Any]
-    asked: Call | list[Call]
+    yielded: Call | list[Call]
     pending: Pending[Any]
-    halt: Halt | None
+    paused: Pausable | None
 
     @property
     def calls(self) -> list[Call]:
-        return self.asked if isinstance(self.asked, list) else [self.asked]
+        return self.yielded if isinstance(self.yielded, list) else [self.yielded]
 
 
 class Pipeline:
-    """Drives operations beside the loop, by one worker, which is there only while there is work.
+    """Sends the calls of operations off the loop, one batch after another.
 
-    `failed` is called in the loop when a lot has been lost.
+    It uses one greenlet or thread, which ends when nothing is left to send. `failed` is called in the loop when the
+    connection was lost or refused.
     """
 
     def __init__(self, client: Client, loop: Loop, failed: Callable[[BackendUnavailable], object]) -> None:
@@ -61,86 +62,90 @@ class Pipeline:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether no operation is under way."""
         return not self._waiting and not self._working
 
-    def run(self, operation: Operation[T], halt: Halt | None = None) -> Pending[T]:
-        """Begin an operation, in the loop; its outcome, which may be there already. From when a call is sent until
-        it has been answered, and the answer dealt with, `halt` stands still."""
+    def run(self, operation: Operation[T], paused: Pausable | None = None) -> Pending[T]:
+        """Start an operation, in the loop. Returns its outcome.
+
+        `paused` is paused from the moment at which a call is sent until its reply has been handled.
+        """
         pending: Pending[T] = Pending()
-        self._advance(operation, partial(next, operation), pending, halt)
-        self._go_on()
+        self._advance(operation, partial(next, operation), pending, paused)
+        self._ensure_working()
         return pending
 
     def fail_all(self, problem: BackendUnavailable) -> None:
-        """Nothing that waits will be sent."""
+        """Fail all operations whose calls have not been sent yet."""
         waiting, self._waiting = self._waiting, deque()
         for step in waiting:
             self._throw_into(step, problem)
 
-    def _go_on(self) -> None:
+    def _ensure_working(self) -> None:
         if self._waiting and not self._working:
             self._working = True
             self._loop.spawn(self._work)
 
     def _work(self) -> None:
-        lot = self._loop.run(self._take)
-        while lot:
-            calls = [call for step in lot for call in step.calls]
+        batch = self._loop.run(self._next_batch)
+        while batch:
+            calls = [call for step in batch for call in step.calls]
             try:
                 replies = self._client.run_calls(calls)
             except Exception as problem:
-                log.exception("a lot of calls to Redis failed; what needed them fails too")
+                log.exception("calls to Redis failed, and the operations that made them fail too")
                 replies = [BackendUnavailable(f"the client of Redis failed: {problem}")] * len(calls)
-            lot = self._loop.run(partial(self._deal_out, lot, replies))
+            batch = self._loop.run(partial(self._handle_replies, batch, replies))
 
-    def _take(self) -> list[_Step]:
-        lot: list[_Step] = []
+    def _next_batch(self) -> list[_Step]:
+        batch: list[_Step] = []
         size = 0
-        while self._waiting and (not lot or size + len(self._waiting[0].calls) <= LOT):
-            lot.append(self._waiting.popleft())
-            size += len(lot[-1].calls)
-        self._working = bool(lot)
-        for step in lot:
-            if step.halt is not None:
-                step.halt.pause()
-        return lot
+        while self._waiting and (not batch or size + len(self._waiting[0].calls) <= MAX_BATCH):
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].calls)
+        self._working = bool(batch)
+        for step in batch:
+            if step.paused is not None:
+                step.paused.pause()
+        return batch
 
-    def _deal_out(self, lot: list[_Step], replies: Sequence[Any]) -> list[_Step]:
-        away = next((reply for reply in replies if isinstance(reply, BackendUnavailable)), None)
-        if away is not None and not isinstance(away, Refused):
-            self._failed(away)
+    def _handle_replies(self, batch: list[_Step], replies: Sequence[Any]) -> list[_Step]:
+        """Advance the operations of a batch. Returns the next batch."""
+        failure = next((reply for reply in replies if isinstance(reply, BackendUnavailable)), None)
+        if failure is not None and not isinstance(failure, Refused):
+            self._failed(failure)
         at = 0
-        for step in lot:
-            mine = replies[at : at + len(step.calls)]
+        for step in batch:
+            own = replies[at : at + len(step.calls)]
             at += len(step.calls)
-            problem = next((reply for reply in mine if isinstance(reply, BackendUnavailable)), None)
+            problem = next((reply for reply in own if isinstance(reply, BackendUnavailable)), None)
             if problem is not None:
                 self._throw_into(step, problem)
             else:
-                answer = mine if isinstance(step.asked, list) else mine[0]
-                self._advance(step.operation, partial(step.operation.send, answer), step.pending, step.halt)
-        for step in lot:
-            if step.halt is not None:
-                step.halt.resume()
-        return self._take()
+                reply = own if isinstance(step.yielded, list) else own[0]
+                self._advance(step.operation, partial(step.operation.send, reply), step.pending, step.paused)
+        for step in batch:
+            if step.paused is not None:
+                step.paused.resume()
+        return self._next_batch()
 
     def _throw_into(self, step: _Step, problem: BackendUnavailable) -> None:
-        self._advance(step.operation, partial(step.operation.throw, problem), step.pending, step.halt)
+        self._advance(step.operation, partial(step.operation.throw, problem), step.pending, step.paused)
 
     def _advance(
         self,
         operation: Operation[Any],
-        step: Callable[[], Call | list[Call]],
+        resume: Callable[[], Call | list[Call]],
         pending: Pending[Any],
-        halt: Halt | None,
+        paused: Pausable | None,
     ) -> None:
+        """Resume an operation, and queue the calls that it yields, or settle its outcome."""
         try:
-            asked = step()
+            yielded = resume()
         except StopIteration as end:
             value = end.value
             pending.settle(lambda: value)
         except Exception as problem:
             pending.settle(raising(problem))
         else:
-            self._waiting.append(_Step(operation, asked, pending, halt))
+            self._waiting.append(_Step(operation, yielded, pending, paused))

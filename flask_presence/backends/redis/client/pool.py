@@ -1,7 +1,7 @@
-"""The connections to Redis that take turns.
+"""A pool of connections to Redis.
 
-Law: who takes one gets one that works, as far as that can be known without asking Redis: none that was idle for so
-long that something between may have forgotten it, and none that the other side has closed.
+Rule: `take` returns a working connection, as far as that can be known without asking Redis. It is not one that Redis
+has closed, or that was idle for so long that a firewall may have dropped it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from .address import Address
 class Pool:
     """The connections of one process and, if gevent has patched sockets, of one thread. Created after any fork.
 
-    `prepare` is called with every new connection.
+    `prepare` is called with every connection after it is made.
     """
 
     def __init__(self, address: Address, prepare: Callable[[Any], object]) -> None:
         self._address = address
         self._prepare = prepare
-        self._places = threading.BoundedSemaphore(address.max_connections)
+        self._permits = threading.BoundedSemaphore(address.max_connections)
         self._free: list[tuple[Any, float]] = []
         self._all: weakref.WeakSet[Any] = weakref.WeakSet()
         self._poll = _original_poll()
 
     def take(self) -> Any:
-        """A connection that is connected; `give_back` must follow. Raises `BackendUnavailable` where all are taken for
-        too long, and what redis-py raises where Redis cannot be reached."""
-        if not self._places.acquire(timeout=self._address.pool_timeout):
+        """Take a connection, which must be given back. Blocks while all are taken.
+
+        Raises `BackendUnavailable` if that takes too long, and redis-py's errors if Redis cannot be reached.
+        """
+        if not self._permits.acquire(timeout=self._address.pool_timeout):
             raise BackendUnavailable(f"all {self._address.max_connections} connections to Redis are busy")
         try:
             connection, since = self._free.pop() if self._free else (self._new(), 0.0)
@@ -45,24 +47,25 @@ class Pool:
                 connection.connect()
                 self._prepare(connection)
         except BaseException:
-            self._places.release()
+            self._permits.release()
             raise
         return connection
 
     def give_back(self, connection: Any) -> None:
-        """All that was asked for on it has been read, or it has been disconnected."""
+        """Give a connection back. It must be disconnected, or all its replies must have been read."""
         self._free.append((connection, time.monotonic()))
-        self._places.release()
+        self._permits.release()
 
     def close(self) -> None:
+        """Close the connections that are not in use."""
         free, self._free = self._free, []
         for connection, _ in free:
             connection.disconnect()
 
     def forked(self) -> None:
-        """Close this process's copies of the connections, those too that are in use in the parent."""
+        """Close this process's copies of all connections, even of those that the parent process is using."""
         for connection in list(self._all):
-            connection.disconnect()  # says nothing to Redis in another process than the one that connected
+            connection.disconnect()  # sends nothing to Redis if another process has connected
 
     def _new(self) -> Any:
         connection = self._address.connection()
@@ -70,8 +73,8 @@ class Pool:
         return connection
 
     def _has_ended(self, connection: Any) -> bool:
-        """Whether there is something to read, where nothing has been asked: an end, or what nobody can place."""
-        sock = connection._sock  # noqa: SLF001 (redis-py has no other way to the socket that asks it nothing)
+        """Whether an idle connection has something to read: its end, or data that no command has asked for."""
+        sock = connection._sock  # noqa: SLF001 (redis-py's own check would wait)
         if sock is None:
             return False
         poll = self._poll()
@@ -80,6 +83,6 @@ class Pool:
 
 
 def _original_poll() -> Any:
-    """`select.poll`, which does not wait here: gevent's changes over to others, and reports too much with libuv."""
+    """`select.poll` without gevent's patch, which would switch to other greenlets and report too much on libuv."""
     monkey = sys.modules.get("gevent.monkey")
     return select.poll if monkey is None else monkey.get_original("select", "poll")

@@ -1,7 +1,7 @@
-"""The member lists as they change, heard from Redis by who has no part in them.
+"""Watches the changes to member lists, for a process that need not be a worker.
 
-Law: reads only, on a connection of its own; what is published while it is cut off is missed. A connection on which
-nothing comes is asked for a sign of life, as something between may have forgotten it.
+Rule: it only reads, on a connection of its own. It misses what is published while it is not connected. If a connection
+is silent, it sends a ping, because a firewall may have dropped the connection.
 """
 
 from __future__ import annotations
@@ -22,32 +22,33 @@ from ..store.keys import Keys
 from .client import Client, Subscription
 
 READ_TIMEOUT: Final = 1.0
-ASK_AFTER: Final = 10.0
-"""Seconds of silence after which Redis is asked whether it is there; after twice as many it is not."""
+"""Seconds to wait for a change before `None` is yielded."""
+PING_AFTER: Final = 10.0
+"""Seconds of silence after which a ping is sent. After twice as many, the connection counts as lost."""
 KINDS: Final = {"joined", "updated", "left"}
 
 
 def watch(client: Client, keys: Keys, name: str | None) -> Generator[tuple[ChannelName, Change] | None, None, None]:
-    """See `Backend.watch`. `BackendUnavailable` where Redis goes away."""
+    """See `Directory.watch`. Raises `BackendUnavailable` if the connection is lost."""
     subscription = client.subscription(READ_TIMEOUT)
     try:
         if name is None:
             subscription.send("PSUBSCRIBE", keys.all_topics)
         else:
             subscription.send("SUBSCRIBE", keys.topic(name))
-        _read(subscription)  # Redis has acknowledged it: from here on nothing is missed
+        _read(subscription)  # the acknowledgement: from now on, no change is missed
         yield None
-        heard_at, asked = time.monotonic(), False
+        heard_at, pinged = time.monotonic(), False
         while True:
             reply = _read(subscription)
             silence = time.monotonic() - heard_at
             if reply is not None:
-                heard_at, asked = time.monotonic(), False
-            elif silence > 2 * ASK_AFTER:
+                heard_at, pinged = time.monotonic(), False
+            elif silence > 2 * PING_AFTER:
                 raise BackendUnavailable("Redis does not answer")
-            elif silence > ASK_AFTER and not asked:
+            elif silence > PING_AFTER and not pinged:
                 subscription.send("PING")
-                asked = True
+                pinged = True
             yield _change(reply, keys)
     except (RedisError, OSError) as problem:
         raise BackendUnavailable(f"Redis does not answer: {problem}") from problem
@@ -56,7 +57,7 @@ def watch(client: Client, keys: Keys, name: str | None) -> Generator[tuple[Chann
 
 
 def _read(subscription: Subscription) -> Any:
-    """What comes next, or `None` where nothing comes for a while."""
+    """The next reply, or `None` if there is none in time."""
     try:
         return subscription.read()
     except RedisTimeout:
@@ -64,7 +65,7 @@ def _read(subscription: Subscription) -> Any:
 
 
 def _change(reply: Any, keys: Keys) -> tuple[ChannelName, Change] | None:
-    """The change of a list that Redis has told of, if it has."""
+    """The change that a reply tells of, if it does."""
     if reply is None or reply[0] not in (b"message", b"pmessage"):
         return None
     *_, topic, data = reply

@@ -43,7 +43,7 @@ Operation = Generator[Call | list[Call], Any, T]
 class Refused(BackendUnavailable):
     """Redis answers a call with an error: out of memory, no permission, a key of another type."""
 
-    sentence = "Redis refuses what joins and messages need; the log says why"
+    public_message = "Redis refuses what joins and messages need; the log says why"
 
 
 class Lost(Exception):

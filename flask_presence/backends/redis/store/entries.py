@@ -1,6 +1,6 @@
-"""A member as it is kept in Redis: JSON from which the wire shape, and any later merge, can be made.
+"""Entries: the members of a channel as Redis stores them.
 
-Law: merging is the domain's, here as everywhere; the scripts see bytes.
+Rule: `domain.members` merges, and nothing else does. For the Lua scripts, a member is opaque bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from ....domain.roster import check_size
 
 
 class Document(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A user in a presence channel: who, with which connection and when they came, what their clients have said, and
-    what a guard owns."""
+    """A member as JSON. The fields are stored in Redis, so their names must not change.
+
+    `info` is the merged `userInfo` of the user's clients, `owned` the keys that the guard owns. `owned_at` is in ms, by
+    the clock of Redis. The others are those of `Member`.
+    """
 
     id: str
     client_id: str
@@ -46,9 +49,10 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True)
 class Entry:
-    """A member in a channel's list: the numbers of their last change and of their coming, and the document.
+    """A member in a channel's list.
 
-    Read when it is asked for, and then once, as a list may be long and few of it new.
+    `version` and `place` are the numbers of the events in which the member last changed, and joined. `raw` is the
+    document; it is decoded at the first access, because a list may be long, and few of its entries new.
     """
 
     version: int
@@ -68,6 +72,7 @@ _decode = msgspec.json.Decoder(Document).decode
 
 
 def parse_entry(value: bytes) -> Entry:
+    """Read an entry as Redis stores it."""
     version, place, raw = value.split(b"\0", 2)
     return Entry(int(version), int(place), raw)
 
@@ -79,12 +84,12 @@ def new_document(user: User, client_id: str, info: Mapping[str, Any], owned: Own
 
 
 def _with_profile(document: Document, profile: Profile) -> Document:
-    said, owned, owned_at = dict(profile.said), dict(profile.owned), int(profile.owned_at)
-    return msgspec.structs.replace(document, info=said, owned=owned, owned_at=owned_at)
+    info, owned, owned_at = dict(profile.client_info), dict(profile.owned), int(profile.owned_at)
+    return msgspec.structs.replace(document, info=info, owned=owned, owned_at=owned_at)
 
 
 class Merged(NamedTuple):
-    """The changed document (`None`: it stays as it is), and whether others see a difference."""
+    """The document after a merge, or `None` if nothing has changed, and whether other clients see a difference."""
 
     document: Document | None
     visible: bool
@@ -98,7 +103,7 @@ def merged_document(
     max_info: int,
     error: type[RequestError],
 ) -> Merged:
-    """`old` with `info` and `owned` merged in, see `Profile.merged`. Raises `error` if it would be too large."""
+    """Merge `info` and `owned` into a document, like `Profile.merged`. Raises `error` if it would be too large."""
     before = old.profile
     after = before.merged(info, owned)
     if info:
@@ -111,7 +116,7 @@ def merged_document(
 
 
 class _Owner(msgspec.Struct, omit_defaults=True):
-    """Whose a connection is, for what is heard of it when its process is gone."""
+    """The user of a connection, for the events that another worker raises if the connection's own worker has died."""
 
     id: str
     name: str | None = None
@@ -121,7 +126,7 @@ class _Owner(msgspec.Struct, omit_defaults=True):
 
 
 def encode_owner(user: User | None) -> bytes:
-    """For `decode_owner`; claims that are no JSON are left out. Empty for an anonymous connection."""
+    """Encode the user of a connection. If the claims are not JSON, they are left out. Empty for an anonymous one."""
     if user is None:
         return b""
     try:
@@ -130,15 +135,16 @@ def encode_owner(user: User | None) -> bytes:
         return msgspec.json.encode(_Owner(user.id, user.name, user.email, user.avatar))
 
 
-def decode_owner(noted: bytes) -> User | None:
-    if not noted:
+def decode_owner(encoded: bytes) -> User | None:
+    """Decode what `encode_owner` has encoded."""
+    if not encoded:
         return None
-    owner = msgspec.json.decode(noted, type=_Owner)
+    owner = msgspec.json.decode(encoded, type=_Owner)
     return User(owner.id, owner.name, owner.email, owner.avatar, owner.claims)
 
 
 def encode(document: Document | None) -> bytes:
-    """For a script; empty for none. A space in front shows the scripts that something is owned."""
+    """Encode a document for a script; `None` is empty. A leading space tells scripts that a guard owns keys in it."""
     if document is None:
         return b""
     return (b" " if document.owned else b"") + msgspec.json.encode(document)

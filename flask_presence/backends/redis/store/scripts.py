@@ -1,6 +1,6 @@
-"""The Lua scripts, as Redis takes them.
+"""The Lua scripts that run in Redis.
 
-Law: each is one change, of one channel or of the workers, whole or not at all; the files say what they take and give.
+Rule: each script is one atomic change, of one channel or of the workers. Each file says what it takes and returns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The text, and the SHA1 by which Redis knows it once it has it."""
+    """A script's text, and the SHA1 hash by which Redis calls it once it is loaded."""
 
     name: str
     text: str
@@ -22,7 +22,7 @@ class Script:
 
 @cache
 def all_scripts() -> tuple[Script, ...]:
-    """Every script, by name."""
+    """All scripts, in the order of their names."""
     lua = files(__package__) / "lua"
     names = [file.name for folder in ("channel", "worker") for file in (lua / folder).iterdir()]
     return tuple(script(name.removesuffix(".lua")) for name in sorted(names) if name != "common.lua")
@@ -30,8 +30,7 @@ def all_scripts() -> tuple[Script, ...]:
 
 @cache
 def script(name: str) -> Script:
-    """The script called `name`. Those in `lua/channel` come behind what they share; those in `lua/worker` share
-    nothing."""
+    """The script called `name`. The text of one in `lua/channel` begins with the functions in `common.lua`."""
     folder = files(__package__) / "lua"
     file = folder / "worker" / f"{name}.lua"
     if file.is_file():

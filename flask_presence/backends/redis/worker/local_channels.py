@@ -90,13 +90,13 @@ class LocalChannels:
             local = self._channels[name] = LocalChannel(name, self._listener)
             topic = self._store.keys.topic(name)
             self._by_topic[topic] = local
-            self._subscriber.want(topic)
+            self._subscriber.subscribe(topic)
             self._compare_at[name] = time.monotonic() + COMPARE_EVERY * random.uniform(0.5, 1.5)  # noqa: S311
         return local
 
     def subscribed(self, local: LocalChannel) -> Pending[None]:
         """Settled when the channel's events are heard here."""
-        return self._subscriber.want(self._store.keys.topic(local.name))
+        return self._subscriber.subscribe(self._store.keys.topic(local.name))
 
     def hear(self, topic: str, data: bytes) -> None:
         """Apply an event that was published."""
@@ -275,5 +275,5 @@ class LocalChannels:
     def _close(self, local: LocalChannel) -> None:
         topic = self._store.keys.topic(local.name)
         del self._channels[local.name], self._by_topic[topic], self._compare_at[local.name]
-        self._subscriber.drop(topic)
+        self._subscriber.unsubscribe(topic)
         self._pipeline.run(self._operations().unindex(local.name))

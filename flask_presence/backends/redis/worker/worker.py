@@ -88,14 +88,14 @@ class Worker:
     @property
     def hears_control(self) -> bool:
         """Whether control messages are heard here now."""
-        return self._subscriber.connected and self._subscriber.want(self._keys.control).settled
+        return self._subscriber.connected and self._subscriber.subscribe(self._keys.control).settled
 
     def begin(self) -> None:
         """Start. The heartbeat comes first, because the pipeline keeps the order."""
         self._heartbeat.beat()
         self._pipeline.run(check_server())
-        self._subscriber.want(self._keys.control)
-        self._subscriber.want(self._inbox)
+        self._subscriber.subscribe(self._keys.control)
+        self._subscriber.subscribe(self._inbox)
         self.loop.attend(self)
 
     def listen(self) -> None:
@@ -225,7 +225,7 @@ class Worker:
         def make() -> Operation[Placed[int]]:
             return self._operations.publish(channel, payload, exclude, replica.position)
 
-        return self._retry_lost(local, make, halt=False).map(sent)
+        return self._retry_lost(local, make, pause=False).map(sent)
 
     def expect(self, channel: str, position: Position) -> None:
         """Note that something was published at `position` of a channel, which must be heard if the channel is here."""
@@ -250,7 +250,7 @@ class Worker:
         return self._heartbeat.record()
 
     def carry_out(self, message: control.ControlMessage) -> Pending[int]:
-        """Carry out a control message that this worker itself sends. Gives how many connections it concerned."""
+        """Carry out a control message that this worker itself sends. Returns how many connections it concerned."""
         self._carried_out[message.id] = time.monotonic()
         done: Pending[int] = Pending()
         then(self._apply(message), done.settle)
@@ -266,19 +266,19 @@ class Worker:
     def _timed(self, owned: OwnedInfo) -> OwnedInfo:
         """A verdict with its times by the clock of Redis, in ms, by which all workers compare them."""
         asked_at = self._heartbeat.redis_time_at(owned.asked_at) if owned.asked_at else 0
-        return OwnedInfo(owned.info, asked_at, self._heartbeat.redis_time_at(owned.heard_at) + MAX_CLOCK_ERROR)
+        return OwnedInfo(owned.info, asked_at, self._heartbeat.redis_time_at(owned.answered_at) + MAX_CLOCK_ERROR)
 
     def _retry_lost(
-        self, local: LocalChannel, make: Callable[[], Operation[Placed[T]]], *, halt: bool = True
+        self, local: LocalChannel, make: Callable[[], Operation[Placed[T]]], *, pause: bool = True
     ) -> Pending[Placed[T]]:
         """Run an operation. If Redis has lost what it rests on, heal the channel and run it once more."""
-        halted = local.replica if halt else None
+        paused = local.replica if pause else None
 
         def retry(outcome: Outcome[Placed[T]]) -> Placed[T] | Pending[Placed[T]]:
             try:
                 return outcome()
             except Lost:
-                return self._channels.heal(local).map(lambda _: self._pipeline.run(make(), halted))
+                return self._channels.heal(local).map(lambda _: self._pipeline.run(make(), paused))
 
         def fail(outcome: Outcome[Placed[T]]) -> Placed[T]:
             try:
@@ -286,7 +286,7 @@ class Worker:
             except Lost:
                 raise BackendUnavailable("Redis loses what it is told") from None
 
-        return self._pipeline.run(make(), halted).then(retry).then(fail)
+        return self._pipeline.run(make(), paused).then(retry).then(fail)
 
     def _hear(self, topic: str, data: bytes) -> None:
         if topic == self._keys.control:
@@ -319,7 +319,7 @@ class Worker:
     def _await_control(self) -> None:
         if not self._awaits_control:
             self._awaits_control = True
-            self._subscriber.want(self._keys.control).when(self._catch_up_on_control)
+            self._subscriber.subscribe(self._keys.control).when(self._catch_up_on_control)
 
     def _catch_up_on_control(self, subscribed: Outcome[None]) -> None:
         """Carry out the control messages that were sent while nothing was heard."""
@@ -363,9 +363,9 @@ class Worker:
     def _restart(self) -> list[str]:
         """Redis does not know this worker any longer, and the worker may have a new id. Returns its channels."""
         self._operations = self._store.channels(self.worker_id)
-        self._subscriber.drop(self._inbox)
+        self._subscriber.unsubscribe(self._inbox)
         self._inbox = self._keys.inbox(self.worker_id)
-        self._subscriber.want(self._inbox)
+        self._subscriber.subscribe(self._inbox)
         self._channels.heal_all()
         self._recheck_owned()
         return [local.name for local in self._channels]
