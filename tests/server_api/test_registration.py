@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -65,10 +66,16 @@ async def _wants_three(user: User, channel: Any, user_info: Any) -> bool:
 
 @pytest.mark.parametrize("function", [_wants_user, _wants_three])
 def test_async_to_sync_keeps_the_arguments_of_the_function(function: Any) -> None:
+    """It runs in a thread of its own, because Playwright's event loop may run in that of the tests."""
     presence, app = make_presence_app()
     presence.guard("*")(async_to_sync(function))
-    with presence.test_client(user="ann", app=app) as ann:
-        assert ann.join("presence-room-1", user_info={"a": 1})["type"] == "channel:joined"
+
+    def join() -> str:
+        with presence.test_client(user="ann", app=app) as ann:
+            return str(ann.join("presence-room-1", user_info={"a": 1})["type"])
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(join).result() == "channel:joined"
 
 
 def test_a_function_that_returns_a_coroutine_is_logged_as_a_mistake(caplog: pytest.LogCaptureFixture) -> None:
