@@ -195,8 +195,8 @@ class RedisBackend:
         others = self._ask(control.send(self._keys, message))
         count = 0
         if worker is not None:
-            others -= worker.hears_control
-            count = _wait(worker, worker.loop.run(lambda: worker.carry_out(message)), REPLY_TIMEOUT) or 0
+            others -= worker.control.is_heard
+            count = _wait(worker, worker.loop.run(lambda: worker.control.carry_out(message)), REPLY_TIMEOUT) or 0
         return count + self._collect_replies(message, others)
 
     def _collect_replies(self, message: control.ControlMessage, workers: int) -> int:

@@ -18,12 +18,11 @@ from ....domain.events import Reason
 from ....domain.members import OwnedInfo, Profile, User
 from ....domain.roster import Change, Joined, Updated
 from ....loops.base import Loop
-from ....loops.pending import Outcome, Pending, then, when_all
+from ....loops.pending import Outcome, Pending, when_all
 from ...base import Listener
 from ..client.client import Client
 from ..client.pipeline import Pipeline
 from ..client.subscriber import Subscriber
-from ..store import control
 from ..store.calls import NOWHERE, Call, Lost, Operation, Placed, Position, Refused
 from ..store.channels import Departure
 from ..store.entries import Entry
@@ -31,6 +30,7 @@ from ..store.server_check import check_server
 from ..store.store import Store
 from ..store.workers import decode_letter
 from .breaker import CircuitBreaker
+from .control_receiver import ControlReceiver
 from .heartbeat import Heartbeat, heartbeat_interval
 from .join import Join
 from .local_channel import LocalChannel
@@ -44,8 +44,6 @@ SUBSCRIBE_TIMEOUT: Final = 2.0
 """Seconds that a subscription may take before joins count as impossible."""
 MAX_CLOCK_ERROR: Final = 1000
 """Milliseconds by which a worker may be wrong about the time in Redis."""
-CONTROL_MARGIN: Final = 2.0
-"""Seconds before a lost subscription's last sign of life from when on control messages may have been missed."""
 
 
 class Worker:
@@ -68,12 +66,10 @@ class Worker:
             *(store, lambda: self.worker_id, lambda: self._operations, self._pipeline, self._subscriber, listener),
             keep=lease / 2,
         )
+        self.control = ControlReceiver(self._keys, self._pipeline, self._subscriber, self._heartbeat, listener)
         self._inbox = self._keys.inbox(self.worker_id)
         self._probe_after = lease / 2
         self._probed_at = 0.0
-        self._carried_out: dict[str, float] = {}
-        self._control_missed_since = 0
-        self._awaits_control = False
         self.ended = False
 
     @property
@@ -85,16 +81,11 @@ class Worker:
         """When the data in Redis began, in ms, as far as is known here."""
         return self._heartbeat.data_since
 
-    @property
-    def hears_control(self) -> bool:
-        """Whether control messages are heard here now."""
-        return self._subscriber.connected and self._subscriber.subscribe(self._keys.control).settled
-
     def begin(self) -> None:
         """Start. The heartbeat comes first, because the pipeline keeps the order."""
         self._heartbeat.beat()
         self._pipeline.run(check_server())
-        self._subscriber.subscribe(self._keys.control)
+        self.control.begin()
         self._subscriber.subscribe(self._inbox)
         self.loop.attend(self)
 
@@ -249,20 +240,6 @@ class Worker:
         """Record what has been counted here. Settled when others can read it."""
         return self._heartbeat.record()
 
-    def carry_out(self, message: control.ControlMessage) -> Pending[int]:
-        """Carry out a control message that this worker itself sends. Returns how many connections it concerned."""
-        self._carried_out[message.id] = time.monotonic()
-        done: Pending[int] = Pending()
-        then(self._apply(message), done.settle)
-        return done
-
-    def _apply(self, message: control.ControlMessage) -> int | Pending[int]:
-        if message.kind == "recheck":
-            return self._listener.recheck(message.user, message.channel)
-        if message.kind == "remove":
-            return self._listener.remove_from(message.channel or "", message.user or "", message.text)
-        return self._listener.close_matching(message.user, message.client, message.text)
-
     def _timed(self, owned: OwnedInfo) -> OwnedInfo:
         """A verdict with its times by the clock of Redis, in ms, by which all workers compare them."""
         asked_at = self._heartbeat.redis_time_at(owned.asked_at) if owned.asked_at else 0
@@ -290,63 +267,18 @@ class Worker:
 
     def _hear(self, topic: str, data: bytes) -> None:
         if topic == self._keys.control:
-            self._hear_control(control.decode(data))
+            self.control.hear(data)
         elif topic != self._inbox:
             self._channels.hear(topic, data)
         elif data:
             user_id, payload = decode_letter(data)
             self._listener.deliver_to_user(user_id, payload)
 
-    def _hear_control(self, message: control.ControlMessage) -> None:
-        """Carry out a control message, unless that has been done, and reply."""
-        now = time.monotonic()
-        if message.id in self._carried_out:
-            return
-        while self._carried_out and now - next(iter(self._carried_out.values())) > 2 * control.KEPT_FOR:
-            del self._carried_out[next(iter(self._carried_out))]
-        if message.origin != self.worker_id:
-            self.carry_out(message).when(lambda count: self._pipeline.run(control.reply(self._keys, message, count())))
-
     def _lost(self) -> None:
         """The subscription was lost."""
-        if not self._control_missed_since:
-            moment = self._subscriber.heard_at - CONTROL_MARGIN
-            self._control_missed_since = self._heartbeat.redis_time_at(moment)
         self._channels.lost()
         self._heartbeat.compare_soon()
-        self._await_control()
-
-    def _await_control(self) -> None:
-        if not self._awaits_control:
-            self._awaits_control = True
-            self._subscriber.subscribe(self._keys.control).when(self._catch_up_on_control)
-
-    def _catch_up_on_control(self, subscribed: Outcome[None]) -> None:
-        """Carry out the control messages that were sent while nothing was heard."""
-        self._awaits_control = False
-
-        def carry_out(outcome: Outcome[list[control.ControlMessage]]) -> None:
-            try:
-                missed = outcome()
-            except BackendUnavailable:
-                self._subscriber.reset()  # after which this is done again
-                return
-            since, self._control_missed_since = self._control_missed_since, 0
-            for message in missed:
-                self._hear_control(message)
-            if self._heartbeat.redis_time_at(time.monotonic()) - since > control.KEPT_FOR * 1000:
-                log.warning(
-                    "this worker was cut off from Redis for so long that it asks about all its connections again"
-                )
-                self._listener.recheck(None, None)
-
-        try:
-            subscribed()
-        except BackendUnavailable:
-            self._await_control()  # waiting was given up, but the subscriber goes on trying
-            return
-        if self._control_missed_since:
-            self._pipeline.run(control.sent_since(self._keys, self._control_missed_since)).when(carry_out)
+        self.control.lost()
 
     def _failed(self, problem: BackendUnavailable) -> None:
         """Redis is down."""
