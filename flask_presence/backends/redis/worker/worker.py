@@ -316,15 +316,17 @@ class Worker:
         return any(local.replica.awaited or local.health.healing for local in self._channels)
 
     def _probe(self, now: float) -> None:
-        """Publish to this worker's own inbox if the subscription has been silent for long, to see whether it lives."""
-        silence = now - self._subscriber.heard_at
-        if not self._subscriber.connected or silence < self._probe_after:
+        """Publish to this worker's own inbox if the subscription has been silent for long. Replace the subscription if
+        that is not heard. Silence alone proves nothing: this process may have been paused."""
+        heard_at = self._subscriber.heard_at
+        if not self._subscriber.connected:
             return
-        if silence > 2 * self._probe_after:
-            self._subscriber.reset()
+        if self._probed_at <= heard_at:
+            if now - heard_at > self._probe_after:
+                self._probed_at = now
+                self._pipeline.run(_publish(self._inbox))
         elif now - self._probed_at > self._probe_after:
-            self._probed_at = now
-            self._pipeline.run(_publish(self._inbox))
+            self._subscriber.reset()
 
     def _end(self) -> Pending[None]:
         if self.breaker.is_up and all(local.is_empty and not local.health.in_doubt for local in self._channels):
