@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 FLUSH_SIZE: Final = 262144
-"""The maximum number of bytes that are given to a socket at once, unless one frame has more."""
+"""Frames are joined for a socket until they have this many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
