@@ -3,7 +3,7 @@
 Clients join, leave, update and send at random, and replay their events. Between the rounds workers are killed, paused
 and reloaded, and Redis is cut off, flushed, paused and restarted empty. After each round every view, the counts of
 every server and the data in Redis must agree, and a message must reach everybody once. The exit status is 1, and the
-seed is printed, if a member was missing, was a ghost or stayed behind, or if an event was impossible.
+seed is printed, if a member was missing or listed wrongly, or if an event was impossible.
 """
 
 from __future__ import annotations

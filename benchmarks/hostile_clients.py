@@ -1,6 +1,6 @@
 """What a hostile client costs the others: `python -m benchmarks.hostile_clients`.
 
-Two users talk in a presence channel at a steady pace, first without an attack, then beside each attack. The program
+Two users talk in a presence channel at a steady pace, first without an attack, then during each attack. The program
 checks every message, and measures the time from its sending to its arrival. The attackers are those of the tests. They
 run in a process of their own with the lowest priority, because they share a core with the two users. The exit status is
 1 if a message was lost, came twice or reached the wrong user, or if the server logged a traceback.

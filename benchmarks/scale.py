@@ -1,4 +1,4 @@
-"""Several workers on one Redis, beside Flask-SocketIO with its message queue: `python -m benchmarks.scale`.
+"""Several workers on one Redis, compared with Flask-SocketIO and its message queue: `python -m benchmarks.scale`.
 
 Servers of one worker each and the Redis share core 0, and the load client has core 1. So compare the figures per CPU
 second, which include Redis. In each repeat both kinds of server take turns. The exit status is 1 if a message was lost

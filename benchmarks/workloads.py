@@ -122,7 +122,7 @@ WORKLOADS: Final = (
     ),
     Workload(
         name="flood",
-        title="ping-pong beside a flooding client",
+        title="ping-pong while another client floods",
         arguments=("--mode", "flood", "--connections", "2"),
         metrics=(P99, P50),
         bare_too=False,

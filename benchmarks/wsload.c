@@ -1,4 +1,4 @@
-/* wsload: a load client for WebSocket servers that hold the channels conversation.
+/* wsload: a load client for WebSocket servers that speak the channels protocol.
  *
  * It has one thread and one epoll set. It opens connections to 127.0.0.1, puts one load on the server, measures, checks
  * that no message was lost or came twice, prints one JSON object and ends. An alarm limits its time.
@@ -106,7 +106,7 @@ static void on_alarm(int signal_number)
     _exit(3);
 }
 
-/* ---- figures of the kernel about the server and this process ---- */
+/* Figures of the kernel about the server and this process */
 
 static double server_cpu(void)
 {
@@ -186,7 +186,7 @@ static double own_cpu(void)
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-/* ---- writing ---- */
+/* Writing */
 
 static void write_all(connection_t *connection, const void *data, size_t size)
 {
@@ -306,7 +306,7 @@ static void ask(connection_t *connection)
     send_request(connection, "ping", "");
 }
 
-/* ---- reading ---- */
+/* Reading */
 
 static bool joins(void)
 {
@@ -519,7 +519,7 @@ static void on_readable(connection_t *connection)
         keep_rest(connection, into + taken, size - taken);
 }
 
-/* ---- connecting ---- */
+/* Connecting */
 
 static void watch(int index, int operation, uint32_t events)
 {
@@ -611,7 +611,7 @@ static void say_goodbye(void)
         shutdown(connections[i].fd, SHUT_WR);
 }
 
-/* ---- the report ---- */
+/* The report */
 
 static struct {
     uint64_t at, deliveries, answers, published, received_bytes, receives;
@@ -683,7 +683,7 @@ static void print_end(void)
     fflush(stdout);
 }
 
-/* ---- the loads ---- */
+/* The loads */
 
 static void settle(double seconds)
 {
@@ -862,7 +862,7 @@ static void run_flood(void)
     print_end();
 }
 
-/* ---- options ---- */
+/* Options */
 
 static void read_tokens(void)
 {

@@ -192,8 +192,8 @@ class Presence:
     def disconnect(self, user_id: str | None = None, client_id: str | None = None, reason: str = "") -> int:
         """Close the connections of a user, or the one with a client id, with the close code 4403. Returns how many.
 
-        It concerns all workers. The connections have left all channels when this returns, and the user's graces have
-        ended. Clients get `reason`, cut to 123 bytes. Raises `ValueError` if neither id is given.
+        This reaches all workers. The connections have left all channels when it returns, and the user's grace periods
+        have ended. Clients get `reason`, cut to 123 bytes. Raises `ValueError` if neither id is given.
         """
         if user_id is None and client_id is None:
             raise ValueError("disconnect needs user_id or client_id")
@@ -218,8 +218,8 @@ class Presence:
     def remove(self, name: str, user_id: str, reason: str = "") -> int:
         """Take all connections of a user out of a channel, on all workers. Returns how many.
 
-        They get `channel:removed` with the `reason`, and may join again if the guard allows it. The user's grace in the
-        channel ends. Raises `ValueError` if no channel can have this name.
+        They get `channel:removed` with the `reason`, and may join again if the guard allows it. The user's grace period
+        in the channel ends. Raises `ValueError` if no channel can have this name.
         """
         text = arguments.reason_text(reason)
         return self._directory.remove(arguments.channel_name(name), arguments.user_id(user_id), text)
@@ -227,10 +227,10 @@ class Presence:
     def recheck(self, user_id: str | None = None, channel: str | None = None) -> int:
         """Verify logins and ask guards again, for the connections of a user, in a channel, or both, on all workers.
 
-        Returns how many connections this concerns, before they have been asked about. A connection whose login has
-        ended is closed with 4401. One that may no longer be in a channel leaves it and gets `channel:removed`. Owned
-        info that a guard returns now takes effect. Raises `ValueError` if neither `user_id` nor `channel` is given, and
-        if no channel can have this name.
+        Returns how many connections match, before they have been rechecked. A connection whose login has ended is
+        closed with 4401. One that may no longer be in a channel leaves it and gets `channel:removed`. Owned info that a
+        guard returns now takes effect. Raises `ValueError` if neither `user_id` nor `channel` is given, and if no
+        channel can have this name.
         """
         if user_id is None and channel is None:
             raise ValueError("recheck needs user_id, channel or both")

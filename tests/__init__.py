@@ -1,1 +1,1 @@
-"""Tests: `unit/` for the pure layers, `server/` for everything that a real server and real sockets show."""
+"""Tests, one folder per subject. README.md says which file tests what."""

@@ -1,1 +1,2 @@
-"""Connects the hub to a Flask app: calls the app's code, checks logins, and runs and ends the process's part."""
+"""Connects the hub to a Flask app: calls the app's code, checks logins, and starts and ends the process's event loop
+and connections."""

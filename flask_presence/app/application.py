@@ -105,8 +105,8 @@ class FlaskApplication:
         return self._decide(login, match, channel, _copied(user), channel, event, decoded)
 
     def _decide(self, login: Login, match: Match | None, channel: ChannelName, *arguments: Any) -> Verdict:
-        """The guard's verdict, in a context of the login. Raises what goes wrong while the login is verified;
-        everything that goes wrong after that denies, also while the context is torn down."""
+        """Ask the guard, in a context with the login. An error while the login is verified is raised. Any later error
+        denies, including one while the context is torn down."""
         began, is_verified = time.monotonic(), False
         try:
             with self._authenticator.context(login):

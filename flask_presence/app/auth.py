@@ -187,7 +187,7 @@ class Authenticator:
         user = self._load(loader, environ)
         by_cookie = False
         if user is not None and request.cookies and "Origin" not in request.headers:
-            # The cookies may be a load balancer's. Whether one of them identifies the user shows without them.
+            # The cookies may be a load balancer's. Load without them, to see whether one of them identifies the user.
             del environ["HTTP_COOKIE"]
             try:
                 user_without_cookies = self._load(loader, environ, quiet=True)

@@ -1,6 +1,7 @@
 """Finds the gunicorn worker of this process, if gunicorn runs it.
 
-Rule: the worker is only read. A request has no reference to it, but it is the owner of its signal handlers.
+Rule: this module only reads the worker. A request has no reference to it, so it is found through its signal handlers,
+which are methods of it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from werkzeug.routing.rules import parse_converter_args
 from ..domain.guards import AnyPattern, Pattern, Rank
 
 MAX_WILDCARDS: Final = 4
-"""Most converters and `*` in one pattern. With more, a hostile channel name could make matching slow."""
+"""The maximum number of converters and `*` in one pattern. With more, a hostile channel name could make matching
+slow."""
 _CONVERTER: Final = re.compile(r"<(?:(?P<kind>[a-zA-Z_]\w*)(?:\((?P<arguments>[^<>]*)\))?:)?(?P<name>[a-zA-Z_]\w*)>")
 
 

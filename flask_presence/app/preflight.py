@@ -1,6 +1,6 @@
 """Checks whether this process can serve WebSockets with its server and settings, and says what to change if not.
 
-Rule: a setup in which WebSockets would fail later, or workers would list different members, refuses WebSockets at once.
+Rule: if WebSockets would fail later, or workers would list different members, every WebSocket is refused at once.
 Clients, the log and `/health` get the same sentence.
 """
 
@@ -51,7 +51,7 @@ class Preflight:
         return problem and self._log_first(problem)
 
     def socket_problem(self, takeover: Takeover) -> str | None:
-        """The same, if the server does not give an app its sockets. Called last, so that a client who is refused for
+        """Why the server cannot give an app its sockets; or `None`. Called last, so that a client who is refused for
         another reason is told that reason."""
         return None if takeover.possible else self._log_first(NO_SOCKET)
 

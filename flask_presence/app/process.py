@@ -1,4 +1,4 @@
-"""This process's part in serving an app: its event loop, its connections, and how many it accepts.
+"""This process's share of serving an app: its event loop, its connections, and how many it accepts.
 
 Rule: nothing starts before the first WebSocket of the process, so an app may be created before a fork.
 """
@@ -27,7 +27,7 @@ TICK: Final = 0.25
 
 
 class Process:
-    """Owns the process's connection group, and its places: one for each connection that it accepts."""
+    """Owns the process's connection group, and bounds the number of connections."""
 
     def __init__(self, hub: Hub, settings: Settings) -> None:
         self._hub = hub
@@ -36,11 +36,6 @@ class Process:
         self._lock = threading.Lock()
         self._upgrading = 0
         self._ticked_at = 0.0
-
-    @property
-    def has_started(self) -> bool:
-        """Whether the event loop is running, because there has been a WebSocket."""
-        return self._group is not None
 
     @property
     def connections(self) -> int:
@@ -73,28 +68,28 @@ class Process:
         if group is not None:
             group.forked()
 
-    def take_place(self) -> bool:
-        """Reserve a place for a connection. Returns `False` if the process is full."""
+    def reserve(self) -> bool:
+        """Reserve room for a connection. Returns `False` if the process is full."""
         with self._lock:
             if self.is_full:
                 return False
             self._upgrading += 1
             return True
 
-    def release_place(self) -> None:
-        """Give back a reserved place, because the connection is open and counts itself, or will not open."""
+    def release(self) -> None:
+        """Give back what `reserve` has reserved, because the connection is open and counts itself, or will not open."""
         with self._lock:
             self._upgrading -= 1
 
     @property
     def is_full(self) -> bool:
-        """Whether every place is taken or reserved."""
-        return self.connections + self._upgrading >= self._places()
+        """Whether the process accepts no more connections."""
+        return self.connections + self._upgrading >= self._capacity()
 
     @property
     def full_message(self) -> str:
         """What to tell a client that is refused because the process is full."""
-        if self._places() < self._settings.max_connections:
+        if self._capacity() < self._settings.max_connections:
             return (
                 "All threads of this worker but one hold a connection; give gunicorn more --threads, "
                 "or run it with -k gevent"
@@ -132,7 +127,7 @@ class Process:
         group.loop.run(group.reset_all)
         self._hub.backend.close()
 
-    def _places(self) -> int:
+    def _capacity(self) -> int:
         """How many connections this process accepts: `PRESENCE_MAX_CONNECTIONS`. If each connection occupies a thread,
         at most one fewer than there are threads, so that other requests are still answered."""
         threads = threads_of(find_worker())

@@ -98,7 +98,7 @@ class Service:
         return SHUTTING_DOWN if self._shutdown.begun else self._preflight.problem(takeover)
 
     def socket_obstacle(self, takeover: Takeover) -> str | None:
-        """The same, if the reason is that the server does not give an app its sockets."""
+        """Why the server cannot give an app its sockets, as such a sentence; or `None`."""
         return self._preflight.socket_problem(takeover)
 
     def health(self, takeover: Takeover) -> tuple[str, str]:
@@ -123,7 +123,8 @@ class Service:
         return ("ok", "") if self.settings.enabled else ("disabled", "")
 
     def start(self, takeover: Takeover) -> None:
-        """Start this process's part, if it has not started yet, so that other processes see it and its counts."""
+        """Start the event loop and the backend in this process, if that has not been done, so that other processes see
+        it and its counts."""
         self.process.start(takeover)
         _started.add(self)
 

@@ -73,7 +73,7 @@ class Shutdown:
         self._process.spawn(self._drain_when_begun)
 
     def drain(self, delay: float) -> None:
-        """Close all connections after `delay` seconds. Blocks until that is done, also if another call has begun it."""
+        """Close all connections after `delay` seconds. Blocks until that is done, even if another call has begun it."""
         self._begun = True
         process = self._process
         with self._lock:
@@ -99,7 +99,7 @@ class Shutdown:
             self.drain(LISTENER_CLOSE_DELAY)
 
     def _chain(self, number: signal.Signals, first: Callable[[], None]) -> None:
-        """Call `first` before the signal's present handler."""
+        """Call `first` before the signal's current handler."""
         previous = signal.getsignal(number)
 
         def handler(received: int, frame: FrameType | None) -> Any:

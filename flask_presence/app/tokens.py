@@ -1,6 +1,7 @@
 """Finds the token in an upgrade request.
 
-Rule: a client puts an explicit token there on purpose, so a bad one is refused. A browser sends a cookie by itself.
+Rule: a bad explicit token is refused, because a client sends it on purpose. A bad cookie is ignored, because a browser
+sends cookies by itself.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from ..transport.takeover import BEARER, offered_protocols
 
 
 def explicit_token(request: Request, config: Mapping[str, Any], *, in_query: bool) -> str | None:
-    """The token that the client itself put into the request. `""` if its place is there but empty, `None` if there is
-    no place.
+    """The token that the client itself put into the request. `""` if it is there but empty, and `None` if it is absent.
 
-    `config` has flask-jwt-extended's settings. `in_query` says whether the URL is looked at.
+    `config` has flask-jwt-extended's settings. `in_query` says whether to look in the URL.
     """
     if in_query and request.args.get("token"):
         return request.args["token"]

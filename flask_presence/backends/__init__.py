@@ -1,4 +1,4 @@
-"""Backends: they keep who is in which channel. The scheme of a URL selects one."""
+"""Backends: they keep track of who is in which channel. The scheme of a URL selects one."""
 
 from __future__ import annotations
 

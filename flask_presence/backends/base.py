@@ -1,4 +1,4 @@
-"""What every backend does: it keeps who is in which channel, over the whole service.
+"""What every backend does: it keeps track of who is in which channel, over the whole service.
 
 Rule: a backend decides each change in one place, returns what changed, and tells every hub in the same step. It knows
 client ids, never connections.
@@ -29,7 +29,7 @@ class Listener(Protocol):
         """Tell this process's connections in `channel`, except `exclude`, what changed in its member list."""
 
     def close_matching(self, user_id: str | None, client_id: str | None, text: str) -> int | Pending[int]:
-        """Close this process's connections that match with 4403 (`None` matches any). Returns how many, once they
+        """Close, with 4403, this process's connections that match (`None` matches any). Returns how many, once they
         have left their channels."""
 
     def remove_from(self, channel: str, user_id: str, text: str) -> int | Pending[int]:
@@ -57,7 +57,7 @@ class Membership(Protocol):
 
     Every change is atomic: it happens as a whole, and everybody hears of changes in the order in which they happened.
     Changes are made in the event loop and never block it. An outcome that depends on a server is `Pending`, and is
-    settled at the change's own place in what this process hears of the channel. While the state store is unreachable,
+    settled at the change's position among the channel's events in this process. While the state store is unreachable,
     changes raise `BackendUnavailable`. `outlives_process`: whether the state survives this process.
     """
 
@@ -122,7 +122,7 @@ class Membership(Protocol):
 
 
 class Directory(Protocol):
-    """The questions, and what the server's own code does to the whole service: from any process, with or without
+    """Queries about the whole service, and what the app's own code does to it. Works in any process, with or without
     connections.
 
     If the backend is `blocking`, every method may block and is called off the loop; otherwise every method is called in
@@ -135,16 +135,16 @@ class Directory(Protocol):
         """Raise `BackendUnavailable` if the state store does not answer, or does not allow what joins need."""
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
-        """Close, in every process, the connections that match (`None` matches any), and end the graces of their users.
-        Returns how many connections have been closed and have left their channels."""
+        """Close, in every process, the connections that match (`None` matches any), and end the grace periods of their
+        users. Returns how many connections have been closed and have left their channels."""
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
-        """Take a user's connections out of `channel`, in every process, and end the user's grace there. Returns how
-        many connections have left."""
+        """Take a user's connections out of `channel`, in every process, and end the user's grace period there. Returns
+        how many connections have left."""
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
-        """`Listener.recheck` in every process. Returns how many connections match. Of a user who is given, it ends the
-        graces: nobody can be asked about them."""
+        """`Listener.recheck` in every process. Returns how many connections match. If `user_id` is given, it also ends
+        the user's grace periods, because a user without a connection cannot be rechecked."""
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
         """Send a frame's JSON to the connections of a user, in every process. Returns how many."""

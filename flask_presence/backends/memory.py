@@ -23,12 +23,12 @@ from .base import Listener
 MAX_UNSEEN: Final = 10000
 """How many changes are kept for a watcher that does not keep up. Older ones are dropped."""
 
-Place = tuple[ChannelName, str]
-"""A channel, and the id of a user in it."""
+GraceKey = tuple[ChannelName, str]
+"""Identifies a grace period: a channel, and the id of a user in it."""
 
 
 class _Grace(NamedTuple):
-    """When a user's grace ends, in epoch seconds, and the connection that was lost last."""
+    """When a user's grace period ends, in epoch seconds, and the connection that was lost last."""
 
     end: float
     client_id: str
@@ -36,7 +36,7 @@ class _Grace(NamedTuple):
 
 
 class MemoryBackend:
-    """Keeps the roster and the graces in it, and tells one hub of every change."""
+    """Keeps the roster and the grace periods in it, and tells one hub of every change."""
 
     blocking = False
     outlives_process = False
@@ -49,7 +49,7 @@ class MemoryBackend:
     def forked(self) -> None:
         self._roster = Roster(self._max_info)
         self._clients: dict[str, User | None] = {}
-        self._graces: dict[Place, _Grace] = {}
+        self._graces: dict[GraceKey, _Grace] = {}
         self._watchers: dict[int, tuple[str | None, deque[tuple[ChannelName, Change]]]] = {}
 
     def bind(self, listener: Listener) -> None:
@@ -59,7 +59,7 @@ class MemoryBackend:
         """Nothing has to be started."""
 
     def tick(self, now: float) -> None:
-        over = [place for place, grace in self._graces.items() if now >= grace.end]
+        over = [key for key, grace in self._graces.items() if now >= grace.end]
         self._end_graces(over, from_epoch(now))
 
     def close(self) -> None:
@@ -103,9 +103,9 @@ class MemoryBackend:
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         closed = self._listener.close_matching(user_id, client_id, text)
         matching = [
-            place
-            for place, grace in self._graces.items()
-            if user_id in (None, place[1]) and client_id in (None, grace.client_id)
+            key
+            for key, grace in self._graces.items()
+            if user_id in (None, key[1]) and client_id in (None, grace.client_id)
         ]
         self._end_graces(matching, datetime.now(timezone.utc))
         assert not isinstance(closed, Pending), "leaving is immediate in memory"
@@ -125,7 +125,7 @@ class MemoryBackend:
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
         removed = self._listener.remove_from(channel, user_id, text)
-        matching = [place for place in self._graces if place == (channel, user_id)]
+        matching = [key for key in self._graces if key == (channel, user_id)]
         self._end_graces(matching, datetime.now(timezone.utc))
         assert not isinstance(removed, Pending), "leaving is immediate in memory"
         return removed
@@ -133,7 +133,7 @@ class MemoryBackend:
     def recheck(self, user_id: str | None, channel: str | None) -> int:
         count = self._listener.recheck(user_id, channel)
         if user_id is not None:  # no guard can be asked about a user without a connection
-            matching = [place for place in self._graces if user_id == place[1] and channel in (None, place[0])]
+            matching = [key for key in self._graces if user_id == key[1] and channel in (None, key[0])]
             self._end_graces(matching, datetime.now(timezone.utc))
         return count
 
@@ -178,10 +178,10 @@ class MemoryBackend:
         finally:
             del self._watchers[id(unseen)]
 
-    def _end_graces(self, places: Sequence[Place], now: datetime) -> None:
-        for place in places:
-            channel, user_id = place
-            grace = self._graces.pop(place)
+    def _end_graces(self, keys: Sequence[GraceKey], now: datetime) -> None:
+        for key in keys:
+            channel, user_id = key
+            grace = self._graces.pop(key)
             change = self._roster.end_grace(channel, user_id)
             self._announce(channel, change, None, now)
             if change is not None:

@@ -20,7 +20,8 @@ from ..stats.payloads import ServiceInfo, activity_payload, change_payloads, cha
 from ..stats.query import MemberQuery, read_channel_query
 
 READ_TIMEOUT: Final = 15.0
-"""Seconds without a byte from the server. A stream without changes sends empty lines more often than that."""
+"""Seconds without a byte from the server after which reading fails. A stream without changes sends empty lines more
+often."""
 WRONG_URL: Final = "is that the URL of the blueprint? By default it ends in /presence"
 
 
@@ -97,7 +98,7 @@ class ServerSource:
                     yield self._read(line, "change", "channel", "member") if line.strip() else None
             except (OSError, HTTPException) as problem:
                 raise SourceFailed(f"the connection to {self._url} was lost: {problem}") from problem
-        raise SourceFailed(f"{self._url} has ended the stream, probably because the server stops")
+        raise SourceFailed(f"{self._url} has ended the stream, probably because the server is stopping")
 
     def _get(self, path: str, *required: str) -> dict[str, Any]:
         with self._open(path) as response:

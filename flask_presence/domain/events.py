@@ -83,7 +83,7 @@ class MemberUpdated(Event):
 
 @dataclass(frozen=True)
 class MemberLeft(Event):
-    """A user has left a presence channel: their last connection has left, or their grace has ended.
+    """A user has left a presence channel: their last connection has left, or their grace period has ended.
 
     `reason` is why that connection left, or `None` if that is not known.
     """

@@ -170,7 +170,7 @@ class Profile:
 
         The merge is shallow: keys of `info` replace, other keys stay, and `None` removes a key. Keys that a client
         cannot set are dropped. If a key becomes owned, the client's value for it is lost for good. The newest verdict
-        counts: one that was asked for before the present one changes nothing.
+        counts: one that was asked for before the current one changes nothing.
         """
         owned, owned_at = self.owned, self.owned_at
         if verdict is not None and not verdict.is_outdated_by(owned_at):

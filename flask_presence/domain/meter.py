@@ -1,7 +1,7 @@
 """The counters of a process: numbers that only grow, and that can be added up over all processes.
 
-Rule: all counters and their labels are fixed here, so clients cannot make them grow in number. No label is a channel, a
-user or an address. Counting costs one addition, and nothing here reads a clock.
+Rule: all counters and their labels are fixed here, so clients cannot add any. No label is a channel, a user or an
+address. Counting costs one addition, and nothing here reads a clock.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Origin(NamedTuple):
 
 
 def parse_origin(text: str) -> Origin | None:
-    """`text` as an origin, or `None` if it is not one, as `null`, a list of origins, or a URL with a path."""
+    """`text` as an origin, or `None` if it is not one, such as `null`, a list of origins, or a URL with a path."""
     match = _ORIGIN.fullmatch(text)
     if match is None or "*" in text:
         return None

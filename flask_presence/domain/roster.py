@@ -156,7 +156,7 @@ class Roster:
         return self._drop_if_gone(state, entry)
 
     def end_grace(self, channel: ChannelName, user_id: str) -> Change | None:
-        """End a user's grace, if there is one. Returns the change, if the user is no longer listed."""
+        """End a user's grace period, if there is one. Returns the change, if the user is no longer listed."""
         state = self._channels.get(channel)
         entry = state.entries.get(user_id) if state else None
         if state is None or entry is None:

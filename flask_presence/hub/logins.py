@@ -22,7 +22,7 @@ from .session import Session
 WARN_BEFORE: Final = 30.0
 """How many seconds before its token expires a client is warned."""
 MAX_FAILURES: Final = 3
-"""How many checks in a row may fail for another reason than the login, before it counts as ended."""
+"""How many checks in a row may fail for a reason other than the login itself, before the login counts as ended."""
 
 log = logging.getLogger("flask_presence")
 

@@ -1,7 +1,7 @@
 """Which session is in which channel: joining, leaving, and being taken out by the server.
 
-Rule: the sockets are the truth. A session that leaves is out at once, even if the state store is unreachable; the
-store is an index that is rebuilt from the sessions.
+Rule: the open connections are the source of truth. A session that leaves is out at once, even if the state store is
+unreachable; the store is an index that is rebuilt from the sessions.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class SessionMembership:
         self._events.emit(session, ChannelJoined(session.id, session.user, channel, channel.type))
 
     def leave(self, session: Session, channel: ChannelName, reason: Reason) -> Pending[bool] | bool:
-        """Take the session out of a channel that it is in. Returns whether it was still in it by then.
+        """Take the session out of a channel that it is in. Returns whether the session was still in it when the backend
+        had answered.
 
         If this raises, nothing has changed.
         """
@@ -87,7 +88,7 @@ class SessionMembership:
         when_all(leaving, done)
 
     def expel(self, session: Session, channel: ChannelName, reason: Reason, why: RequestError) -> Pending[None] | None:
-        """Take a session out of a channel because the server wants it, and tell the client `why`.
+        """Take a session out of a channel by the server's decision, and tell the client `why`.
 
         From now on, nothing that the session sends reaches the channel. If the backend is carrying out a join, the
         removal waits for it. Returns `None` if it is done already.

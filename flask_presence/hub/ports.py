@@ -18,7 +18,7 @@ from ..domain.meter import Meter
 from ..domain.readings import Backlog
 
 Login = str | bytes | None
-"""What says whose a connection is: its token; or the upgrade request that the `user_loader` looked at, in the
+"""What identifies a connection's user: its token; or the upgrade request that the `user_loader` read, in the
 application's own encoding; or nothing."""
 
 
@@ -49,10 +49,10 @@ class Connection(Protocol):
     never call back into the hub."""
 
     def send(self, frame: bytes) -> None:
-        """Queue a frame that others caused. If too much of that waits, the connection ends with 1013."""
+        """Queue a frame that others caused. If too many bytes of such frames wait, the connection ends with 1013."""
 
     def answer(self, frame: bytes) -> None:
-        """Queue the answer to a request. If too much of that waits, the connection is not read from."""
+        """Queue the answer to a request. If too many bytes of answers wait, the connection is not read from."""
 
     def close(self, code: int, text: str, reason: Reason) -> None:
         """Close with a code and a text. `Session.closed` has been called when this returns."""
@@ -82,7 +82,7 @@ class Application(Protocol):
 
     @property
     def has_user_loader(self) -> bool:
-        """Whether a `user_loader` decides who somebody is, so that tokens do not. Does not block."""
+        """Whether a `user_loader` identifies users, so that tokens are ignored. Does not block."""
 
     def authorize(self, login: Login, user: User | None, channel: ChannelName, user_info: Mapping[str, Any]) -> Verdict:
         """Verify the token again, if there is one, then ask the guard of a private or presence channel.

@@ -34,9 +34,9 @@ from .session import Session
 MAX_FAILURES: Final = 3
 """How often asking about a connection may fail, before it is taken out of the channels in question."""
 RETRY_AFTER: Final = 1.0
-"""Seconds."""
+"""Seconds until a failed recheck is tried again."""
 MAX_CONCURRENT: Final = 4
-"""About how many connections the application is asked at the same time."""
+"""How many connections the application is asked about at the same time."""
 SLOW_AFTER: Final = 1.0
 """Seconds after which a question no longer counts among these, so that slow guards do not keep others waiting."""
 MAX_SLOW: Final = 100
@@ -91,7 +91,7 @@ class Rechecks:
         self._waiting: deque[_Task] = deque()
         self._failed: list[_Task] = []
         self._retry_at = 0.0
-        self._working: dict[int, float] = {}  # when each worker began its present task, by a number
+        self._working: dict[int, float] = {}  # when each worker began its current task, by the worker's number
         self._last_worker = 0
         self._open_questions: set[_Question] = set()
         self._not_stored: set[tuple[str, str]] = set()  # client ids and channels that the log has named
@@ -102,7 +102,7 @@ class Rechecks:
         self._start_workers()
 
     def tick(self, now: float) -> None:
-        """At `now`, in epoch seconds, retry what failed a moment ago, and make up for slow guards."""
+        """At `now`, in epoch seconds, retry what failed a moment ago, and start more workers if guards are slow."""
         if self._failed and now >= self._retry_at:
             failed, self._failed = self._failed, []
             self._retry_at = now + RETRY_AFTER
@@ -113,8 +113,8 @@ class Rechecks:
             self._not_stored.clear()
 
     def supersede(self, session: Session, channel: ChannelName, asked_at: float) -> None:
-        """Note that a verdict about the session in the channel takes effect, which was asked for at `asked_at`, in
-        seconds of the monotonic clock. Older questions that are still open no longer count."""
+        """Note that a verdict about the session in the channel takes effect. It was asked for at `asked_at`, in seconds
+        of the monotonic clock. Older questions that are still open no longer count."""
         for question in self._open_questions:
             if question.session is session and question.channel == channel and question.asked_at < asked_at:
                 question.superseded = True

@@ -69,7 +69,7 @@ class Logins(Protocol):
         """Give the session a new token."""
 
     def recheck_if_stale(self, session: Session, rechecks_begun: int) -> None:
-        """Recheck it if rechecks have begun since there were that many."""
+        """Recheck the session if `rechecks_begun` has grown since it had that value."""
 
 
 class Requests:
@@ -137,7 +137,7 @@ class Requests:
             self._refuse(session, problem, request.requestId)
         except BackendUnavailable as problem:
             error = SendFailed if isinstance(request, wire.Message) else request.fault
-            if error is SendFailed and isinstance(problem, OutcomeUnknown):  # sent again, it might come twice
+            if error is SendFailed and isinstance(problem, OutcomeUnknown):  # a second attempt might deliver it twice
                 self._refuse(session, SendFailed("Delivery unknown"), request.requestId)
             else:
                 self._refuse(session, error("Temporarily unavailable", retryable=True), request.requestId)

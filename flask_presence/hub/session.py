@@ -158,7 +158,7 @@ class Session:
         return False
 
     def put_back(self, payload: bytes, *, is_text: bool, admitted: bool) -> None:
-        """Put a frame back to the front of the queue, to be handled after `finish`."""
+        """Put a frame back at the front of the queue, to be handled after `finish`."""
         if self._queue is None:
             self._queue = deque()
         self._queue.appendleft((payload, is_text, admitted))

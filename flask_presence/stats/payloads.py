@@ -177,7 +177,7 @@ def _integers(counts: Mapping[str, float]) -> dict[str, int]:
 
 
 def _largest_first(counts: Mapping[str, float]) -> dict[str, int]:
-    """The counts that are not 0."""
+    """The counts that are not 0, the largest first."""
     return {label: int(count) for label, count in sorted(counts.items(), key=lambda item: -item[1]) if count}
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 AGE_FACTOR: Final = 4.0
 """How long an answer is cached, as a multiple of the query's duration."""
 MAX_AGE: Final = 2.0
-"""Seconds."""
+"""The longest time, in seconds, for which an answer is cached."""
 
 
 class SharedAnswers:

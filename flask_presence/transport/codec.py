@@ -20,7 +20,7 @@ PONG: Final = 0xA
 
 MAX_CONTROL_PAYLOAD: Final = 125
 MAX_REASON: Final = 123
-"""Most bytes of a close reason."""
+"""The maximum size of a close reason."""
 MAX_FRAGMENTS: Final = 1024
 
 NO_STATUS: Final = 1005

@@ -66,7 +66,7 @@ class FrameReceiver(Protocol):
         """Handle a whole message. The UTF-8 of a text has been checked; that of a binary message has not."""
 
     def admit(self) -> bool:
-        """Whether a ping may be answered, by the rate limit."""
+        """Whether the rate limit allows an answer to a ping."""
 
     def closed(self, code: int, reason: Any) -> None:
         """Note that the connection has ended. Called once, before the peer has received a close frame."""
@@ -198,7 +198,7 @@ class Connection(Outbox):
             self.send(_PING)
 
     def _peer_has_closed(self) -> bool:
-        """Whether the peer has closed its side; that may have arrived behind data not yet read."""
+        """Whether the peer has closed its side. The close may be queued behind data that has not been read."""
         if self.sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
             return False
         try:

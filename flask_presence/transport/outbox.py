@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 FLUSH_SIZE: Final = 262144
-"""Most bytes that are given to a socket at once."""
+"""Frames are joined for a socket until they have this many bytes."""
 
 
 @dataclass(frozen=True, slots=True)

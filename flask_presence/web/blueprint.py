@@ -128,10 +128,10 @@ def _add_websocket(blueprint: Blueprint, service: Service) -> None:
         return current_upgrade().response(response) if ENVIRON_KEY in request.environ else response
 
     @blueprint.teardown_request
-    def release_place(_: BaseException | None) -> None:
+    def release_reservation(_: BaseException | None) -> None:
         upgrade = request.environ.get(ENVIRON_KEY)
         if upgrade is not None:
-            upgrade.release_place()
+            upgrade.release()
 
     @blueprint.errorhandler(RemoteProtocolError)
     @blueprint.errorhandler(HandshakeFailed)

@@ -1,6 +1,7 @@
 """The state of the stats page: which channels it lists, which channel is open, and where its links lead.
 
-Rule: the page's state is in its URL. Every link keeps the parameters of others, because they may grant the access.
+Rule: the page's state is in its URL. Every link keeps parameters that are not the page's own, because they may be what
+grants access.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Streams of who joins, changes and leaves, as one JSON object per line, until the reader disconnects.
 
 Rule: a stream occupies a request, so a process serves a few at a time. It ends when its reader has gone or the server
-stops, and then frees its place exactly once.
+stops, and is then no longer counted.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 class Upgrade:
-    """One upgrade request. It occupies one of the process's places until the connection is open or refused."""
+    """One upgrade request. It counts towards the limit of connections until the connection is open or refused."""
 
     def __init__(self, service: Service, http_request: Request) -> None:
         self._service = service
@@ -52,7 +52,7 @@ class Upgrade:
         self._takeover = Takeover(http_request.environ)
         self._takeover.empty_body()
         self._visitor = Visitor(None)
-        self._has_place = False
+        self._is_reserved = False
 
     def refuse_or_prepare(self) -> Response | None:
         """The refusal, or `None` if flask-sock should send the handshake.
@@ -70,10 +70,10 @@ class Upgrade:
         return None
 
     def complete(self) -> None:
-        """Open the connection, after the handshake. Returns at once or, if the server lends its socket, after the
+        """Open the connection, after the handshake. Returns at once or, if the socket stays the server's, after the
         connection has ended."""
         wait = self._service.open(self._takeover, self._visitor, self._rechecks_begun)
-        self.release_place()
+        self.release()
         wait()
 
     def response(self, response: Response) -> Response:
@@ -81,11 +81,11 @@ class Upgrade:
         request with an exception. The server cannot send it if the socket has been taken over."""
         return _switching_protocols() if self._takeover.opened else response
 
-    def release_place(self) -> None:
-        """Free the place, unless it is free already."""
-        if self._has_place:
-            self._has_place = False
-            self._service.process.release_place()
+    def release(self) -> None:
+        """Release the reservation, unless that has been done."""
+        if self._is_reserved:
+            self._is_reserved = False
+            self._service.process.release()
 
     def _check(self) -> None:
         obstacle = self._service.obstacle(self._takeover)
@@ -97,9 +97,9 @@ class Upgrade:
             except BadHandshake as problem:
                 code = "UPGRADE_REQUIRED" if problem.status == 426 else "BAD_REQUEST"
                 raise Refused(problem.status, code, problem.message) from None
-        if not self._service.process.take_place():
+        if not self._service.process.reserve():
             raise Refused(503, "SERVICE_UNAVAILABLE", self._service.process.full_message)
-        self._has_place = True
+        self._is_reserved = True
         self._check_origin()
         if self._takeover.possible:
             self._service.start(self._takeover)  # so that it hears of permissions that change during the next step

@@ -32,7 +32,7 @@ def health(server: Server) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize("kind", SENTENCES)
-def test_a_server_that_cannot_carry_a_socket_says_so(kind: str) -> None:
+def test_a_server_that_cannot_serve_websockets_says_so(kind: str) -> None:
     """`/health` and the refusal have the same sentence, and other routes work."""
     with running(kind=kind, **PLAIN) as server:
         status, body = health(server)

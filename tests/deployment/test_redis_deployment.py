@@ -1,4 +1,4 @@
-"""The ways in which Redis, and the server beside it, may be set up."""
+"""The ways in which Redis, and the server that uses it, may be set up."""
 
 from __future__ import annotations
 

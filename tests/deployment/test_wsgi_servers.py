@@ -1,4 +1,4 @@
-"""Every WSGI server that can carry a socket: the same conversation works on all of them."""
+"""Every WSGI server that can serve WebSockets: the same conversation works on all of them."""
 
 from __future__ import annotations
 

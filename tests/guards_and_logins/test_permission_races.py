@@ -211,7 +211,7 @@ def test_an_answer_without_a_truth_value_denies(service: Service, user: str, cha
 
 
 def test_auth_is_refused_if_a_user_loader_decides() -> None:
-    """A token of the app's API is no login for an anonymous connection."""
+    """A token of the app's API does not log in an anonymous connection."""
     with running(app=APP, LOADER=True) as server, client(server) as visitor:
         assert visitor.request("auth", token=server.token("boss"))["code"] == "UNAUTHORIZED"
         assert visitor.request("join", channel="presence-planned-boss")["code"] == "FORBIDDEN"

@@ -123,7 +123,7 @@ def test_a_recheck_asks_again_about_a_join_under_way(service: Service, name: str
 
 
 def test_remove_takes_a_user_out_of_one_channel(service: Service, name: str) -> None:
-    """This holds for all of the user's connections. The user may come back if the guard allows it."""
+    """This holds for all of the user's connections. The user may join again if the guard allows it."""
     channel = f"presence-room-{name}"
     ann, tab, bob = service.connect(0, "ann"), service.connect(1, "ann"), service.connect(1, "bob")
     for one in (ann, tab, bob):

@@ -25,7 +25,7 @@ def test_a_token_may_be_in_the_query_or_in_authorization(connect: Connect, serve
 
 
 def test_a_connection_without_a_token_is_anonymous(connect: Connect) -> None:
-    """An empty token and `Basic` are no credential."""
+    """An empty token and `Basic` are not credentials."""
     assert connect().connected["user"] is None
     assert connect(query="?token=").connected["user"] is None
     assert connect(headers={"Authorization": "Basic YTpi"}).connected["user"] is None

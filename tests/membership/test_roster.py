@@ -64,7 +64,7 @@ class RosterMachine(RuleBasedStateMachine):
         return OwnedInfo(owned, self.clock - delay, self.clock)
 
     def say(self, channel: str, user: User, info: dict[str, Any]) -> None:
-        """The model of what clients say: what is known, or owned, they cannot."""
+        """The model of what clients say: they cannot set what the login knows or a guard owns."""
         said = self.said.setdefault((channel, user.id), {})
         owned = self.owned[channel, user.id]
         for key, value in info.items():
@@ -168,7 +168,7 @@ class RosterMachine(RuleBasedStateMachine):
         self.tell(channel, change, "")
 
     def absent_in_grace(self) -> set[tuple[str, str]]:
-        """The users in grace who have no connection."""
+        """The users in a grace period who have no connection."""
         present = {(channel, CLIENTS[client_id].id) for channel, client_id in self.observers}
         return {place for place in self.in_grace if place not in present}
 

@@ -1,4 +1,4 @@
-"""The state machine of connections: any sequence of requests on a real app, hub and backend, beside a model."""
+"""The state machine of connections: any sequence of requests on a real app, hub and backend, compared with a model."""
 
 from __future__ import annotations
 

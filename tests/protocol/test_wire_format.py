@@ -1,4 +1,4 @@
-"""The wire format: any bytes have one meaning."""
+"""The wire format: any bytes are one request, or are rejected with one error."""
 
 from __future__ import annotations
 

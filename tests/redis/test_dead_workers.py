@@ -151,7 +151,7 @@ def grace_for_a_late_join(scene: Scene) -> None:
 
 
 def grace_ended_before_it_begins(scene: Scene) -> None:
-    """The user's graces are ended between the record of a grace and the leave."""
+    """The user's grace periods are ended between the record of a grace period and the leave."""
     scene.enter()
     rest = scene.steps(scene.dead.leave(ROOM, "1", Departure(ANN, GRACE, "lost")), 1)
     scene.run(scene.store.graces.end_matching("ann", None))
@@ -210,7 +210,7 @@ class Scene:
         return replies if isinstance(asked, list) else replies[0]
 
     def end_graces(self) -> None:
-        """Wait until every grace is over, and end them."""
+        """Wait until every grace period is over, and end them."""
         until = self.run(self.store.workers.time()) + GRACE * 1000
 
         def is_over() -> bool:

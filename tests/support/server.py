@@ -40,7 +40,7 @@ UNFIT = {
     "waitress": [sys.executable, "-m", "tests.support.serve", "waitress", "{fd}", "{app}"],
     "wsgiref": [sys.executable, "-m", "tests.support.serve", "wsgiref", "{fd}", "{app}"],
 }
-"""Servers that cannot carry a socket."""
+"""Servers that cannot serve WebSockets."""
 
 
 class Server:

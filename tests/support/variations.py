@@ -1,4 +1,4 @@
-"""Small apps as users have them, each with something that once caused trouble: `VARIATION` chooses one."""
+"""Small apps, each with something that may conflict with the extension: `VARIATION` chooses one."""
 
 from __future__ import annotations
 

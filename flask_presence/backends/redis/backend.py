@@ -1,7 +1,7 @@
 """The backend for several workers: the state is in Redis.
 
-Rule: what the application's own code asks and does needs no connections in this process. What connections do is the
-`Worker`'s, which exists from the first of them.
+Rule: calls from the application's own code need no connections in this process. What connections do goes through the
+`Worker`, which is created for the first of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ T = TypeVar("T")
 log = logging.getLogger("flask_presence")
 
 REPLY_TIMEOUT: Final = 2.0
-"""Seconds to wait for workers to have carried out a control message."""
+"""Seconds to wait for workers to carry out a control message."""
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds to wait for the last leaves of a process."""
 REMOVE_DEAD_EVERY: Final = 1.0
@@ -69,11 +69,11 @@ class RedisBackend:
 
     def start(self, loop: Loop) -> None:
         self._loop = loop
-        own = Client(self._address)  # so that many questions do not keep changes waiting for a connection
+        own = Client(self._address)  # so that many queries do not keep changes waiting for a connection
         self._worker = Worker(self._store, own, loop, self._listener, self._lease)
         loop.run(self._worker.begin)
 
-    def tick(self, now: float) -> None:  # noqa: ARG002 (the time is Redis's, or monotonic)
+    def tick(self, now: float) -> None:  # noqa: ARG002 (Redis's clock or the monotonic clock decides)
         if self._worker is not None:
             self._worker.tick(time.monotonic())
 
@@ -114,7 +114,7 @@ class RedisBackend:
             raise Refused(f"Redis does not let us subscribe: {problem}") from problem
 
     def opened(self, client_id: str, user: User | None) -> None:
-        self._begun.opened(client_id, user)
+        self._running_worker.opened(client_id, user)
 
     def closed(self, client_id: str) -> None:
         if self._worker is not None:
@@ -129,13 +129,13 @@ class RedisBackend:
         now: datetime,
         owned: OwnedInfo = NOTHING_OWNED,
     ) -> Pending[Joined]:
-        return self._begun.join(channel, client_id, user, info, now, owned)
+        return self._running_worker.join(channel, client_id, user, info, now, owned)
 
     def leave(
         self,
         channel: ChannelName,
         client_id: str,
-        now: datetime,  # noqa: ARG002 (the time is Redis's)
+        now: datetime,  # noqa: ARG002 (Redis's clock decides)
         reason: Reason,
         *,
         grace: float = 0,
@@ -150,10 +150,10 @@ class RedisBackend:
         now: datetime,
         owned: OwnedInfo | None = None,
     ) -> Pending[Updated]:
-        return self._begun.update(channel, client_id, info, now, owned)
+        return self._running_worker.update(channel, client_id, info, now, owned)
 
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> Pending[int]:
-        return self._begun.publish(channel, payload, exclude)
+        return self._running_worker.publish(channel, payload, exclude)
 
     def broadcast(self, channel: str, payload: bytes, exclude: str | None) -> int:
         placed = self._ask(self._operations.publish(channel, payload, exclude))
@@ -213,7 +213,7 @@ class RedisBackend:
         return total
 
     def _end_graces(self, user_id: str | None, client_id: str | None, channel: str | None) -> None:
-        """End the graces that match, those of workers on this host that have just died included."""
+        """End the grace periods that match, including those of workers on this host that have just died."""
         if self._worker is not None:  # else `_ask` does this
             self._notify(self._client.run(self._remove_dead(after=None)))
         self._notify(self._ask(self._store.graces.end_matching(user_id, client_id, channel)))
@@ -239,7 +239,7 @@ class RedisBackend:
     def survey(self) -> Survey:
         worker = self._worker
         if worker is not None:
-            # Every process reads all numbers in Redis, so that none goes back when another process is asked.
+            # Read the counts of this process from Redis too, so that no count is lower when another process answers.
             _wait(worker, worker.loop.run(worker.record_counts), REPLY_TIMEOUT)
         return self._ask(self._store.counts.read(worker.data_since if worker is not None else 0))
 
@@ -247,7 +247,8 @@ class RedisBackend:
         return watch(self._client, self._keys, name)
 
     @property
-    def _begun(self) -> Worker:
+    def _running_worker(self) -> Worker:
+        """The worker, which is started if there is none: a test client may have closed it."""
         if self._worker is None:
             assert self._loop is not None, "there is no loop yet"
             self.start(self._loop)

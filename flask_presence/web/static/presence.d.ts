@@ -130,7 +130,7 @@ export class Presence {
   close(): void;
 
   on(event: "state", handler: (state: State, details: StateDetails) => void): this;
-  /** There was no token, the server refused it, or the browser does not allow the connection. */
+  /** The token function failed, the server refused the token, or the browser does not allow the connection. */
   on(event: "error", handler: (error: PresenceError) => void): this;
   /** A message from the server to this user, whatever channels they are in. */
   on(event: "message" | `message:${string}`, handler: (data: any, details: UserMessageDetails) => void): this;

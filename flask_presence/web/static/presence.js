@@ -13,7 +13,7 @@ var Presence = (() => {
   const MIN_DELAY = 500;
   const MAX_DELAY = 30_000;
   const RESTART_SPREAD = 3_000;
-  const GRACE = 8_000; // soon after a loss, PRESENCE_GRACE may keep our place: retry faster
+  const GRACE = 8_000; // soon after a loss, PRESENCE_GRACE may keep us listed: retry faster
   const MAX_GRACE_DELAY = 2_000;
   const RATE_LIMIT_DELAY = 5_000;
 
@@ -77,7 +77,7 @@ var Presence = (() => {
     }
   }
 
-  /* After a reconnect, a member has changed if this has. A new connection of theirs is no change. */
+  /* After a reconnect, a member has changed if this has. A new connection of theirs is not a change. */
   const visibleState = ({clientId, joinedAt, updatedAt, ...info}) =>
     JSON.stringify(Object.entries(info).sort(([a], [b]) => (a < b ? -1 : 1)));
 

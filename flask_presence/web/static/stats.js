@@ -1,4 +1,4 @@
-// Keeps the stats page live: fetches the JSON API every two seconds, with the query parameters that grant the access.
+// Keeps the stats page live: fetches the JSON API every two seconds, with the query parameters that grant access.
 // Rule: text from users and apps is shown as text, never as markup. The page's state is in its URL.
 
 const INTERVAL = 2000;

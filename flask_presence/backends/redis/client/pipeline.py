@@ -23,7 +23,7 @@ T = TypeVar("T")
 log = logging.getLogger("flask_presence")
 
 MAX_BATCH: Final = 256
-"""Most calls that are sent together, unless a single operation yields more."""
+"""The maximum number of calls sent together, unless a single operation yields more."""
 
 
 class Pausable(Protocol):

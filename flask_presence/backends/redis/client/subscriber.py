@@ -73,12 +73,12 @@ class Subscriber:
 
     @property
     def unsubscribed_for(self) -> float:
-        """For how many seconds Redis has not acknowledged any subscription; 0 if it has, on the present connection."""
+        """For how many seconds Redis has not acknowledged any subscription; 0 if it has, on the current connection."""
         return 0 if self._unsubscribed_since is None else time.monotonic() - self._unsubscribed_since
 
     def subscribe(self, topic: str) -> Pending[None]:
         """Subscribe to a topic, if that has not been done. Settled when Redis has acknowledged the subscription on the
-        present connection."""
+        current connection."""
         pending = self._topics.get(topic)
         if pending is None:
             pending = self._topics[topic] = Pending()

@@ -1,7 +1,7 @@
 """What operations on Redis are made of: calls, and generators that yield them.
 
-Rule: sans IO. An operation yields calls, is sent their replies, and returns its outcome. Whatever drives it may do so
-at once or in a pipeline.
+Rule: sans IO. An operation yields calls, is sent their replies, and returns its outcome. The caller may run it at once,
+or in a pipeline.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ....domain.errors import BackendUnavailable
 T = TypeVar("T")
 
 CHUNK: Final = 200
-"""Most connections that one script looks at, so that none takes long."""
+"""The maximum number of connections that one script looks at, so that no script takes long."""
 
 
 class Position(NamedTuple):

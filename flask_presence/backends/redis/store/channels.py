@@ -24,7 +24,7 @@ from .keys import Keys, escape, unescape
 T = TypeVar("T")
 
 MAX_TRIES: Final = 20
-"""How often others may change the same member first."""
+"""How often an operation is tried while others change the same member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class LiveConnection:
 
 
 class Departure(NamedTuple):
-    """How a connection leaves a channel: its user, if the channel lists users; the user's grace, in seconds; and why,
-    if that is known."""
+    """How a connection leaves a channel: its user, if the channel lists users; the user's grace period, in seconds; and
+    why, if that is known."""
 
     user: User | None = None
     grace: float = 0
@@ -153,13 +153,14 @@ class ChannelOperations:
         departure: Departure = Departure(),  # noqa: B008 (immutable)
         known: Position = NOWHERE,
     ) -> Operation[Placed[Change | None]]:
-        """Like `Roster.leave`. The user gets the departure's grace, unless Redis has no memory left to note it."""
+        """Like `Roster.leave`. The user gets the departure's grace period, unless Redis has no memory left to note
+        it."""
         user, seconds, reason = departure
         grace_end, again = "", list[Call]()
         if seconds and user is not None:
             try:
                 grace, grace_end = yield from self._graces.begin(channel, client_id, user, seconds)
-                # Once more after the leave, because somebody may end the grace before the leave begins it.
+                # Once more after the leave, because somebody may end the grace period before the leave begins it.
                 again = self._graces.note(grace, grace_end, user)
             except Refused:
                 grace_end = ""
@@ -301,9 +302,9 @@ class ChannelOperations:
         return self._indexed(channel, "restore", tuple(arguments))
 
     def _indexed(self, channel: ChannelName, script: str, arguments: tuple[str | bytes, ...]) -> list[Call]:
-        """A script that gives the worker connections in `channel`, after the entries by which other workers find these
-        if it dies. They are written every time: Redis may have lost them a moment ago, and the worker may be killed in
-        the next."""
+        """The call of a script that adds connections of the worker to `channel`, after calls that record where these
+        are, so that other workers find them if the worker dies. The records are written every time, because Redis may
+        just have lost them, and the worker may be killed at any moment."""
         return [
             Call("SADD", (self._keys.workers,), (self._worker_id,)),
             Call("SADD", (self._keys.worker_channels(self._worker_id),), (channel,)),

@@ -1,7 +1,7 @@
 """The removal of dead workers: their connections leave, and their users are announced or get a grace.
 
-Rule: sans IO; the time is Redis's. Any worker may remove a dead one. Doing it twice does no harm, and everyone who has
-left is announced once.
+Rule: sans IO; times are by Redis's clock. Any worker may remove a dead one. Doing it twice does no harm, and everyone
+who has left is announced once.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class DeadWorkers:
         return events
 
     def leave_to_others(self, worker_id: str, channels: list[str]) -> Operation[None]:
-        """Note that this id is given up, and may still have connections in `channels`, so that it is removed."""
+        """Note that this worker id is given up, and may still have connections in `channels`, so that other workers
+        remove it."""
         if channels:
             yield Call("SADD", (self._keys.worker_channels(worker_id),), tuple(channels))
         yield Call("SADD", (self._keys.workers,), (worker_id,))
@@ -118,7 +119,7 @@ class DeadWorkers:
             names = (*keys.channel(channel), keys.own(channel, worker_id))
             looked_at, *gone = yield Call("remove_worker", names, arguments)
             taken += looked_at
-            if grace_end:  # again, for connections that came since, and graces that were ended before they began
+            if grace_end:  # again, for connections that came since, and grace periods that were ended before they began
                 clients = zip(gone[::3], gone[1::3], strict=True)
                 yield self._graces.note_all(channel, clients, grace_end, owners)
             for client, entry in zip(gone[::3], gone[2::3], strict=True):

@@ -1,4 +1,4 @@
-"""Questions about all channels of the service, for processes with connections and without.
+"""Queries about all channels of the service, for processes with connections and without.
 
 Rule: sans IO; asks Redis only, never another process.
 """
@@ -15,7 +15,7 @@ from .keys import Keys, unescape
 from .workers import Workers
 
 BATCH: Final = 500
-"""Most channels that one script counts, so that none takes long."""
+"""The maximum number of channels that one script counts, so that no script takes long."""
 
 
 class ChannelDirectory:

@@ -1,6 +1,6 @@
 """Entries: the members of a channel as Redis stores them.
 
-Rule: `domain.members` merges, and nothing else does. For the Lua scripts, a member is opaque bytes.
+Rule: only `domain.members` merges. For the Lua scripts, a member is opaque bytes.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ class _Owner(msgspec.Struct, omit_defaults=True):
 
 
 def encode_owner(user: User | None) -> bytes:
-    """Encode the user of a connection. If the claims are not JSON, they are left out. Empty for an anonymous one."""
+    """Encode the user of a connection. If the claims are not JSON, they are left out. Empty for an anonymous
+    connection."""
     if user is None:
         return b""
     try:

@@ -12,10 +12,10 @@ from .calls import Position
 
 
 class Event(NamedTuple):
-    """A change of the member list, or a message. `client` does not hear of it.
+    """A change of the member list, or a message. `client` is the connection that does not get it.
 
     `kind` is `joined`, `updated`, `left` or `message`. `body` is the member's entry, or the message's frame. `reason`
-    is why the last connection of a user who has left did so.
+    says how the last connection left, if the user has left.
     """
 
     kind: str

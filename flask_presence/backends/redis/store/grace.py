@@ -1,7 +1,7 @@
-"""Graces: users who stay listed for a while after their last connection is lost.
+"""Grace periods: users stay listed for a while after their last connection is lost.
 
-Rule: sans IO; the time is Redis's. A grace is noted before the connection is taken out of its channel, so that some
-worker ends it, whichever worker is killed in between.
+Rule: sans IO; times are by Redis's clock. A grace period is noted before the connection is taken out of its channel, so
+that some worker ends it, whichever worker is killed in between.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from .entries import decode_owner, encode_owner, parse_entry
 from .keys import Keys, escape, unescape
 
 BATCH: Final = 200
-"""Most graces that are ended in one round trip."""
+"""The maximum number of grace periods ended in one round trip."""
 
 
 def grace_id(channel: str, user: str, client_id: str) -> str:
-    """Identifies the grace that began when a user's connection was lost; `user` is escaped, as in entries."""
+    """Identifies the grace period that began when a user's connection was lost; `user` is escaped, as in entries."""
     return "\0".join((escape(channel), user, client_id))
 
 
 class Graces:
-    """The graces under one prefix."""
+    """The grace periods under one prefix."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
     def begin(self, channel: ChannelName, client_id: str, user: User, seconds: float) -> Operation[tuple[str, str]]:
-        """Note that a grace begins. Returns its id and its end, in ms."""
+        """Note that a grace period begins. Returns its id and its end, in ms."""
         grace = grace_id(channel, escape(user.id), client_id)
         names = (self._keys.graces, self._keys.grace_owners)
         (end,) = yield Call("begin_grace", names, (grace, str(int(seconds * 1000)), encode_owner(user)))
         return grace, end.decode()
 
     def note(self, grace: str, end: str, owner: User | None) -> list[Call]:
-        """The calls that note a grace and, if it is known, the user of its connection. If a later end is noted already,
-        that stays."""
+        """The calls that note a grace period and, if it is known, the user of its connection. If a later end is noted
+        already, it stays."""
         return [
             Call("ZADD", (self._keys.graces,), ("GT", end, grace)),
             Call("HSETNX" if owner is None else "HSET", (self._keys.grace_owners,), (grace, encode_owner(owner))),
@@ -61,7 +61,7 @@ class Graces:
         ]
 
     def end_due(self, now: int) -> Operation[list[MemberLeft]]:
-        """End the graces that are over at `now`, in ms. Returns the events that the application must hear."""
+        """End the grace periods that are over at `now`, in ms. Returns the events that the application must hear."""
         events: list[MemberLeft] = []
         due = [b""] * BATCH
         while len(due) == BATCH:
@@ -72,8 +72,8 @@ class Graces:
     def end_matching(
         self, user_id: str | None, client_id: str | None, channel: str | None = None
     ) -> Operation[list[MemberLeft]]:
-        """End the graces of a user, of a lost connection, and in a channel (`None` matches any) now. Returns the events
-        that the application must hear."""
+        """End the grace periods of a user, of a lost connection, and in a channel (`None` matches any) now. Returns the
+        events that the application must hear."""
         wanted = [value if value is None else escape(value) for value in (channel, user_id, client_id)]
         found = yield Call("ZRANGE", (self._keys.graces,), ("0", "-1"))
         matching = [
@@ -89,7 +89,7 @@ class Graces:
         return {grace.decode().partition("\0")[0] for grace in found}
 
     def _end(self, graces: list[bytes], by: str) -> Operation[list[MemberLeft]]:
-        """End these graces, if their time is over by `by`, in ms ('': in any case)."""
+        """End these grace periods, if their time is over by `by`, in ms ('': in any case)."""
         keys, events = self._keys, list[MemberLeft]()
         if not graces:
             return events

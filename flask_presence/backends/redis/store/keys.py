@@ -60,8 +60,8 @@ class Keys:
 
     @property
     def all_topics(self) -> str:
-        """A pattern that matches the topics of all channels, and others. It is the pattern that the app's Redis user
-        has to be allowed, so a narrower one would need another permission."""
+        """A pattern that matches the topics of all channels, and other topics. The app's Redis user needs permission
+        for exactly this pattern; a narrower one would need another permission."""
         return f"{self.prefix}:*"
 
     def channel_of(self, topic: str) -> str | None:
@@ -102,7 +102,7 @@ class Keys:
 
     @property
     def data_since(self) -> str:
-        """String: when the data in this Redis began. It is lost together with them."""
+        """String: when the data in this Redis began. It is lost together with the data."""
         return f"{self.prefix}:data_since"
 
     @property
@@ -112,7 +112,7 @@ class Keys:
 
     @property
     def grace_owners(self) -> str:
-        """Hash: the users of the lost connections that graces began with."""
+        """Hash: the users of the lost connections that grace periods began with."""
         return f"{self.prefix}:grace_owners"
 
     @property

@@ -1,6 +1,7 @@
 """The Lua scripts that run in Redis.
 
-Rule: each script is one atomic change, of one channel or of the workers. Each file says what it takes and returns.
+Rule: each script is one atomic step. `lua/channel` has those of one channel, and `lua/worker` all others. Each file
+says what it takes and returns.
 """
 
 from __future__ import annotations

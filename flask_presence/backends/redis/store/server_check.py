@@ -1,4 +1,4 @@
-"""Checks of the Redis server: whether it is fit for this, and whether it allows what joins need."""
+"""Checks of the Redis server: whether it is suitable, and whether it allows what joins need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .keys import Keys
 
 OLDEST: Final = (6, 2)
 PROBE_KEPT_FOR: Final = 10_000
-"""Milliseconds."""
+"""Milliseconds for which the probe is kept."""
 
 log = logging.getLogger("flask_presence")
 

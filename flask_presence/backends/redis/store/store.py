@@ -12,8 +12,8 @@ from .workers import Workers
 
 
 class Store:
-    """`lease` and `grace` in seconds: when a silent worker counts as dead, and for how long its users stay listed.
-    `max_info` bounds a member's merged `userInfo`, in bytes of JSON."""
+    """The operations under one prefix. `lease` and `grace` in seconds: when a silent worker counts as dead, and for how
+    long its users stay listed. `max_info` bounds a member's merged `userInfo`, in bytes of JSON."""
 
     def __init__(self, keys: Keys, *, lease: float, max_info: int, grace: float = 0) -> None:
         self.keys = keys

@@ -1,6 +1,6 @@
 """The workers of the service: which are alive, what connections they have, and where each user is.
 
-Rule: sans IO; the time is Redis's.
+Rule: sans IO; times are by Redis's clock.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .entries import decode_owner, encode_owner
 from .keys import Keys, escape, unescape
 
 BATCH: Final = 200
-"""Most connections of users that are looked up in one round trip."""
+"""The maximum number of connections looked up in one round trip."""
 
 
 class HeartbeatReply(NamedTuple):
@@ -79,7 +79,8 @@ class Workers:
         yield calls
 
     def set_connections(self, worker_id: str, clients: Mapping[str, User | None]) -> Operation[None]:
-        """Store all connections of a worker, in place of what is stored. `clients` is read as it is by then."""
+        """Store all connections of a worker, in place of what is stored. `clients` is read when the stored connections
+        are known."""
         stored = yield from self.connections_of(worker_id)
         yield from self.add_connections(worker_id, clients)
         gone = {client: user for client, user in stored.items() if client not in clients}
@@ -104,8 +105,8 @@ class Workers:
     def send_to_user(self, user_id: str, payload: bytes) -> Operation[int]:
         """Publish to the workers that have connections of a user, and to no others. Returns to how many connections."""
         workers = Counter(worker_id.decode() for worker_id in (yield Call("HVALS", (self._keys.user(user_id),))))
-        letter = encode_letter(user_id, payload)
-        heard = yield [Call("PUBLISH", (self._keys.inbox(worker_id),), (letter,)) for worker_id in workers]
+        message = encode_user_message(user_id, payload)
+        heard = yield [Call("PUBLISH", (self._keys.inbox(worker_id),), (message,)) for worker_id in workers]
         return sum(number for number, hearers in zip(workers.values(), heard, strict=True) if hearers)
 
     def is_online(self, user_id: str) -> Operation[bool]:
@@ -118,8 +119,8 @@ class Workers:
         return any(lease is not None and float(lease) >= now for lease in leases)
 
     def forget_users(self, worker_id: str, owners: Mapping[str, User | None]) -> Operation[None]:
-        """Stop looking for users at connections that a worker no longer has. Connections that belong to another worker
-        id by now stay."""
+        """Delete the records of where users are for connections that a worker no longer has. Records that now name
+        another worker id stay."""
         mine = [(user.id, client) for client, user in owners.items() if user is not None]
         for at in range(0, len(mine), BATCH):
             places = [(self._keys.user(user_id), client) for user_id, client in mine[at : at + BATCH]]
@@ -134,12 +135,12 @@ def read_owners(flat: list[Any]) -> dict[str, User | None]:
     return {client.decode(): decode_owner(owner) for client, owner in pairs(flat)}
 
 
-def encode_letter(user_id: str, payload: bytes) -> bytes:
-    """What a worker's inbox receives for a user."""
+def encode_user_message(user_id: str, payload: bytes) -> bytes:
+    """Encode a message for a user, as a worker's inbox receives it."""
     return escape(user_id).encode() + b"\0" + payload
 
 
-def decode_letter(letter: bytes) -> tuple[str, bytes]:
-    """The user id and the payload."""
-    user, payload = letter.split(b"\0", 1)
+def decode_user_message(message: bytes) -> tuple[str, bytes]:
+    """Decode what `encode_user_message` has encoded: the user id and the payload."""
+    user, payload = message.split(b"\0", 1)
     return unescape(user.decode()), payload

@@ -1,1 +1,1 @@
-"""This worker's part in a service on Redis: its heartbeat, its channels and their copies."""
+"""This worker's share of a service on Redis: its heartbeat, its channels and their copies."""

@@ -22,7 +22,7 @@ from .heartbeat import Heartbeat
 log = logging.getLogger("flask_presence")
 
 MARGIN: Final = 2.0
-"""Seconds before a lost subscription's last sign of life from when on messages may have been missed."""
+"""Messages count as missed from this many seconds before a lost subscription's last sign of life."""
 
 
 class ControlReceiver:
@@ -65,7 +65,7 @@ class ControlReceiver:
         self._take(control.decode(data))
 
     def lost(self) -> None:
-        """The subscription was lost."""
+        """Note when the subscription was lost, and catch up when it is back."""
         if not self._missed_since:
             self._missed_since = self._heartbeat.redis_time_at(self._subscriber.heard_at - MARGIN)
         self._await_subscription()

@@ -1,7 +1,7 @@
-"""Whether a worker's copy of a channel can be believed, and whether Redis knows the worker's connections in it.
+"""Whether a worker's copy of a channel can be trusted, and whether Redis knows the worker's connections in it.
 
-Rule: this is the only place that knows. A copy is behind until a snapshot is loaded, and again as soon as an event may
-have been missed. It is in doubt if Redis and the worker may disagree about who is here. Either ends with a heal.
+Rule: only this module knows. A copy is behind until a snapshot is loaded, and again as soon as an event may have been
+missed. It is in doubt if Redis and the worker may disagree about who is here. Either ends with a heal.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ class Health:
         self._again = False
 
     def fall_behind(self) -> None:
-        """An event is missing: the next one that was heard does not follow."""
+        """Note that an event is missing: the next one that arrived does not follow the last."""
         self.is_current = False
 
     def lose(self) -> None:
-        """Events may have been missed, so nothing counts until the next snapshot."""
+        """Note that events may have been missed, so the copy is behind until the next snapshot."""
         self.is_current = False
         self.losses += 1
 
     def loaded(self, *, keeps_missing: bool) -> None:
-        """A snapshot has been loaded."""
+        """Note that a snapshot has been loaded."""
         self.is_current = True
         self.keeps_missing = keeps_missing
 
     def doubt(self) -> None:
-        """Redis may know connections that are not here, or may not know some that are. Healed at the next tick."""
+        """Note that Redis may list connections that are not here, or lack some that are. Healed at the next tick."""
         self.in_doubt = True
 
     def contradict(self) -> None:
-        """Redis has announced that a user left who is here. Healed at once."""
+        """Note that Redis has announced that a user left, although the user is here. Healed at once."""
         self._contradicted = True
 
     @property
@@ -65,7 +65,7 @@ class Health:
         return True, self.healing
 
     def heal_starts(self) -> None:
-        """Whatever was in doubt until now is dealt with."""
+        """Note that a heal starts, which settles everything that was in doubt until now."""
         self._again = self.in_doubt = self._contradicted = False
 
     def heal_ends(self, problem: Exception | None) -> bool:

@@ -1,6 +1,6 @@
-"""The heartbeat: it renews this worker's lease, removes dead workers, and ends graces that are over.
+"""The heartbeat: it renews this worker's lease, removes dead workers, and ends grace periods that are over.
 
-Rule: every worker does this for all others; none of them leads.
+Rule: every worker does this for all others; there is no leader.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .breaker import CircuitBreaker
 from .worker_id import is_gone, new_worker_id
 
 MAX_INTERVAL: Final = 1.0
-"""Most seconds between two heartbeats; a fifth of the lease, if that is less."""
+"""The longest time between two heartbeats, in seconds; a fifth of the lease, if that is less."""
 CLOCK_SAMPLES: Final = 10
-"""Heartbeats from which the clock of Redis is known. The quickest of them errs least."""
+"""How many heartbeats the estimate of Redis's clock uses. The one with the fastest answer is the most exact."""
 COMPARE_EVERY: Final = 30.0
 """Seconds between two comparisons of the number of open connections with Redis."""
 
@@ -140,7 +140,7 @@ class Heartbeat:
         return self._pipeline.run(self._store.counts.record(worker_id, reading)).then(recorded)
 
     def _reading(self) -> Reading:
-        """What has been counted here under the present worker id."""
+        """What has been counted here under the current worker id."""
         return self._listener.reading().since(self._counted_before)
 
     def _tell(self, operation: Operation[None]) -> None:
@@ -191,7 +191,8 @@ class Heartbeat:
             self._pipeline.run(self._remove_dead(reply.now)).when(self._removed)
 
     def _compare(self, expected: int, outcome: Outcome[int]) -> None:
-        """Late commands, and old copies of Redis's data, make its number of open connections differ."""
+        """Store the connections again if Redis counts another number: late commands or an old copy of its data may have
+        changed it."""
         try:
             self._clients_in_doubt |= outcome() != expected
         except BackendUnavailable:
@@ -212,8 +213,8 @@ class Heartbeat:
             self._pipeline.run(self._store.dead_workers.leave_to_others(old_id, channels))
 
     def _remove_dead(self, now: int) -> Operation[list[Event]]:
-        """Remove dead workers. A worker that has just come, or come back, spares those whose only fault is an expired
-        lease: they may be late for the same reason as itself."""
+        """Remove dead workers. If this worker has just started or resumed, it does not remove those that only have an
+        expired lease: they may be late for the same reason as itself."""
         after = 0 if time.monotonic() >= self._trusted_at else None
         return remove_dead(self._store, now, spare=self.worker_id, after=after)
 
@@ -228,7 +229,7 @@ class Heartbeat:
 
 
 def remove_dead(store: Store, now: int, *, spare: str = "", after: float | None) -> Operation[list[Event]]:
-    """Remove the dead workers except `spare`, and end the graces that are over at `now`, in ms. `after`: see
+    """Remove the dead workers except `spare`, and end the grace periods that are over at `now`, in ms. `after`: see
     `DeadWorkers.claim`. Returns the events that the application must hear."""
     known = yield from store.workers.all()
     events: list[Event] = []

@@ -1,7 +1,7 @@
 """One join on Redis, from the request to its place in the channel's order.
 
-Rule: the answer stands where the worker's copy stands after the join, with the new member in it. Until then the
-connection is joining; afterwards it is here.
+Rule: the join is settled when the worker's copy has reached the join's position and lists the new member. Until then
+the connection is joining; after that it is here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .local_channel import LocalChannel
 from .local_channels import LocalChannels
 
 MAX_TRIES: Final = 4
-"""How often Redis may lose the new member before the join has been answered."""
+"""How often Redis may lose the new member before the join fails."""
 
 
 class Join:
@@ -87,10 +87,10 @@ class Join:
             entered = outcome()
             entry = local.replica.entries.get(self._user_key)
             if self._user_key and entry is None:
-                # Redis has lost its data meanwhile, and the new member with them.
+                # Redis has lost its data meanwhile, and the new member with it.
                 self._tries += 1
                 if self._tries >= MAX_TRIES:
-                    raise BackendUnavailable("Redis loses what it is told")
+                    raise BackendUnavailable("Redis keeps losing its data")
                 return self._enter().then(self._finish)
         except BackendUnavailable:
             local.end_join(self._client_id)

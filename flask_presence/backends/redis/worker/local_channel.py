@@ -1,6 +1,6 @@
 """A channel as this worker sees it: its own connections in it, and its copy of the member list.
 
-Rule: the sockets are the truth. A connection that is here is in the channel, whatever Redis says.
+Rule: the open connections are the source of truth. A connection that is here is in the channel, whatever Redis says.
 """
 
 from __future__ import annotations

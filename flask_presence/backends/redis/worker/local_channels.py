@@ -1,7 +1,7 @@
 """The channels in which this worker has connections, or had until a moment ago, and how their copies heal.
 
 Rule: a copy that is behind or in doubt is healed: the worker tells Redis who is here, then asks who is in the channel.
-Members who never left cause no events by that.
+A heal causes no events for members who never left.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ LINGER: Final = 15.0
 MAX_LAG: Final = 0.5
 """Seconds after which an outcome no longer waits for its event, but for a snapshot."""
 WAIT_TIMEOUT: Final = 3.0
-"""Seconds after which it fails."""
+"""Seconds after which an outcome that still waits fails."""
 COMPARE_EVERY: Final = 30.0
 """Seconds between two comparisons of a copy with Redis."""
 COMPARE_SOON: Final = (1.5, 3.0)
-"""Seconds, from and to, until the comparison after Redis was down."""
+"""The shortest and the longest time, in seconds, until a copy is compared after Redis was down."""
 
 
 class LocalChannels:
-    """Owns the local channels. `operations` returns those of the worker's present id.
+    """Owns the local channels. `operations` returns those of the worker's current id.
 
-    `keep` is how many seconds after a loss of data members stay listed whom other workers may still restore.
+    After a loss of data, members that other workers may still restore stay listed for `keep` seconds.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class LocalChannels:
                 self.heal(local)
 
     def lost(self) -> None:
-        """Events of any channel may have been missed."""
+        """Heal every channel, because its events may have been missed."""
         for local in self:
             local.health.lose()
             self.heal(local)
@@ -119,12 +119,12 @@ class LocalChannels:
             local.replica.give_up(problem)
 
     def compare_soon(self) -> None:
-        """Redis was down. Commands that were given up may still be carried out, so compare before long."""
+        """Compare every copy soon: Redis was down, and may still carry out commands that were given up."""
         now = time.monotonic()
         self._compare_at = {name: now + random.uniform(*COMPARE_SOON) for name in self._compare_at}  # noqa: S311
 
     def heal_all(self) -> None:
-        """Redis may have lost everything."""
+        """Heal every channel, because Redis may have lost everything."""
         for local in self:
             self.heal(local)
 
@@ -136,8 +136,9 @@ class LocalChannels:
         return healing
 
     def load(self, local: LocalChannel, position: Position, entries: Mapping[str, Entry], losses: int) -> None:
-        """Load a snapshot into the copy, unless events were missed after it was asked for, when there had been
-        `losses`. If Redis has lost data, members who are missing in it are kept for a while."""
+        """Load a snapshot into the copy, unless events have been missed since it was requested: `losses` is the copy's
+        number of losses at that time. If Redis has lost data, members who are missing in the snapshot stay listed for a
+        while."""
         replica, now = local.replica, time.monotonic()
         if losses != local.health.losses:
             return
@@ -163,7 +164,7 @@ class LocalChannels:
             self._round = iter(self)
 
     def close_all(self) -> None:
-        """The worker ends."""
+        """Close every channel, because the worker ends."""
         for local in self:
             self._close(local)
 
@@ -190,8 +191,8 @@ class LocalChannels:
             comparing.when(partial(self._compare, local, local.replica.position))
 
     def _search(self) -> None:
-        """Open the channels in which this worker still is according to Redis, although they were closed here: late
-        commands and old copies of Redis's data cause that. They heal, and close again."""
+        """Open the channels that are closed here, but in which Redis still lists this worker, because of late commands
+        or an old copy of its data. They heal, and close again."""
 
         def found(outcome: Outcome[list[str]]) -> None:
             try:

@@ -1,4 +1,4 @@
-"""This worker's part in the service: what its connections change, what it hears, and how it stays consistent.
+"""This worker's share of the service: what its connections change, what it receives, and how it stays consistent.
 
 Rule: everything here runs in the event loop, and nothing blocks. An outcome is settled at its own place among the
 channel's events. A change that Redis may not have received is repeated when Redis is back.
@@ -28,7 +28,7 @@ from ..store.channels import Departure
 from ..store.entries import Entry
 from ..store.server_check import check_server
 from ..store.store import Store
-from ..store.workers import decode_letter
+from ..store.workers import decode_user_message
 from .breaker import CircuitBreaker
 from .control_receiver import ControlReceiver
 from .heartbeat import Heartbeat, heartbeat_interval
@@ -47,7 +47,7 @@ MAX_CLOCK_ERROR: Final = 1000
 
 
 class Worker:
-    """One process's part in the service."""
+    """One process's share of the service."""
 
     def __init__(self, store: Store, client: Client, loop: Loop, listener: Listener, lease: float) -> None:
         self.loop = loop
@@ -219,7 +219,7 @@ class Worker:
         return self._retry_lost(local, make, pause=False).map(sent)
 
     def expect(self, channel: str, position: Position) -> None:
-        """Note that something was published at `position` of a channel, which must be heard if the channel is here."""
+        """Note that something was published at `position` of a channel, which must arrive if the channel is here."""
         local = self._channels.get(channel)
         if local is not None:
             local.replica.expect(position)
@@ -241,14 +241,15 @@ class Worker:
         return self._heartbeat.record()
 
     def _timed(self, owned: OwnedInfo) -> OwnedInfo:
-        """A verdict with its times by the clock of Redis, in ms, by which all workers compare them."""
+        """A verdict with its times converted to Redis's clock, in ms, so that all workers can compare them."""
         asked_at = self._heartbeat.redis_time_at(owned.asked_at) if owned.asked_at else 0
         return OwnedInfo(owned.info, asked_at, self._heartbeat.redis_time_at(owned.answered_at) + MAX_CLOCK_ERROR)
 
     def _retry_lost(
         self, local: LocalChannel, make: Callable[[], Operation[Placed[T]]], *, pause: bool = True
     ) -> Pending[Placed[T]]:
-        """Run an operation. If Redis has lost what it rests on, heal the channel and run it once more."""
+        """Run an operation. If Redis has lost the channel or the connection, heal the channel and run the operation
+        once more."""
         paused = local.replica if pause else None
 
         def retry(outcome: Outcome[Placed[T]]) -> Placed[T] | Pending[Placed[T]]:
@@ -261,7 +262,7 @@ class Worker:
             try:
                 return outcome()
             except Lost:
-                raise BackendUnavailable("Redis loses what it is told") from None
+                raise BackendUnavailable("Redis keeps losing its data") from None
 
         return self._pipeline.run(make(), paused).then(retry).then(fail)
 
@@ -271,29 +272,29 @@ class Worker:
         elif topic != self._inbox:
             self._channels.hear(topic, data)
         elif data:
-            user_id, payload = decode_letter(data)
+            user_id, payload = decode_user_message(data)
             self._listener.deliver_to_user(user_id, payload)
 
     def _lost(self) -> None:
-        """The subscription was lost."""
+        """Handle the loss of the subscription."""
         self._channels.lost()
         self._heartbeat.compare_soon()
         self.control.lost()
 
     def _failed(self, problem: BackendUnavailable) -> None:
-        """Redis is down."""
+        """Fail everything that waits, because Redis is down."""
         self.breaker.failed(problem)
         self._pipeline.fail_all(problem)
         self._subscriber.give_up(problem)
         self._channels.give_up(problem)
 
     def _returned(self) -> None:
-        """Redis is back."""
+        """Make up for what Redis missed while it was down."""
         self._channels.compare_soon()
         self._heartbeat.store_connections()
 
     def _restart(self) -> list[str]:
-        """Redis does not know this worker any longer, and the worker may have a new id. Returns its channels."""
+        """Start again: Redis no longer knows this worker, which may have a new id. Returns its channels."""
         self._operations = self._store.channels(self.worker_id)
         self._subscriber.unsubscribe(self._inbox)
         self._inbox = self._keys.inbox(self.worker_id)
@@ -303,8 +304,8 @@ class Worker:
         return [local.name for local in self._channels]
 
     def _recheck_owned(self) -> None:
-        """Ask guards again what they own: the copies here, which Redis is restored from, may be older than what was
-        lost, or than what other workers have made of it."""
+        """Recheck the members with owned info: Redis is restored from the copies here, which may be older than what was
+        lost, or than what other workers have stored."""
         for local in self._channels:
             owned = {
                 one.entry.document.id for one in local.live_connections() if one.entry and one.entry.document.owned

@@ -1,8 +1,8 @@
-"""Worker ids, which say of which process a worker is, so that others on its host can see that it has ended.
+"""Worker ids. Each names the worker's process, so that other workers on the same host can see that it has ended.
 
-Rule: a worker counts as gone only if that is certain: same host, same namespace of process ids, and no process with its
-id and start time. If that cannot be seen (no `/proc`, or one that hides other users' processes), only the lease
-decides.
+Rule: a worker counts as gone only if that is certain: it ran on the same host, in the same namespace of process ids,
+and there is no process with its id and start time. If that cannot be seen (no `/proc`, or one that hides other users'
+processes), only the lease decides.
 """
 
 from __future__ import annotations

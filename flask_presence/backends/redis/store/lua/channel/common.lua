@@ -76,8 +76,8 @@ local function has_session(user)
   return redis.call('ZLEXCOUNT', sessions, '[' .. user .. '\0', '(' .. user .. '\1') > 0
 end
 
--- Take a user off the list who has neither a connection nor a grace. Returns their entry, or ''. `reason`: why the last
--- connection left.
+-- Take a user off the list who has neither a connection nor a grace period. Returns their entry, or ''. `reason`: why
+-- the last connection left.
 local function drop(topic, at, client, user, reason)
   if has_session(user) then return '' end
   if redis.call('HEXISTS', graces, user) == 1 then return '' end

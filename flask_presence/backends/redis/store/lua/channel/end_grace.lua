@@ -1,7 +1,7 @@
--- End a user's grace.
+-- End a user's grace period.
 -- KEYS  the channel's five
--- ARGV  1 topic 2 known epoch 3 user 4 only if the grace ends by then, in ms ('': in any case)
--- Returns {entry of a user who has left or '', end of a grace that goes on or '', reason}.
+-- ARGV  1 topic 2 known epoch 3 user 4 only if the grace period ends by then, in ms ('': in any case)
+-- Returns {entry of a user who has left or '', end of a grace period that goes on or '', reason}.
 if redis.call('EXISTS', state) == 0 then return {'', '', ''} end
 local at, noted = epoch(ARGV[2]), redis.call('HGET', graces, ARGV[3])
 local entry, later, grace_end, reason = '', '', nil, ''

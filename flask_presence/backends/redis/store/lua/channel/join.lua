@@ -1,6 +1,6 @@
 -- Let a connection in, and list its user if the channel lists users.
 -- KEYS  the channel's five, 6 the worker's own connections in it (set)
--- ARGV  1 topic 2 known epoch 3 worker 4 client 5 user ('' if the channel lists none) 6 when
+-- ARGV  1 topic 2 known epoch 3 worker 4 client 5 user ('' if the channel lists none) 6 time of the join
 --       7 document for a user who is not listed yet ('' if it would be too large)
 --       8 version that 9 was made from ('-': there is nothing to merge, unless a guard owns keys)
 --       9 merged document ('': no change) 10 '1' if the list is wanted

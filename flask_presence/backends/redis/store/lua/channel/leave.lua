@@ -1,6 +1,6 @@
 -- Take a connection out, and its user if it was the last one.
 -- KEYS  the channel's five, 6 the worker's own connections in it (set)
--- ARGV  1 topic 2 known epoch 3 client 4 end of the user's grace, in ms ('': no grace) 5 reason
+-- ARGV  1 topic 2 known epoch 3 client 4 end of the user's grace period, in ms ('': none) 5 reason
 -- Returns {'ok', epoch, number, entry of a user who has left or ''} | {'not_found'} | {'not_member'}.
 local topic, client = ARGV[1], ARGV[3]
 redis.call('SREM', KEYS[6], client)

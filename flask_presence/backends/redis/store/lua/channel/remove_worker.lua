@@ -1,6 +1,6 @@
 -- Take some of a dead worker's connections out, and announce the users who leave with them.
 -- KEYS  the channel's five, 6 the dead worker's own connections in it (set)
--- ARGV  1 topic 2 known epoch 3 dead worker 4 how many at most 5 end of their users' graces, in ms ('': no grace)
+-- ARGV  1 topic 2 known epoch 3 dead worker 4 how many at most 5 end of their users' grace periods, in ms ('': none)
 -- Returns {connections looked at, client taken out, its user, entry of a user who has left with it or '', …}.
 local at, taken = epoch(ARGV[2]), redis.call('SPOP', KEYS[6], ARGV[4])
 local reply = {#taken}

@@ -1,6 +1,6 @@
 -- Bring back a worker's connections that may have been lost here, as they were.
 -- KEYS  the channel's five, 6 the worker's own connections in it (set)
--- ARGV  1 topic 2 known epoch 3 the next event's number is above this 4 when 5 worker,
+-- ARGV  1 topic 2 known epoch 3 the next event's number is above this 4 time of the restore 5 worker,
 --       then for each connection: client, user ('' if the channel lists none), place and document of the user
 -- Returns the clients in 6.
 local topic, at = ARGV[1], epoch(ARGV[2])

@@ -1,4 +1,4 @@
--- Change what a connection's user shows.
+-- Change the list's entry of a connection's user.
 -- KEYS  the channel's five
 -- ARGV  1 topic 2 known epoch 3 client 4 version that 5 was made from ('-': there is nothing to merge, unless a guard owns
 --       keys) 5 merged document ('': no change) 6 client that does not hear of it ('': none)

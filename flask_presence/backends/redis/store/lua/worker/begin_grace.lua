@@ -1,4 +1,4 @@
--- Note that a user's grace begins, so that some worker ends it.
+-- Note that a user's grace period begins, so that some worker ends it.
 -- KEYS  1 graces (zset: channel NUL user NUL client -> end, ms) 2 grace_owners (hash: the same -> the client's user)
 -- ARGV  1 channel NUL user NUL client 2 milliseconds 3 the client's user
 -- Returns {the end, ms}.

@@ -1,4 +1,4 @@
--- Take the connections of a dead worker: nobody else gets them.
+-- Take the connections of a dead worker, so that no other worker takes them too.
 -- KEYS  1 worker_clients (hash: client -> its user)
 -- Returns {client, its user, …}.
 local found = redis.call('HGETALL', KEYS[1])
