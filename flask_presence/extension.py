@@ -197,8 +197,8 @@ class Presence:
         """
         if user_id is None and client_id is None:
             raise ValueError("disconnect needs user_id or client_id")
-        arguments.reason_text(reason)
-        return self._directory.disconnect(None if user_id is None else str(user_id), client_id, reason)
+        user = None if user_id is None else arguments.user_id(user_id)
+        return self._directory.disconnect(user, client_id, arguments.reason_text(reason))
 
     def send_to_user(self, user_id: str, event: str, data: Any) -> int:
         """Send a `user:message` to all connections of a user, on all workers. Returns their number.

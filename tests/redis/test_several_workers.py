@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,10 @@ def pid_of(one: Client) -> int:
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
         if line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01"
     )
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if descriptor.readlink().name == f"socket:[{inode}]":
-                return int(descriptor.parts[2])
-        except OSError:
-            continue
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or belongs to another user
+            if any(descriptor.readlink().name == f"socket:[{inode}]" for descriptor in (process / "fd").iterdir()):
+                return int(process.name)
     raise AssertionError("no process has the connection")
 
 

@@ -93,6 +93,9 @@ def test_disconnect_closes_with_4403_and_the_reason(connect: Connect, server: Se
     assert [event["type"] for event in watcher.events()] == ["presence:member_joined", "presence:member_left"]
     assert server.call("disconnect", place, user_id=user) == 0
     assert server.call("disconnect", place)["raised"] == "ValueError"
+    assert server.call("disconnect", place, user_id=[])["raised"] == "TypeError"
+    assert server.call("disconnect", place, client_id=watcher.id, reason="a \ud800 b") == 1
+    assert watcher.wait_closed() == (4403, "a ? b")
 
 
 def test_stats_count_all_channels_and_connections() -> None:
