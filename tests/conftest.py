@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -25,6 +26,48 @@ _names = itertools.count(1)
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+
+
+LONGEST = [
+    "stats/test_stats_page.py",
+    "redis/test_several_workers.py",
+    "client/test_presence_js.py",
+    "redis/test_redis_outage.py",
+    "deployment/test_shutdown.py",
+    "deployment/test_surrounding_app.py",
+    "client/test_example_app.py",
+    "redis/test_chaos.py",
+    "hostile/test_fuzz.py",
+    "deployment/test_health.py",
+    "transport/test_autobahn.py",
+    "stats/test_metrics.py",
+    "guards_and_logins/test_tokens.py",
+    "deployment/test_redis_deployment.py",
+    "redis/test_state_machine.py",
+    "guards_and_logins/test_permission_races.py",
+]
+"""The files that take longest, which start first, so that no worker runs one of them while the others have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    order = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Three workers for each core, because the tests mostly wait."""
+    return 3 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Run the tests of a file in one worker, because they share servers."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 class Connect(Protocol):

@@ -35,19 +35,22 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def servers(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[list[Server]]:
+def servers(redis_server: RedisServer) -> Iterator[list[Server]]:
     options = on_redis(redis_server)
     with running(**options) as one, running(**options) as other:
         yield [one, other]
 
 
-@pytest.fixture(params=["one in memory", "two on Redis"])
+@pytest.fixture(scope="module")
+def alone() -> Iterator[list[Server]]:
+    with running() as server:
+        yield [server]
+
+
+@pytest.fixture(params=["alone", "servers"], ids=["one in memory", "two on Redis"])
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     with ExitStack() as stack:
-        if request.param == "one in memory":
-            yield Service([stack.enter_context(running())], stack)
-        else:
-            yield Service(request.getfixturevalue("servers"), stack)
+        yield Service(request.getfixturevalue(request.param), stack)
 
 
 def test_a_recheck_that_denies_takes_the_user_out_of_the_channel(service: Service, name: str) -> None:

@@ -351,7 +351,8 @@ def test_a_worker_that_stops_with_hundreds_of_memberships_leaves_none_behind(
             for user in range(6):
                 one = stack.enter_context(client(server, f"user-{user}"))
                 for number in range(100):
-                    one.join(f"presence-{user}-{number}")
+                    one.send({"type": "join", "channel": f"presence-{user}-{number}"})
+                assert {one.event()["type"] for _ in range(100)} == {"channel:joined"}
             server.process.send_signal(signal.SIGTERM)
             server.process.wait(30)
         settled(watcher, [("member_joined", "user-0"), ("member_left", "user-0")])

@@ -23,7 +23,8 @@ DASHBOARD = ROOT / "example" / "grafana.json"
 @pytest.fixture(params=["memory", "redis"])
 def fresh(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that has had no requests yet."""
-    with running(PRESENCE_MAX_OUTBOX=300_000, PRESENCE_RATE_LIMIT=None, **either_backend(request)) as server:
+    options = {"PRESENCE_MAX_OUTBOX": 300_000, "PRESENCE_RATE_LIMIT": None, **either_backend(request)}
+    with running(send_buffer=16_384, **options) as server:
         yield server
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from .ports import free_port
 from .server import wait_until
 
 
@@ -28,8 +29,7 @@ class RedisServer:
     """A running Redis without persistence. `stop` and `start` keep its port and lose its data."""
 
     def __init__(self, program: str, *options: str, tls: bool = False) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._program = program
         self._options = options
         self._tls = tls

@@ -1,7 +1,8 @@
-"""A real server in a process of its own, on a port that the kernel chooses."""
+"""A real server in a process of its own, on a port that was free."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,9 +15,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from .ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 20.0
@@ -44,7 +47,8 @@ UNFIT = {
 
 
 class Server:
-    """A running server. `config` are Flask settings; `arguments` go to its command."""
+    """A running server. `config` are Flask settings; `arguments` go to its command. With `send_buffer`, in bytes, the
+    server soon notices if a client does not read."""
 
     def __init__(
         self,
@@ -52,18 +56,19 @@ class Server:
         kind: str = "gunicorn-gevent",
         arguments: tuple[str, ...] = (),
         scheme: str = "http",
+        send_buffer: int | None = None,
         **config: Any,
     ) -> None:
         self.scheme = scheme
-        self.port = 0
+        self._send_buffer = send_buffer
+        self.port = free_port()
         self._kind, self._app, self._arguments, self._config = kind, app, arguments, config
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self.start()
 
     def start(self) -> None:
         """Start the process. Every start uses the same port."""
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
-        self.port = self._listener.getsockname()[1]
+        wait_until(self._listen)  # a process that was just killed may still have the port
         fd = self._listener.fileno()
         command = [part.format(fd=fd, app=self._app) for part in (COMMANDS | UNFIT)[self._kind]]
         environ = os.environ | {f"FLASK_{key}": json.dumps(value) for key, value in self._config.items()}
@@ -76,6 +81,17 @@ class Server:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+    def _listen(self) -> bool:
+        try:
+            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        except OSError as problem:
+            if problem.errno != errno.EADDRINUSE:
+                raise
+            return False
+        if self._send_buffer is not None:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
+        return True
 
     def kill(self) -> None:
         """Kill the process and its workers."""
@@ -158,7 +174,10 @@ class Server:
                 self.kill()
 
     def close(self) -> None:
-        self.stop()
+        """Kill the process, because ending it takes gunicorn a second."""
+        self._listener.close()
+        with suppress(ProcessLookupError):  # it has ended
+            self.kill()
         self._log.close()
 
 
