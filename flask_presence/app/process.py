@@ -34,6 +34,7 @@ class Process:
         self._settings = settings
         self._group: ConnectionGroup | None = None
         self._lock = threading.Lock()
+        self._room = threading.RLock()
         self._upgrading = 0
         self._ticked_at = 0.0
 
@@ -46,13 +47,17 @@ class Process:
         """Create the event loop and the connection group for this request's server, if there are none yet."""
         self._group_for(takeover)
 
-    def open(self, takeover: Takeover, session: Session, rechecks_begun: int) -> Callable[[], None]:
+    def open(
+        self, takeover: Takeover, session: Session, rechecks_begun: int, release: Callable[[], None]
+    ) -> Callable[[], None]:
         """Connect a session to the request's socket. See `Service.open`."""
         group = self._group_for(takeover)
         connection, wait = takeover.open(group, session)
 
         def connect() -> None:
-            self._hub.connected(session, connection)
+            with self._room:
+                self._hub.connected(session, connection)
+                release()
             connection.start()
             self._hub.recheck_if_stale(session, rechecks_begun)
 
@@ -62,6 +67,7 @@ class Process:
     def forked(self) -> None:
         """Start anew: this process is a fork of the one that has the connections."""
         self._lock = threading.Lock()
+        self._room = threading.RLock()
         self._upgrading = 0
         group, self._group = self._group, None
         self._hub.forked()
@@ -70,7 +76,7 @@ class Process:
 
     def reserve(self) -> bool:
         """Reserve room for a connection. Returns `False` if the process is full."""
-        with self._lock:
+        with self._room:
             if self.is_full:
                 return False
             self._upgrading += 1
@@ -78,7 +84,7 @@ class Process:
 
     def release(self) -> None:
         """Give back what `reserve` has reserved, because the connection is open and counts itself, or will not open."""
-        with self._lock:
+        with self._room:
             self._upgrading -= 1
 
     @property

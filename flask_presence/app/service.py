@@ -128,16 +128,19 @@ class Service:
         self.process.start(takeover)
         _started.add(self)
 
-    def open(self, takeover: Takeover, visitor: Visitor, rechecks_begun: int) -> Callable[[], None]:
+    def open(
+        self, takeover: Takeover, visitor: Visitor, rechecks_begun: int, release: Callable[[], None]
+    ) -> Callable[[], None]:
         """Open a connection for `visitor` on the request's socket, which sends `connected`.
 
         Returns a function that the view must call before it returns: it waits until the server may have the socket
-        back. `rechecks_begun` is what the hub's `rechecks_begun` was before the visitor was identified.
+        back. `rechecks_begun` is what the hub's `rechecks_begun` was before the visitor was identified. `release` gives
+        the reservation back; it is called in the moment in which the connection begins to count.
         """
         self.start(takeover)
         self._shutdown.prepare()
         session = self.hub.session(visitor.user, visitor.credential, visitor.upgrade)
-        return self.process.open(takeover, session, rechecks_begun)
+        return self.process.open(takeover, session, rechecks_begun, release)
 
     def forked(self) -> None:
         """Start anew: this process is a fork of the one that has the connections."""

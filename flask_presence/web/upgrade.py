@@ -72,8 +72,7 @@ class Upgrade:
     def complete(self) -> None:
         """Open the connection, after the handshake. Returns at once or, if the socket stays the server's, after the
         connection has ended."""
-        wait = self._service.open(self._takeover, self._visitor, self._rechecks_begun)
-        self.release()
+        wait = self._service.open(self._takeover, self._visitor, self._rechecks_begun, self.release)
         wait()
 
     def response(self, response: Response) -> Response:
