@@ -296,7 +296,7 @@ def test_a_worker_that_is_paused_longer_than_its_lease_comes_back(config: dict[s
 
 def test_a_client_that_comes_back_after_a_restart_causes_no_events(config: dict[str, Any]) -> None:
     """A client that does not come back leaves at the end of its grace."""
-    options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 8, "PRESENCE_DRAIN": 0.5}
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 15, "PRESENCE_DRAIN": 0.5}
     with running(**options) as watched, running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         watcher = stack.enter_context(client(watched, "watcher"))
         watcher.join("presence-room")
@@ -320,7 +320,7 @@ def test_a_client_that_comes_back_after_a_restart_causes_no_events(config: dict[
 
 
 def test_a_member_of_a_killed_worker_may_come_back_within_the_abrupt_grace(config: dict[str, Any]) -> None:
-    options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-grace", "PRESENCE_GRACE_ABRUPT": 8}
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-grace", "PRESENCE_GRACE_ABRUPT": 15}
     with running(**options) as watched, running(**options) as server, ExitStack() as stack:
         watcher, ann = stack.enter_context(client(watched, "watcher")), stack.enter_context(client(server, "ann"))
         watcher.join("presence-room")
