@@ -24,8 +24,7 @@ from .domain.channels import Channel, Stats, channel_type
 from .domain.events import check_event_name
 from .domain.guards import GuardInfo, GuardRegistry
 from .domain.members import Member, User
-from .hub.clock import utc_now
-from .hub.directory import Directory
+from .hub.hub import Hub
 from .settings import load_settings
 from .testing import TestClient
 from .web.access import StatsGuard
@@ -149,7 +148,7 @@ class Presence:
 
     def get_channel(self, name: str) -> Channel | None:
         """The channel, with its members if it is a presence channel. `None` if nobody is in it."""
-        return self._directory.channel(name)
+        return self._hub.directory.channel(name)
 
     def list_channels(self, type: str | None = None, prefix: str | None = None) -> list[Channel]:
         """All channels that have connections, oldest first, without their members.
@@ -157,11 +156,11 @@ class Presence:
         If `type` is given (`"public"`, `"private"` or `"presence"`), only channels of this type; if `prefix` is given,
         only those with names that begin with it. Raises `ValueError` for another type.
         """
-        return self._directory.channels(None if type is None else channel_type(type), prefix)
+        return self._hub.directory.channels(None if type is None else channel_type(type), prefix)
 
     def get_channel_members(self, name: str) -> list[Member]:
         """The members in order of joining. `[]` if the channel is unknown, public or private."""
-        return self._directory.members(name)
+        return self._hub.directory.members(name)
 
     def broadcast_to_channel(self, name: str, message: Any, exclude: str | None = None) -> int:
         """Send `message`, a JSON object, as it is to all connections in a channel. Returns their number.
@@ -172,7 +171,7 @@ class Presence:
         payload = _json(message)
         if not bytes(payload).lstrip().startswith(b"{"):
             raise TypeError(f"a broadcast must be a JSON object, such as a dict, not {type(message).__name__}")
-        return self._directory.publish(arguments.channel_name(name), bytes(payload), exclude)
+        return self._hub.directory.publish(arguments.channel_name(name), bytes(payload), exclude)
 
     def publish(self, name: str, event: str, data: Any, exclude: str | None = None) -> int:
         """Send a `channel:message` from the server to all connections in a channel. Returns their number.
@@ -182,12 +181,12 @@ class Presence:
         """
         _check_event_name(event)
         raw = _json(data)
-        message = wire.server_message(arguments.channel_name(name), event, raw, utc_now())
-        return self._directory.publish(name, message, exclude)
+        message = wire.server_message(arguments.channel_name(name), event, raw, self._hub.clock.utc_now())
+        return self._hub.directory.publish(name, message, exclude)
 
     def get_channel_stats(self) -> Stats:
         """Counts of channels, members and connections, over all workers."""
-        return self._directory.stats()
+        return self._hub.directory.stats()
 
     def disconnect(self, user_id: str | None = None, client_id: str | None = None, reason: str = "") -> int:
         """Close the connections of a user, or the one with a client id, with the close code 4403. Returns how many.
@@ -198,7 +197,7 @@ class Presence:
         if user_id is None and client_id is None:
             raise ValueError("disconnect needs user_id or client_id")
         user = None if user_id is None else arguments.user_id(user_id)
-        return self._directory.disconnect(user, client_id, arguments.reason_text(reason))
+        return self._hub.directory.disconnect(user, client_id, arguments.reason_text(reason))
 
     def send_to_user(self, user_id: str, event: str, data: Any) -> int:
         """Send a `user:message` to all connections of a user, on all workers. Returns their number.
@@ -207,13 +206,13 @@ class Presence:
         Flask's own JSON. Raises `TypeError` if that is not possible; nothing is sent then.
         """
         _check_event_name(event)
-        payload = wire.user_message(event, _json(data), utc_now())
-        return self._directory.send_to_user(arguments.user_id(user_id), payload)
+        payload = wire.user_message(event, _json(data), self._hub.clock.utc_now())
+        return self._hub.directory.send_to_user(arguments.user_id(user_id), payload)
 
     def is_online(self, user_id: str) -> bool:
         """Whether a user has an open connection on any worker. If a worker was killed, its connections count for up to
         `PRESENCE_LEASE` seconds more."""
-        return self._directory.is_online(arguments.user_id(user_id))
+        return self._hub.directory.is_online(arguments.user_id(user_id))
 
     def remove(self, name: str, user_id: str, reason: str = "") -> int:
         """Take all connections of a user out of a channel, on all workers. Returns how many.
@@ -222,7 +221,7 @@ class Presence:
         in the channel ends. Raises `ValueError` if no channel can have this name.
         """
         text = arguments.reason_text(reason)
-        return self._directory.remove(arguments.channel_name(name), arguments.user_id(user_id), text)
+        return self._hub.directory.remove(arguments.channel_name(name), arguments.user_id(user_id), text)
 
     def recheck(self, user_id: str | None = None, channel: str | None = None) -> int:
         """Verify logins and ask guards again, for the connections of a user, in a channel, or both, on all workers.
@@ -235,7 +234,7 @@ class Presence:
         if user_id is None and channel is None:
             raise ValueError("recheck needs user_id, channel or both")
         name = None if channel is None else arguments.channel_name(channel)
-        return self._directory.recheck(None if user_id is None else arguments.user_id(user_id), name)
+        return self._hub.directory.recheck(None if user_id is None else arguments.user_id(user_id), name)
 
     def drain(self) -> None:
         """Close all connections of this process with 1001, over at most `PRESENCE_DRAIN` seconds, and refuse new ones.
@@ -258,10 +257,10 @@ class Presence:
         return TestClient(app, self._service(app), user if user is None or isinstance(user, User) else User(user))
 
     @property
-    def _directory(self) -> Directory:
+    def _hub(self) -> Hub:
         service = self._service()
         service.warn_if_alone()
-        return service.hub.directory
+        return service.hub
 
     def _service(self, app: Flask | None = None) -> Service:
         app = app or _current_app()

@@ -165,7 +165,7 @@ class Process:
     def _tick(self, group: ConnectionGroup) -> None:
         if group is not self._group:
             return  # this timer belongs to the parent process
-        moment, now = time.monotonic(), time.time()
-        self._hub.instruments.lagged(now, max(0.0, moment - self._ticked_at - TICK))
+        moment = time.monotonic()
+        self._hub.instruments.lagged(time.time(), max(0.0, moment - self._ticked_at - TICK))
         self._ticked_at = moment
-        self._hub.tick(now)
+        self._hub.tick()

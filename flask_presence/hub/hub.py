@@ -17,7 +17,7 @@ from ..domain.members import User
 from ..domain.readings import Reading
 from ..loops.base import Loop
 from ..loops.pending import Pending, when_all
-from .clock import utc_now
+from .clock import Clock
 from .directory import Directory
 from .fanout import FanOut
 from .handlers import EventDispatcher
@@ -36,7 +36,7 @@ class Hub:
     """Owns the sessions, composes the parts that serve them, and is the backend's `Listener`.
 
     `frame` turns a message's JSON into what a `Connection` takes. `instruments`, and their `meter`, count what happens
-    here. `directory` is for the application's own code.
+    here. `directory` is for the application's own code. `clock` is the service's time.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Hub:
     ) -> None:
         self.backend = backend
         self.policy = policy
+        self.clock = Clock()
         self._application = application
         self._frame = frame
         self._offload = Offload()
@@ -63,13 +64,15 @@ class Hub:
         offload.current_loop = None
         self._fan_out = fan_out = FanOut(application, self.instruments, self._frame)
         self._events = EventDispatcher(application, offload)
-        self._membership = SessionMembership(backend, fan_out, self._events, policy, offload)
-        self._logins = LoginWatch(application, fan_out, policy, offload)
+        self._membership = SessionMembership(backend, fan_out, self._events, policy, offload, self.clock)
+        self._logins = LoginWatch(application, fan_out, policy, offload, self.clock)
         self._rechecks = Rechecks(
-            application, backend, self._membership, self._events, self._logins, offload, self.meter
+            *(application, backend, self._membership, self._events, self._logins, offload, self.meter),
+            self.clock,
         )
         requests = Requests(
-            application, backend, policy, fan_out, self._membership, self._events, self._rechecks, offload, self
+            *(application, backend, policy, fan_out, self._membership, self._events, self._rechecks, offload, self),
+            self.clock,
         )
         # Bound once, because the hot path calls them:
         self.handle = requests.handle
@@ -119,7 +122,7 @@ class Hub:
         self.backend.opened(session.id, session.user)
         self._logins.add(session)
         self.meter.opened += 1
-        self._fan_out.answer(session, wire.connected(session.id, session.user, utc_now()))
+        self._fan_out.answer(session, wire.connected(session.id, session.user, self.clock.utc_now()))
         self._events.emit(session, ClientConnected(session.id, session.user))
 
     def disconnected(self, session: Session, code: int, reason: Reason) -> None:
@@ -147,10 +150,9 @@ class Hub:
         self.backend.opened(session.id, session.user)
         self._logins.add(session)
 
-    def tick(self, now: float | None = None) -> None:
-        """Do what is due at `now`, in epoch seconds. Called a few times a second."""
-        if now is None:
-            now = utc_now().timestamp()
+    def tick(self) -> None:
+        """Do what is due. Called a few times a second."""
+        now = self.clock.utc_now().timestamp()
         self._logins.tick(now)
         self._rechecks.tick(now)
         self.instruments.tick(now)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from ..domain import wire
 from ..domain.errors import CredentialRejected
 from ..domain.timestamps import from_epoch
-from .clock import utc_now
+from .clock import Clock
 from .fanout import FanOut
 from .offload import Offload
 from .ports import Application, Login, Policy
@@ -30,18 +31,24 @@ log = logging.getLogger("flask_presence")
 class LoginWatch:
     """Watches the sessions that belong to a user because of a token or a `user_loader`."""
 
-    def __init__(self, application: Application, fan_out: FanOut, policy: Policy, offload: Offload) -> None:
+    def __init__(
+        self, application: Application, fan_out: FanOut, policy: Policy, offload: Offload, clock: Clock
+    ) -> None:
         self._application = application
         self._fan_out = fan_out
         self._interval = policy.token_recheck
         self._offload = offload
+        self._clock = clock
         self._sessions: dict[str, Session] = {}
 
     def add(self, session: Session) -> None:
         """Watch the session's login, if it has one. First checks are spread over half an interval."""
         if session.user is not None and session.login is not None:
+            credential, ahead = session.credential, self._clock.ahead
+            if ahead and credential is not None and credential.expires_at is not None:
+                session.credential = replace(credential, expires_at=credential.expires_at + ahead)
             session.warned = False
-            session.recheck_at = utc_now().timestamp() + self._interval * random.uniform(0.5, 1)  # noqa: S311
+            session.recheck_at = self._clock.utc_now().timestamp() + self._interval * random.uniform(0.5, 1)  # noqa: S311
             self._sessions[session.id] = session
 
     def discard(self, session: Session) -> None:

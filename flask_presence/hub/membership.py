@@ -17,7 +17,7 @@ from ..domain.errors import BackendUnavailable, RequestError
 from ..domain.events import ChannelJoined, ChannelLeft, Reason
 from ..domain.roster import Change
 from ..loops.pending import Outcome, Pending, then, when_all
-from .clock import utc_now
+from .clock import Clock
 from .fanout import FanOut
 from .handlers import EventDispatcher
 from .offload import Offload
@@ -31,13 +31,20 @@ class SessionMembership:
     """Moves sessions in and out of channels: in the backend, in the fan-out, and for the handlers."""
 
     def __init__(
-        self, backend: base.Membership, fan_out: FanOut, events: EventDispatcher, policy: Policy, offload: Offload
+        self,
+        backend: base.Membership,
+        fan_out: FanOut,
+        events: EventDispatcher,
+        policy: Policy,
+        offload: Offload,
+        clock: Clock,
     ) -> None:
         self._backend = backend
         self._fan_out = fan_out
         self._events = events
         self._policy = policy
         self._offload = offload
+        self._clock = clock
 
     def entered(self, session: Session, channel: ChannelName) -> None:
         """Let the session hear a channel that the backend has just let it into."""
@@ -66,7 +73,9 @@ class SessionMembership:
             return True
 
         try:
-            change = self._backend.leave(channel, session.id, utc_now(), reason, grace=self._grace(channel, reason))
+            change = self._backend.leave(
+                channel, session.id, self._clock.utc_now(), reason, grace=self._grace(channel, reason)
+            )
         except BackendUnavailable:
             change = None
         return then(change, finish)

@@ -23,7 +23,7 @@ from ..domain.members import NO_INFO, OwnedInfo, without_user_fields
 from ..domain.meter import Meter
 from ..domain.roster import Updated
 from ..loops.pending import Outcome, then
-from .clock import utc_now
+from .clock import Clock
 from .handlers import EventDispatcher
 from .logins import LoginWatch
 from .membership import SessionMembership
@@ -80,6 +80,7 @@ class Rechecks:
         logins: LoginWatch,
         offload: Offload,
         meter: Meter,
+        clock: Clock,
     ) -> None:
         self._application = application
         self._backend = backend
@@ -88,6 +89,7 @@ class Rechecks:
         self._logins = logins
         self._offload = offload
         self._meter = meter
+        self._clock = clock
         self._waiting: deque[_Task] = deque()
         self._failed: list[_Task] = []
         self._retry_at = 0.0
@@ -221,7 +223,7 @@ class Rechecks:
             # Even if it owns nothing now, as far as is known here: the store may know better.
             owned = OwnedInfo(verdict.owned, question.asked_at, time.monotonic())
             try:
-                updating = self._backend.update(channel, session.id, {}, utc_now(), owned)
+                updating = self._backend.update(channel, session.id, {}, self._clock.utc_now(), owned)
             except (BackendUnavailable, UpdateFailed) as problem:
                 self._not_updated(session, channel, problem)
             else:

@@ -40,7 +40,7 @@ from ..domain.roster import Joined, Updated
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
 from ..loops.pending import Outcome, Pending, raising, then, throw
-from .clock import utc_now
+from .clock import Clock
 from .fanout import FanOut
 from .handlers import EventDispatcher
 from .membership import SessionMembership
@@ -86,6 +86,7 @@ class Requests:
         rechecks: Rechecks,
         offload: Offload,
         logins: Logins,
+        clock: Clock,
     ) -> None:
         self._application = application
         self._backend = backend
@@ -96,6 +97,7 @@ class Requests:
         self._rechecks = rechecks
         self._offload = offload
         self._logins = logins
+        self._clock = clock
         self._meter = fan_out.meter
         self._steps: dict[type[wire.Request], Callable[[Session, Any], Answer]] = {
             wire.Join: self._join,
@@ -275,7 +277,7 @@ class Requests:
             return self._entered(joined, session, channel)
 
         try:
-            joining = self._backend.join(channel, session.id, session.user, info, utc_now(), owned)
+            joining = self._backend.join(channel, session.id, session.user, info, self._clock.utc_now(), owned)
         except JoinFailed as problem:
             return self._keep_verdict(session, channel, owned, problem)
         if isinstance(joining, Pending):
@@ -286,7 +288,7 @@ class Requests:
         """Apply the guard's verdict all the same if a repeated join fails: the newest verdict counts."""
         if not session.is_in(channel) or channel.type != "presence":
             raise problem
-        updating = self._backend.update(channel, session.id, {}, utc_now(), owned)
+        updating = self._backend.update(channel, session.id, {}, self._clock.utc_now(), owned)
 
         def finish(outcome: Outcome[Updated]) -> wire.Frame:
             self._events.emit_change(session, channel, outcome().change)
@@ -297,7 +299,7 @@ class Requests:
     def _entered(self, outcome: Joined, session: Session, channel: ChannelName) -> Answer:
         if not session.is_open:
             # It disconnected while the backend let it in, so nothing else takes it out.
-            return then(self._backend.leave(channel, session.id, utc_now(), "closed"), lambda _: None)
+            return then(self._backend.leave(channel, session.id, self._clock.utc_now(), "closed"), lambda _: None)
         if outcome.is_new:
             self._membership.entered(session, channel)
         self._events.emit_change(session, channel, outcome.change)
@@ -352,7 +354,8 @@ class Requests:
 
     def _send(self, session: Session, channel: ChannelName, request: wire.Message) -> Answer:
         name = str(channel)
-        payload = wire.channel_message(name, request.event, request.data, session.id, session.user, utc_now())
+        now = self._clock.utc_now()
+        payload = wire.channel_message(name, request.event, request.data, session.id, session.user, now)
         delivered = self._backend.publish(name, payload, session.id)
         if isinstance(delivered, Pending):
             return delivered.then(lambda outcome: self._sent(session, channel, request, outcome()))
@@ -371,7 +374,7 @@ class Requests:
         info = self._client_info(session, request.userInfo or {})
         if session.being_removed and channel in session.being_removed:
             raise UpdateFailed("Not a member of this channel")
-        updating = self._backend.update(channel, session.id, info, utc_now())
+        updating = self._backend.update(channel, session.id, info, self._clock.utc_now())
         return then(updating, lambda outcome: self._updated(outcome(), session, channel))
 
     def _updated(self, outcome: Updated, session: Session, channel: ChannelName) -> wire.Frame:
@@ -379,7 +382,7 @@ class Requests:
         return wire.Updated(channel=str(channel), member=outcome.member.json)
 
     def _ping(self, _session: Session, _request: wire.Ping) -> wire.Frame:
-        return wire.Pong(timestamp=int(time.time() * 1000))
+        return wire.Pong(timestamp=int(self._clock.utc_now().timestamp() * 1000))
 
     def _auth(self, session: Session, request: wire.Auth) -> Answer:
         if self._application.has_user_loader or (session.user is not None and session.credential is None):

@@ -6,7 +6,6 @@ full, the hub stops reading from the connection.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -18,6 +17,7 @@ from ..domain.members import User
 from ..domain.meter import Meter
 from ..domain.wire import Frame, Request
 from ..loops.pending import Outcome, Pending
+from .clock import Clock
 from .ports import Connection, Credential, Login, Policy
 
 MAX_WAITING_FRAMES: Final = 1024
@@ -35,6 +35,7 @@ class SessionOwner(Protocol):
 
     policy: Policy
     meter: Meter
+    clock: Clock
 
     @property
     def handle(self) -> Handle: ...
@@ -113,7 +114,7 @@ class Session:
         self.recheck_at = 0.0
         self.recheck_failures = 0
         rate = owner.policy.rate_limit
-        self._limit = RateLimit(*rate, time.monotonic()) if rate else None
+        self._limit = RateLimit(*rate, owner.clock.monotonic()) if rate else None
         self._queue: deque[tuple[bytes, bool, bool]] | None = None  # as for `Handle`
         self._queued_bytes = 0
         self._paused = False
@@ -151,7 +152,7 @@ class Session:
 
     def admit(self) -> bool:
         """Whether one more frame is within the rate limit. Closes the connection if the client keeps exceeding it."""
-        if self._limit is None or self._limit.admit(time.monotonic()):
+        if self._limit is None or self._limit.admit(self._owner.clock.monotonic()):
             return True
         if self._limit.exhausted:
             self.connection.close(1008, "Too many requests", "closed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -318,7 +317,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         for app in self.apps:
             hub = app.extensions["presence.service"].hub
             if hub.current_loop is not None:
-                hub.tick(time.time() + 86400)
+                hub.clock.advance(86400)
+                hub.tick()
         self.settle()
         self.connected = [peer for peer in self.connected if peer.user is None]
 

@@ -42,7 +42,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]
     if python is None:
         pytest.skip("Autobahn's test suite needs a Python 2.7")
     target = tmp_path_factory.mktemp("autobahn")
-    install = [python, "-m", "pip", "install", "-q", "--no-compile", "--target", str(target), "autobahntestsuite==25.10.1"]
+    install = [python, "-m", "pip", "install", "-q", "--no-compile", "--target", str(target)]
+    install.append("autobahntestsuite==25.10.1")
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"Autobahn's test suite could not be installed: {done.stderr[-300:]}")
