@@ -8,21 +8,41 @@ from __future__ import annotations
 from . import signals
 from .domain.channels import Channel, ChannelName, Stats
 from .domain.errors import BackendUnavailable, ConfigurationError, PresenceError, PresenceTestError
+from .domain.events import (
+    ChannelJoined,
+    ChannelLeft,
+    ClientConnected,
+    ClientDisconnected,
+    MemberJoined,
+    MemberLeft,
+    MemberUpdated,
+    MessageSent,
+)
 from .domain.guards import GuardInfo, allow, deny
 from .domain.members import Member, User
 from .extension import Presence
+from .testing import TestClient
 
 __all__ = [
     "BackendUnavailable",
     "Channel",
+    "ChannelJoined",
+    "ChannelLeft",
     "ChannelName",
+    "ClientConnected",
+    "ClientDisconnected",
     "ConfigurationError",
     "GuardInfo",
     "Member",
+    "MemberJoined",
+    "MemberLeft",
+    "MemberUpdated",
+    "MessageSent",
     "Presence",
     "PresenceError",
     "PresenceTestError",
     "Stats",
+    "TestClient",
     "User",
     "allow",
     "deny",

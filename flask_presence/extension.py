@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from flask import Flask, current_app
+from flask.testing import FlaskClient
 from msgspec import Raw
 
 from .app import arguments
@@ -244,17 +245,25 @@ class Presence:
         """
         self._service().drain()
 
-    def test_client(self, user: User | str | None = None, app: Flask | None = None) -> TestClient:
+    def test_client(
+        self, user: User | str | None = None, app: Flask | None = None, http: FlaskClient | None = None
+    ) -> TestClient:
         """Create a client without a socket, for tests. Use it in a `with` statement.
 
-        `user` is a `User`, the id of one, or `None` for an anonymous client. `app` is by default the current app.
-        Raises `TypeError` if `user` is something else.
+        `user` is a `User`, the id of one, or `None` for an anonymous client. With `http`, a client that
+        `app.test_client()` has created, the connection is opened as that browser would open it: with its cookies,
+        through the origin check and the app's own login. `app` is by default the app of `http`, or the current app.
+        Raises `TypeError` if `user` is something else, or if there is both `user` and `http`.
         """
         if isinstance(user, Flask):
             raise TypeError("the first argument is the user; write presence.test_client(app=app)")
+        if user is not None and http is not None:
+            raise TypeError("the login of http decides who the user is: give either user or http")
         if app is None:
-            app = _current_app()
-        return TestClient(app, self._service(app), user if user is None or isinstance(user, User) else User(user))
+            app = http.application if http is not None else _current_app()
+        if user is not None and not isinstance(user, User):
+            user = User(user)
+        return TestClient(app, self._service(app), user, http)
 
     @property
     def _hub(self) -> Hub:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Callable
+from math import ceil
 from types import TracebackType
 from typing import Any, Final
 
-from flask import Flask
+from flask import Flask, url_for
+from flask.testing import EnvironBuilder, FlaskClient
 from flask_jwt_extended import create_access_token
 
+from .app.auth import Visitor
+from .app.process import TICK
 from .app.service import Service
 from .domain.errors import PresenceTestError
 from .domain.events import Reason
@@ -20,7 +25,19 @@ from .domain.members import User
 from .hub.ports import Credential
 from .hub.session import Session
 from .loops.inline_loop import InlineLoop
+from .transport.codec import ABNORMAL
+from .transport.takeover import VERSION, Environ, Takeover
+from .web.upgrade import OPENER_KEY
 
+MAX_TICKS: Final = 10_000
+"""Into how many ticks `advance` divides a long time."""
+_HANDSHAKE: Final = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": VERSION,
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+"""The headers of a handshake, with the key of RFC 6455, section 1.3."""
 _REGISTERED_CLAIMS: Final = frozenset(("id", "exp", "nbf", "iat", "jti", "type", "fresh", "sub", "csrf", "aud", "iss"))
 
 
@@ -65,53 +82,98 @@ class TestClient:
     """One connection to the service of an app. The `with` statement opens and closes it.
 
     `client_id` is the id that the server has assigned. Methods that send a request return the decoded answer; except
-    `request`, they raise `PresenceTestError` if that is an `error`. All raise it if the connection is not open.
+    `request`, they raise `PresenceTestError` if that is an `error`. All of these raise it if the connection is closed.
     """
 
     __test__ = False
 
-    def __init__(self, app: Flask, service: Service, user: User | None) -> None:
+    def __init__(self, app: Flask, service: Service, user: User | None, http: FlaskClient | None = None) -> None:
         self._app = app
         self._service = service
         self._user = user
+        self._http = http
         self._connection = _RecordingConnection()
         self._opened: tuple[InlineLoop, Session] | None = None
         self.client_id = ""
 
     def __enter__(self) -> TestClient:
-        hub = self._service.hub
-        loop = _inline_loop(self._service)
-        credential = self._credential()
-        session = self._connection.session = hub.session(credential.user if credential else self._user, credential)
-        self._opened = loop, session
-        hub.connected(session, self._connection)
-        loop.settle()
+        if self._http is not None:
+            _upgrade(self._app, self._http, self._open)
+        else:
+            rechecks_begun = self._service.hub.rechecks_begun
+            credential = self._credential()
+            self._open(Visitor(credential.user if credential else self._user, credential), rechecks_begun)
+        self._loop.settle()
         self.client_id = self._connection.answers.popleft()["clientId"]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.closed(1000, "closed")
-        self._loop.settle()
+        self.close()
         if not self._service.hub.sessions:
             self._service.hub.backend.close()
 
+    def _open(self, visitor: Visitor, rechecks_begun: int) -> None:
+        hub = self._service.hub
+        loop = _inline_loop(self._service)
+        session = self._connection.session = hub.session(visitor.user, visitor.credential, visitor.upgrade)
+        self._opened = loop, session
+        hub.connected(session, self._connection)
+        hub.recheck_if_stale(session, rechecks_begun)
+
     @property
     def _loop(self) -> InlineLoop:
-        return self._open[0]
+        return self._parts[0]
 
     @property
     def _session(self) -> Session:
-        return self._open[1]
+        return self._parts[1]
 
     @property
-    def _open(self) -> tuple[InlineLoop, Session]:
+    def _parts(self) -> tuple[InlineLoop, Session]:
         if self._opened is None:
             raise PresenceTestError(
                 "this test client is not connected: use it in a with statement, 'with presence.test_client(…) as ann:'"
             )
         return self._opened
+
+    @property
+    def closed(self) -> tuple[int, str] | None:
+        """The close code and the reason, once the connection is closed: by the server, by `close` (1000), or by `drop`
+        (1006). `None` while it is open."""
+        self._loop.settle()
+        return self._connection.end
+
+    def close(self) -> None:
+        """Close the connection as a browser does when its page closes."""
+        self._end(1000, "closed")
+
+    def drop(self) -> None:
+        """Lose the connection without a close frame, as a phone does in a tunnel."""
+        self._end(ABNORMAL, "lost")
+
+    def _end(self, code: int, reason: Reason) -> None:
+        loop, session = self._parts
+        loop.settle()
+        if self._connection.end is None:
+            self._connection.end = (code, "")
+            session.closed(code, reason)
+        loop.settle()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for the whole service, tick by tick and without waiting: graces, expiring tokens, rechecks of
+        logins, rate limits. It does not reach what Redis keeps the time of. Raises `ValueError` if `seconds` is
+        negative."""
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"time cannot advance by {seconds!r} seconds")
+        loop, hub = self._loop, self._service.hub
+        loop.settle()
+        ticks = min(ceil(seconds / TICK), MAX_TICKS)
+        for _ in range(ticks):
+            hub.clock.advance(seconds / ticks)
+            hub.tick()
+            loop.settle()
 
     @property
     def received(self) -> list[Any]:
@@ -133,8 +195,13 @@ class TestClient:
             request["userInfo"] = user_info
         return self._succeed(request)
 
-    def send(self, channel: str, data: Any = None, event: str = "message") -> dict[str, Any]:
-        """Send a message to a channel. Returns the answer, `channel:sent`."""
+    def leave(self, channel: str) -> dict[str, Any]:
+        """Leave a channel. Returns the answer, `channel:left`."""
+        return self._succeed({"type": "leave", "channel": channel})
+
+    def send(self, channel: str, event: str = "message", data: Any = None) -> dict[str, Any]:
+        """Send a message to a channel; the arguments are in the order of `Presence.publish`. Returns the answer,
+        `channel:sent`."""
         return self._succeed({"type": "channel:message", "channel": channel, "event": event, "data": data})
 
     def update(self, channel: str, **user_info: Any) -> dict[str, Any]:
@@ -173,6 +240,54 @@ class TestClient:
         with self._app.app_context():
             token = create_access_token(identity=_Identity(user.id), additional_claims=own_claims)
         return authenticator.verify(token)
+
+
+def _upgrade(app: Flask, http: FlaskClient, connect: Callable[[Visitor, int], None]) -> None:
+    """Send the request with which a browser would open the WebSocket: with the cookies of `http`, and from a page of
+    the app. Calls `connect` if the app accepts it. Raises `PresenceTestError` with the status if not."""
+    with app.test_request_context():
+        url = url_for("presence.ws", _external=True)
+    request = EnvironBuilder(app, url, environ_overrides={OPENER_KEY: _Opener(connect)}, headers=_HANDSHAKE)
+    request.headers["Origin"] = f"{request.url_scheme}://{request.host}"
+    response = http.open(request)
+    if response.status_code != 101:
+        problem = (response.get_json(silent=True) or {}).get("error", {})
+        message = problem.get("message", response.status)
+        raise PresenceTestError(
+            f"the WebSocket was refused with {response.status_code}: {message}", problem, response.status_code
+        )
+
+
+class _Opener:
+    """A `web.upgrade.Opener` that needs no socket."""
+
+    def __init__(self, connect: Callable[[Visitor, int], None]) -> None:
+        self._connect = connect
+
+    def takeover(self, environ: Environ) -> Takeover:
+        return _NoSocket(environ)
+
+    def start(self, takeover: Takeover) -> None:
+        """There is nothing to start before the connection is open."""
+
+    def open(
+        self, takeover: Takeover, visitor: Visitor, rechecks_begun: int, release: Callable[[], None]
+    ) -> Callable[[], None]:
+        takeover.opened = True
+        release()
+        self._connect(visitor, rechecks_begun)
+        return lambda: None
+
+
+class _NoSocket(Takeover):
+    """An upgrade request that has no socket, and for which nobody sends a handshake."""
+
+    needs_handshake = False
+    multithread = True
+
+    def __init__(self, environ: Environ) -> None:
+        super().__init__(environ)
+        self.possible = True
 
 
 def _inline_loop(service: Service) -> InlineLoop:

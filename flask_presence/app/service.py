@@ -21,7 +21,7 @@ from ..hub.hub import Hub
 from ..hub.ports import Policy
 from ..settings import Settings
 from ..transport.codec import encode_frame
-from ..transport.takeover import Takeover
+from ..transport.takeover import Environ, Takeover
 from .application import FlaskApplication, HandlerRegistry
 from .auth import Authenticator, UserLoader, Visitor
 from .log_throttle import LogThrottle
@@ -121,6 +121,10 @@ class Service:
         except BackendUnavailable as unavailable:
             return "unavailable", unavailable.public_message
         return ("ok", "") if self.settings.enabled else ("disabled", "")
+
+    def takeover(self, environ: Environ) -> Takeover:
+        """The socket of an upgrade request."""
+        return Takeover(environ)
 
     def start(self, takeover: Takeover) -> None:
         """Start the event loop and the backend in this process, if that has not been done, so that other processes see

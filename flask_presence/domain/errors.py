@@ -151,13 +151,15 @@ class ConfigurationError(PresenceError, RuntimeError):
 
 
 class PresenceTestError(PresenceError):
-    """The test client got an `error` answer, had nothing to receive, or was disconnected.
+    """The test client got an `error` answer, had nothing to receive, was refused, or was disconnected.
 
-    After an `error` answer, `answer` is the decoded frame, and `code` and `message` are its fields. Otherwise `answer`
-    is `{}`, `code` is `None`, and `message` is the error's text.
+    After an `error` answer, `answer` is the decoded frame. After a refusal to open the WebSocket, `status` is the HTTP
+    status, and `answer` is the error in the response's body. `code` and `message` are fields of `answer`. Otherwise
+    `answer` is `{}`, `status` and `code` are `None`, and `message` is the error's text.
     """
 
-    def __init__(self, text: str, answer: dict[str, Any] | None = None) -> None:
+    def __init__(self, text: str, answer: dict[str, Any] | None = None, status: int | None = None) -> None:
+        self.status = status
         self.answer = answer or {}
         self.code: str | None = self.answer.get("code")
         self.message: str = self.answer.get("message", text)

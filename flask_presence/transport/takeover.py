@@ -103,6 +103,11 @@ class Takeover:
         self.opened = False
 
     @property
+    def needs_handshake(self) -> bool:
+        """Whether flask-sock has to send the handshake."""
+        return not self.already_open
+
+    @property
     def served(self) -> bool:
         """Whether a server received the request. A test client's request names no server software."""
         return "SERVER_SOFTWARE" in self._environ or "uwsgi.version" in self._environ

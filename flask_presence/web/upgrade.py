@@ -7,7 +7,8 @@ Rule: a request is refused before the handshake, with an HTTP status and a messa
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from flask import Request, Response, current_app, request
 
@@ -16,10 +17,12 @@ from ..app.service import Service
 from ..domain.errors import CredentialRejected
 from ..domain.origins import is_allowed
 from ..transport.codec import encode_close
-from ..transport.takeover import VERSION, BadHandshake, Takeover, allows_hop_by_hop, check_handshake
+from ..transport.takeover import VERSION, BadHandshake, Environ, Takeover, allows_hop_by_hop, check_handshake
 from .responses import error_response
 
 ENVIRON_KEY: Final = "flask_presence.upgrade"
+OPENER_KEY: Final = "flask_presence.opener"
+"""The environ key of the `Opener` of a test client."""
 RETRY_AFTER: Final = 5
 """Seconds, for the header of a 503."""
 
@@ -43,13 +46,25 @@ class Refused(Exception):
         super().__init__(message)
 
 
+class Opener(Protocol):
+    """What opens the connection: the `Service`, on the request's socket, or a test client, without a socket. See
+    `Service` for the methods."""
+
+    def takeover(self, environ: Environ) -> Takeover: ...
+    def start(self, takeover: Takeover) -> None: ...
+    def open(
+        self, takeover: Takeover, visitor: Visitor, rechecks_begun: int, release: Callable[[], None]
+    ) -> Callable[[], None]: ...
+
+
 class Upgrade:
     """One upgrade request. It counts towards the limit of connections until the connection is open or refused."""
 
     def __init__(self, service: Service, http_request: Request) -> None:
         self._service = service
         self._request = http_request
-        self._takeover = Takeover(http_request.environ)
+        self._opener: Opener = http_request.environ.get(OPENER_KEY, service)
+        self._takeover = self._opener.takeover(http_request.environ)
         self._takeover.empty_body()
         self._visitor = Visitor(None)
         self._is_reserved = False
@@ -57,13 +72,14 @@ class Upgrade:
     def refuse_or_prepare(self) -> Response | None:
         """The refusal, or `None` if flask-sock should send the handshake.
 
-        Behind gevent-websocket, which has sent it already, this opens the connection and returns the 101.
+        Otherwise, for instance behind gevent-websocket, which has sent it already, this opens the connection and
+        returns the 101.
         """
         try:
             self._check()
         except Refused as refusal:
             return self._refuse(refusal)
-        if self._takeover.already_open:
+        if not self._takeover.needs_handshake:
             self.complete()
             return _switching_protocols()
         self._takeover.prepare_handshake()
@@ -72,7 +88,7 @@ class Upgrade:
     def complete(self) -> None:
         """Open the connection, after the handshake. Returns at once or, if the socket stays the server's, after the
         connection has ended."""
-        wait = self._service.open(self._takeover, self._visitor, self._rechecks_begun, self.release)
+        wait = self._opener.open(self._takeover, self._visitor, self._rechecks_begun, self.release)
         wait()
 
     def response(self, response: Response) -> Response:
@@ -101,7 +117,7 @@ class Upgrade:
         self._is_reserved = True
         self._check_origin()
         if self._takeover.possible:
-            self._service.start(self._takeover)  # so that it hears of permissions that change during the next step
+            self._opener.start(self._takeover)  # so that it hears of permissions that change during the next step
         self._authenticate()
         obstacle = self._service.socket_obstacle(self._takeover)
         if obstacle:
@@ -138,7 +154,7 @@ class Upgrade:
     def _refuse(self, refusal: Refused) -> Response:
         self._service.hub.meter.count_refusal(refusal.status)
         if refusal.status != 503:  # this process can serve connections: share its counts with the others
-            self._service.start(self._takeover)
+            self._opener.start(self._takeover)
         if self._takeover.already_open:
             code = _CLOSE_CODES.get(refusal.status, 1008)
             self._takeover.refuse(encode_close(code, refusal.message))

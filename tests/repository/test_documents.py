@@ -102,7 +102,10 @@ def test_python_blocks_run(document: Path) -> None:
         presence.init_app(app)
     for name, function in list(namespace.items()):
         if name.startswith("test_"):
-            function(app)
+            with ExitStack() as stack:
+                connect = lambda *arguments: stack.enter_context(presence.test_client(*arguments, app=app))  # noqa: E731
+                fixtures = {"app": app, "presence_client": connect}
+                function(**{fixture: fixtures[fixture] for fixture in inspect.signature(function).parameters})
 
 
 def globals_of(code: CodeType) -> set[str]:
@@ -436,9 +439,10 @@ def test_every_event_field_and_reason_is_documented() -> None:
     for name, kind in kinds.items():
         properties = {key for key, value in vars(kind).items() if isinstance(value, property)}
         own = {one.name for one in fields(kind)} | properties
-        documented = set(re.findall(r"`(\w+)`", " ".join(rows[name][1:])))
+        assert rows[name][1] == f"`{kind.__name__}`"
+        documented = set(re.findall(r"`(\w+)`", " ".join(rows[name][2:])))
         assert own - usual <= documented, name
-        assert set(re.findall(r"`(\w+)`", rows[name][1])) <= own, name
+        assert set(re.findall(r"`(\w+)`", rows[name][2])) <= own, name
     reasons = section_of(DOCS / "server-api.md", "### Reasons")
     assert {*re.findall(r"^\| `(\w+)` \|", reasons, re.MULTILINE)} == {"reason", *get_args(events.Reason)}
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
-from flask_jwt_extended import JWTManager, get_jwt_identity
+from flask import Flask, jsonify
+from flask_jwt_extended import JWTManager, create_access_token, get_jwt_identity, set_access_cookies
 
-from flask_presence import ChannelName, Presence, PresenceTestError, User, deny
+from flask_presence import ChannelName, Presence, PresenceTestError, TestClient, User, deny
 
+from ..conftest import on_redis
 from ..support.flask_app import make_presence_app
+from ..support.flask_login_app import create_app as flask_login_app
+from ..support.redis_server import RedisServer
 
 
 def test_a_test_client_joins_sends_updates_and_receives(room: tuple[Any, Any]) -> None:
@@ -57,6 +64,187 @@ def test_a_test_client_works_with_a_user_identity_loader(app: Flask) -> None:
     presence = Presence(app)
     with presence.test_client(user=User(7, claims={"exp": 5, "team": "red"}), app=app) as one:  # type: ignore[arg-type]
         assert one.join("presence-room")["me"]["id"] == "7"
+
+
+def test_a_user_leaves_closes_and_drops(app: Flask, presence: Presence, room: tuple[Any, Any]) -> None:
+    """The others hear why. After its end, a client raises, and `closed` has the close code."""
+    ann, bob = room
+    assert ann.closed is None
+    assert ann.leave("presence-room-1") == {"type": "channel:left", "channel": "presence-room-1"}
+    with pytest.raises(PresenceTestError, match="NOT_MEMBER"):
+        ann.leave("presence-room-1")
+    assert bob.receive()["reason"] == "left"
+    for end, closed, reason in ((TestClient.close, (1000, ""), "closed"), (TestClient.drop, (1006, ""), "lost")):
+        with presence.test_client(user="eve", app=app) as eve:
+            eve.join("presence-room-1")
+            end(eve)
+            assert eve.closed == closed
+            end(eve)
+            with pytest.raises(PresenceTestError, match=str(closed[0])):
+                eve.join("presence-room-1")
+        assert bob.receive()["type"] == "presence:member_joined"
+        assert bob.receive()["reason"] == reason
+    with app.app_context():
+        presence.disconnect(user_id="bob", reason="enough")
+    assert bob.closed == (4403, "enough")
+
+
+def test_time_passes_for_the_whole_service(name: str) -> None:
+    """A grace ends, a token expires, a login is checked again, and the rate limit recovers, all without waiting."""
+    revoked: set[str] = set()
+    presence, app = make_presence_app(
+        PRESENCE_GRACE_ABRUPT=30, PRESENCE_RATE_LIMIT=(1, 2), PRESENCE_TOKEN_RECHECK=60, JWT_ACCESS_TOKEN_EXPIRES=3600
+    )
+    app.extensions["flask-jwt-extended"].token_in_blocklist_loader(lambda _, claims: claims["sub"] in revoked)
+    with presence.test_client("ann", app) as ann, presence.test_client(app=app) as anonymous:
+        ann.join("presence-room")
+        ann.request({"type": "ping"})
+        assert ann.request({"type": "ping"})["code"] == "RATE_LIMIT_EXCEEDED"
+        ann.advance(2)
+        with presence.test_client("bob", app) as bob:
+            joined_at = bob.join("presence-room")["me"]["joinedAt"]
+            bob.drop()
+        assert ann.receive()["type"] == "presence:member_joined"
+        ann.advance(29)
+        assert ann.received == []
+        ann.advance(2)
+        left = ann.receive()
+        assert (left["type"], left["reason"], left["member"]["joinedAt"]) == (
+            "presence:member_left",
+            "lost",
+            joined_at,
+        )
+        with presence.test_client("eve", app) as eve:
+            revoked.add("eve")
+            eve.advance(60)
+            assert eve.closed == (4401, "Token revoked")
+        ann.advance(3600 - 93 - 31)
+        assert ann.closed is None
+        ann.advance(2)
+        assert [event["type"] for event in ann.received] == ["auth:expiring"]
+        anonymous.advance(31)
+        assert ann.closed == (4401, "Token expired")
+        assert anonymous.request({"type": "ping"})["timestamp"] / 1000 > time.time() + 3500
+        with presence.test_client("ann", app) as again:
+            again.advance(3000)
+            assert again.closed is None
+        for wrong in (-1, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match="time"):
+                anonymous.advance(wrong)
+
+
+def test_a_test_client_works_on_redis(redis_server: RedisServer) -> None:
+    presence, app = make_presence_app(**on_redis(redis_server), PRESENCE_GRACE_ABRUPT=0)
+    with presence.test_client("ann", app) as ann:
+        ann.join("presence-room")
+        with presence.test_client("bob", app) as bob:
+            bob.join("presence-room")
+            assert ann.send("presence-room", "typing", {"isTyping": True})["delivered"] == 1
+            assert [event["type"] for event in bob.received] == ["channel:message"]
+            bob.leave("presence-room")
+            bob.join("presence-room")
+            bob.drop()
+        events = [(event["type"].partition("_")[2], event.get("reason")) for event in ann.received]
+        assert events == [("joined", None), ("left", "left"), ("joined", None), ("left", "lost")]
+        ann.advance(86400)
+        assert ann.closed == (4401, "Token expired")
+    with presence.test_client("eve", app) as eve:
+        assert len(eve.join("presence-room")["members"]) == 1
+
+
+def test_a_connection_opens_as_the_browser_of_an_http_client_would_open_it() -> None:
+    """Its cookies, the origin check, the user loader and the app's own functions decide."""
+    app = flask_login_app()
+    app.config["SERVER_NAME"] = "rooms.example"
+    closed_for_today = False
+
+    @app.before_request
+    def close_for_today() -> Any:
+        return ("closed for today", 418) if closed_for_today else None
+
+    presence: Presence = app.extensions["presence"]
+    http = app.test_client()
+    with presence.test_client(http=http) as anonymous:
+        assert anonymous.request({"type": "join", "channel": "private-of-ann"})["message"] == "Authentication required"
+    http.get("/login/ann")
+    with presence.test_client(http=http) as ann:
+        assert ann.join("presence-of-ann")["me"]["name"] == "Ann"
+        with pytest.raises(PresenceTestError, match="FORBIDDEN"):
+            ann.join("presence-of-bob")
+        http.get("/gone/ann")
+        with app.app_context():
+            presence.recheck(user_id="ann")
+        assert ann.closed == (4401, "Login ended")
+
+    closed_for_today = True
+    with pytest.raises(PresenceTestError, match="418") as caught, presence.test_client(http=http):
+        pass
+    assert (caught.value.status, caught.value.code) == (418, None)
+
+
+def test_a_refused_http_client_raises_with_status_code_and_message() -> None:
+    presence, app = make_presence_app(PRESENCE_AUTH_REQUIRED=True)
+    http = app.test_client()
+    with pytest.raises(PresenceTestError) as caught, presence.test_client(http=http):
+        pass
+    problem = caught.value
+    assert (problem.status, problem.code, problem.message) == (401, "UNAUTHORIZED", "Authentication required")
+    with pytest.raises(TypeError, match="either user or http"):
+        presence.test_client("ann", http=http)
+
+
+def test_a_cookie_of_flask_jwt_extended_opens_the_connection() -> None:
+    """If the client has none, it is anonymous."""
+    presence, app = make_presence_app(JWT_TOKEN_LOCATION=["cookies"])
+
+    @app.get("/login")
+    def login() -> Any:
+        response = jsonify()
+        set_access_cookies(response, create_access_token("ann"))
+        return response
+
+    http = app.test_client()
+    with presence.test_client(http=http) as anonymous:
+        assert "user" not in anonymous.request({"type": "join", "channel": "presence-room"})
+    http.get("/login")
+    with presence.test_client(http=http) as ann:
+        assert ann.join("presence-room")["me"]["id"] == "ann"
+
+
+USERS_CONFTEST = """
+import pytest
+from flask import Flask
+from flask_jwt_extended import JWTManager
+from flask_presence import Presence
+
+@pytest.fixture(scope="session")
+def app():
+    app = Flask("users-app")
+    app.config["JWT_SECRET_KEY"] = "a secret of thirty-two characters"
+    JWTManager(app)
+    Presence(app)
+    return app
+"""
+USERS_TESTS = """
+def test_room(presence_client, app):
+    ann, bob = presence_client("ann"), presence_client("bob")
+    ann.join("presence-room")
+    bob.join("presence-room")
+    assert ann.receive()["member"]["id"] == "bob"
+    assert presence_client(http=app.test_client()).request({"type": "ping"})["type"] == "pong"
+
+def test_nobody_is_left(presence_client):
+    assert len(presence_client("eve").join("presence-room")["members"]) == 1
+"""
+
+
+def test_the_fixture_of_the_pytest_plugin_connects_clients(tmp_path: Path) -> None:
+    """They disconnect when the test ends."""
+    (tmp_path / "conftest.py").write_text(USERS_CONFTEST)
+    (tmp_path / "test_users_app.py").write_text(USERS_TESTS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "2 passed" in done.stdout, done.stdout
 
 
 def test_a_test_client_outside_of_a_with_statement_raises() -> None:
