@@ -190,7 +190,7 @@ class ChannelOperations:
         has_nothing = owned is not None and not (info or owned.info)
         version, merged = "-" if has_nothing else "", Merged(None, visible=False)
         exclude = client_id if owned is None else ""  # the client did not ask for a change of owned info
-        reserve_for = "" if owned is None else secrets.token_urlsafe(6)  # the server's change must not lose for ever
+        reserve_for = "" if owned is None else secrets.token_urlsafe(6)  # or the server's change might never win
         for _ in range(MAX_TRIES):
             arguments = (
                 *(self._keys.topic(channel), str(known.epoch), client_id, version, encode(merged.document)),
