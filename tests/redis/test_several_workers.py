@@ -295,7 +295,7 @@ def test_a_worker_that_is_paused_longer_than_its_lease_comes_back(config: dict[s
 
 
 def test_a_client_that_comes_back_after_a_restart_causes_no_events(config: dict[str, Any]) -> None:
-    """A client that does not come back leaves at the end of its grace."""
+    """A client that does not come back leaves at the end of its grace period."""
     options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 8, "PRESENCE_DRAIN": 0.5}
     with running(**options) as watched, running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         watcher = stack.enter_context(client(watched, "watcher"))

@@ -234,7 +234,7 @@ class ChannelOperations:
         return Placed(position_of(reply), Snapshot(created_at, int(reply[3]), int(reply[4]), _entries(reply[5])))
 
     def connections_of(self, channel: str) -> Operation[dict[str, int]]:
-        """How many connections each member has, by user id; 0 during a grace."""
+        """How many connections each member has, by user id; 0 during a grace period."""
         _, members, connections, *_ = self._keys.channel(channel)
         users, connected = yield [Call("HKEYS", (members,)), Call("HVALS", (connections,))]
         counts = {user.decode(): 0 for user in users}
