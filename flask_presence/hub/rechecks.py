@@ -195,7 +195,7 @@ class Rechecks:
                     continue  # the client has sent another token meanwhile
                 self._verify(session)
                 if session.is_open:
-                    raise RuntimeError("the login was rejected before the guard was asked, but then passed its own check") from None
+                    raise RuntimeError("the login was rejected, but then passed its own check") from None
                 return
             else:
                 loop.run(partial(self._apply, question, verdict))
@@ -221,7 +221,7 @@ class Rechecks:
         if not verdict.allowed:
             self._membership.expel(session, channel, "denied", Forbidden(verdict.reason))
         elif channel.type == "presence":
-            # Even if the guard owned nothing before and owns nothing now: the store may know of keys that it owned.
+            # Even if the verdict owns nothing: the store may know of keys that an earlier verdict owned.
             owned = OwnedInfo(verdict.owned, question.asked_at, time.monotonic())
             try:
                 updating = self._backend.update(channel, session.id, {}, utc_now(), owned)

@@ -130,7 +130,8 @@ class DeadWorkers:
         return taken
 
     def _note_graces(self, worker_id: str, channel: ChannelName, owners: Mapping[str, User | None]) -> Operation[str]:
-        """Note that the users of the worker's connections in a channel are about to get a grace period. Returns its end."""
+        """Note that the users of the worker's connections in a channel are about to get a grace period. Returns when it
+        ends."""
         end = str((yield from self._workers.time()) + int(self._grace * 1000))
         own = yield Call("SMEMBERS", (self._keys.own(channel, worker_id),))
         if own:
