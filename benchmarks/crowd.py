@@ -1,8 +1,8 @@
 """A crowd on a server, which gives its stats page something to show: `python -m benchmarks.crowd`.
 
 200 users talk in 30 channels, and one user has a line so slow that the page shows it. The program prints the URL of the
-page. `--screenshot FILE` takes a picture of the page, on a desk in light and on a phone in dark. At the end it prints
-what the requests of the page cost, under this load and while nothing changes.
+page. `--screenshot FILE` takes a picture of the page, on a desktop in light mode and on a phone in dark mode. At the
+end it prints what the requests of the page cost, under this load and while nothing changes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def ask(server: Server, seconds: list[float]) -> None:
 
 
 def photograph(url: str, target: Path) -> None:
-    """Take a picture of the page on a desk and on a phone, side by side."""
+    """Take a picture of the page on a desktop and on a phone, side by side."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,7 +1,7 @@
 """Takes the picture in the README from a real run: `python -m example.screenshot [FILE]`.
 
 This starts the example, opens it in Chromium as three users, lets them talk, and takes a picture of two windows: on a
-desk in light, and on a phone in dark. It needs `playwright` and a Chromium.
+desktop in light mode, and on a phone in dark mode. It needs `playwright` and a Chromium.
 """
 
 from __future__ import annotations

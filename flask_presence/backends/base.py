@@ -171,7 +171,7 @@ class Directory(Protocol):
         """How many connections are open, over the whole service."""
 
     def connections_of(self, name: str) -> Mapping[str, int]:
-        """How many connections each member of a presence channel has, by user id; 0 during a grace."""
+        """How many connections each member of a presence channel has, by user id; 0 during a grace period."""
 
     def survey(self) -> Survey:
         """The readings of all processes."""

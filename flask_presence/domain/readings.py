@@ -46,8 +46,8 @@ class Blocked(msgspec.Struct, frozen=True):
 class Backlog(msgspec.Struct, frozen=True):
     """What is still to be sent, over all connections.
 
-    `waiting` bytes in total, and at most `most` for one blocked connection. `blocked` connections are blocked;
-    `slowest` are those among them for which most bytes wait.
+    `waiting` is the number of bytes in total, and `most` the largest number for one blocked connection. `blocked` is
+    the number of blocked connections, and `slowest` are those among them for which the most bytes wait.
     """
 
     waiting: int = 0

@@ -217,7 +217,7 @@ class Roster:
         return state.members() if state else ()
 
     def connections_of(self, name: str) -> dict[str, int]:
-        """How many connections each member of a presence channel has, by user id; 0 during a grace."""
+        """How many connections each member of a presence channel has, by user id; 0 during a grace period."""
         state = self._channels.get(name)
         return {user_id: len(entry.connections) for user_id, entry in state.entries.items()} if state else {}
 
@@ -226,7 +226,7 @@ class Roster:
         return count_channels(self._channels.values())
 
     def _drop_if_gone(self, state: _ChannelState, entry: _Entry) -> Change | None:
-        """Take a user off the list who has neither a connection nor a grace."""
+        """Take a user off the list who has neither a connection nor a grace period."""
         if entry.connections or entry.in_grace:
             return None
         del state.entries[entry.member.id]

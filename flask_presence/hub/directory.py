@@ -61,7 +61,7 @@ class Directory:
         return self._ask(self._backend.connections)
 
     def connections_of(self, name: str) -> Mapping[str, int]:
-        """How many connections each member of a presence channel has, by user id; 0 during a grace."""
+        """How many connections each member of a presence channel has, by user id; 0 during a grace period."""
         return self._ask(lambda: self._backend.connections_of(name))
 
     def survey(self) -> Survey:

@@ -31,8 +31,8 @@ class Offload:
         self.loop.spawn(function, *arguments)
 
     def ask(self, question: Callable[[], T]) -> Pending[T]:
-        """Run `question` off the loop. Its outcome is settled in the loop, even if it raises no `Exception`, such as
-        `gevent.Timeout`: then as a `RuntimeError`."""
+        """Run `question` off the loop. Its outcome is settled in the loop. Anything it raises that is not an
+        `Exception`, such as `gevent.Timeout`, becomes a `RuntimeError`."""
         answer: Pending[T] = Pending()
         self.loop.spawn(self._answer, answer, question)
         return answer

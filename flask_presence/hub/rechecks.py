@@ -69,7 +69,10 @@ class _Question:
 
 
 class Rechecks:
-    """A queue of sessions to ask about. They take turns, channel by channel."""
+    """A queue of sessions to ask about, which take turns, channel by channel.
+
+    In this class a worker is a greenlet or a thread that takes tasks from the queue, not a process.
+    """
 
     def __init__(
         self,
@@ -182,8 +185,8 @@ class Rechecks:
         return tuple(name for name in session.channels.values() if channel in (None, name) and name.type != "public")
 
     def _ask_about(self, session: Session, channel: ChannelName) -> None:
-        """Ask the guard, with the login that the session has by then. Raises if a login that is rejected here passes
-        the verification."""
+        """Ask the guard, with the login that the session has by then. Raises if that login is rejected, although it
+        passes `_verify`."""
         loop = self._offload.loop
         while (question := loop.run(partial(self._begin_question, session, channel))) is not None:
             login, info = session.login, copy.deepcopy(without_user_fields(question.client_info, session.user))
@@ -194,7 +197,7 @@ class Rechecks:
                     continue  # the client has sent another token meanwhile
                 self._verify(session)
                 if session.is_open:
-                    raise RuntimeError("the login is rejected, and passes the verification") from None
+                    raise RuntimeError("the login was rejected, but then passed its own check") from None
                 return
             else:
                 loop.run(partial(self._apply, question, verdict))
@@ -220,7 +223,7 @@ class Rechecks:
         if not verdict.allowed:
             self._membership.expel(session, channel, "denied", Forbidden(verdict.reason))
         elif channel.type == "presence":
-            # Even if it owns nothing now, as far as is known here: the store may know better.
+            # Even if the verdict owns nothing: the store may know of keys that an earlier verdict owned.
             owned = OwnedInfo(verdict.owned, question.asked_at, time.monotonic())
             try:
                 updating = self._backend.update(channel, session.id, {}, self._clock.utc_now(), owned)

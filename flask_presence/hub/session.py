@@ -1,7 +1,7 @@
-"""One connection as the hub sees it: its user, its channels, and its requests in strict order.
+"""One connection as the hub sees it: its user, its channels, and its requests, which are answered in order.
 
-Rule: a frame is handled only after all earlier ones have been answered. The queue of frames is bounded; when it is
-full, the hub stops reading from the connection.
+Rule: a frame is handled only after all earlier ones have been answered; only messages that no guard decides about may
+be under way together. The queue of frames is bounded; when it is full, the hub stops reading from the connection.
 """
 
 from __future__ import annotations

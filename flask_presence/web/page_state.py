@@ -32,7 +32,7 @@ CLOSE_CODES: Final = {
     "1007": "the client sent invalid UTF-8",
     "1008": "the client exceeded the rate limit",
     "1009": "the client sent too large a message",
-    "1011": "internal error, or the client missed a pong",
+    "1011": "internal error, or no pong reached the client",
     "1012": "the server restarts",
     "1013": "the client read too slowly",
     "4401": "the token expired or was revoked",

@@ -21,7 +21,7 @@ from .responses import STORE_UNREACHABLE, error_payload, harden
 
 MAX_STREAMS: Final = 20
 MAX_STREAMS_IN_THREADS: Final = 2
-"""If each stream occupies a thread: a server may have only four."""
+"""The limit if each stream occupies a thread, because a server may have only four threads."""
 POLL_INTERVAL: Final = 0.2
 """Seconds between two polls of a backend that does not block until something changes."""
 QUIET_POLLS: Final = 5

@@ -83,7 +83,7 @@ def test_a_join_with_a_revoked_token_closes_with_4401(connect: Connect, server: 
         assert one.wait_closed()[0] == 4401
 
 
-def test_a_fault_of_the_app_beside_the_guard_fails_the_join(connect: Connect, server: Server, name: str) -> None:
+def test_a_fault_of_the_app_outside_the_guard_fails_the_join(connect: Connect, server: Server, name: str) -> None:
     """The log has the client id."""
     one = connect(f"user-{name}", claims={"fragile": True})
     assert server.get(f"/close/user-{name}")[0] == 200

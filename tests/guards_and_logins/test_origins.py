@@ -131,7 +131,7 @@ def test_the_log_names_the_refused_origin_and_the_setting(server: Server, name: 
     assert "PRESENCE_ALLOWED_ORIGINS" in line
 
 
-def test_the_own_origin_and_those_of_the_setting_may_connect(connect: Connect, server: Server) -> None:
+def test_the_apps_own_origin_and_those_of_the_setting_may_connect(connect: Connect, server: Server) -> None:
     assert connect(headers={"Origin": server.origin.upper()}).connected["type"] == "connected"
     allowed = ["https://app.example.com", "https://*.example.org"]
     with running(PRESENCE_ALLOWED_ORIGINS=allowed) as own:
@@ -147,7 +147,7 @@ def test_the_own_origin_and_those_of_the_setting_may_connect(connect: Connect, s
             assert refusal(own, headers={"Origin": origin})[0] == 403
 
 
-def test_forwarded_headers_do_not_change_the_own_origin(server: Server) -> None:
+def test_forwarded_headers_do_not_change_the_apps_own_origin(server: Server) -> None:
     """They count only if the app uses ProxyFix."""
     headers = {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
     assert refusal(server, headers=headers)[0] == 403

@@ -22,7 +22,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("kind", ATTACKS)
 def test_nobody_else_notices_a_hostile_client(kind: str) -> None:
-    """Every message arrives once, in order, at the right users. Afterwards the attacker leaves nothing behind."""
+    """Every message reaches the right users once, in order. Afterwards the attacker leaves nothing behind."""
     with (
         running(PRESENCE_MAX_OUTBOX=131072, PRESENCE_RATE_LIMIT=[100, 300]) as server,
         client(server, "ann") as ann,

@@ -47,7 +47,7 @@ def test_a_member_leaves_when_the_grace_ends() -> None:
 
 
 def test_disconnect_ends_a_grace_at_once() -> None:
-    """A clean close has no grace."""
+    """A clean close has no grace period."""
     with running(PRESENCE_GRACE_ABRUPT=30) as server, client(server, "watcher") as watcher:
         watcher.join("presence-room")
         with client(server, "ann") as ann:

@@ -159,7 +159,7 @@ def grace_ended_before_it_begins(scene: Scene) -> None:
 
 
 def grace_over_before_it_begins(scene: Scene) -> None:
-    """The leave reaches Redis after the end of its grace."""
+    """The leave reaches Redis after the end of its grace period."""
     scene.enter()
     rest = scene.steps(scene.dead.leave(ROOM, "1", Departure(ANN, GRACE, "lost")), 1)
     scene.end_graces()
@@ -182,7 +182,7 @@ GRACE = 0.1
 
 
 class Scene:
-    """A worker that dies, whose users have a short grace. Operations run to their end or step by step."""
+    """A worker that dies, whose users have a short grace period. Operations run to their end or step by step."""
 
     def __init__(self, client: Client, prefix: str) -> None:
         self.client = client

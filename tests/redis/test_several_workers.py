@@ -251,7 +251,7 @@ def test_the_members_of_a_killed_worker_leave_once_long_before_its_lease_ends(co
             assert {event["reason"] for event in heard if "reason" in event} == {"worker_lost"}
 
 
-def test_a_question_removes_a_dead_worker_if_no_other_has_sockets(config: dict[str, Any]) -> None:
+def test_a_query_removes_a_dead_worker_if_no_other_worker_has_sockets(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-all", "PRESENCE_LEASE": 3 * DEADLINE}
     with running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         one = stack.enter_context(client(server, "ann"))
@@ -261,8 +261,8 @@ def test_a_question_removes_a_dead_worker_if_no_other_has_sockets(config: dict[s
 
 
 def test_a_worker_that_is_paused_longer_than_its_lease_comes_back(config: dict[str, Any]) -> None:
-    """The others see its members leave and join again. Its own clients see nothing of that, and miss no message that
-    counts them."""
+    """The others see its members leave and join again. Its own clients see nothing of that, and get every message whose
+    `delivered` counts them."""
     options = config | {"PRESENCE_REDIS_PREFIX": "test-pause"}
     with running(**options) as here, running(**options) as there, ExitStack() as stack:
         ann, bob = stack.enter_context(client(here, "ann")), stack.enter_context(client(there, "bob"))
@@ -295,7 +295,7 @@ def test_a_worker_that_is_paused_longer_than_its_lease_comes_back(config: dict[s
 
 
 def test_a_client_that_comes_back_after_a_restart_causes_no_events(config: dict[str, Any]) -> None:
-    """A client that does not come back leaves at the end of its grace."""
+    """A client that does not come back leaves at the end of its grace period."""
     options = config | {"PRESENCE_REDIS_PREFIX": "test-restart", "PRESENCE_GRACE": 15, "PRESENCE_DRAIN": 0.5}
     with running(**options) as watched, running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:
         watcher = stack.enter_context(client(watched, "watcher"))

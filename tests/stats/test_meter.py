@@ -65,7 +65,7 @@ def test_the_sum_of_two_histograms_is_the_histogram_of_all_values(some: list[flo
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
-def test_a_reading_and_the_difference_to_it_are_all_that_was_counted(before: int, posted: int, after: int) -> None:
+def test_a_reading_and_what_was_counted_since_add_up_to_the_next_reading(before: int, posted: int, after: int) -> None:
     """This holds for each slot too."""
     earlier = Reading({"received": before}, {7: (before, 0)})
     later = Reading({"received": before + posted + after}, {7: (before + posted, 0), 8: (after, after)})

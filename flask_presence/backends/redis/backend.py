@@ -188,8 +188,8 @@ class RedisBackend:
         return self._worker.profile(channel, client_id) if self._worker is not None else None
 
     def _control(self, text: str = "", **what: Any) -> int:
-        """Send a control message to all workers. Returns how many connections it concerned, as far as they reply in
-        time."""
+        """Send a control message to all workers. Returns how many connections it concerned, on those workers that
+        reply in time."""
         worker = self._worker
         message = control.new_message(worker.worker_id if worker else "", text, **what)
         others = self._ask(control.send(self._keys, message))

@@ -101,7 +101,7 @@ def _check_parts(url: str) -> None:
     if parts.scheme != "unix" and parts.path.strip("/") and not parts.path.strip("/").isdigit():
         raise ValueError("its path must be the number of a database, like in redis://localhost:6379/0")
     if parts.scheme == "unix" and not parts.path:
-        raise ValueError("it names no socket, like unix:///run/redis.sock")
+        raise ValueError("it must name a socket, like unix:///run/redis.sock")
 
 
 def _number(given: dict[str, Any], name: str, default: Any, least: int) -> Any:

@@ -1,7 +1,7 @@
 """Sends calls to Redis and waits for the replies.
 
-Rule: a connection is used only by the process and the thread that created it. Every failure is a `BackendUnavailable`
-within seconds. A call whose reply was lost is never sent again.
+Rule: a connection is used only by the process that created it and, if gevent has patched sockets, only by the thread.
+Every failure is a `BackendUnavailable` within seconds. A call whose reply was lost is never sent again.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Client:
         self._pools.clear()
 
     def close(self) -> None:
-        """Close the idle connections of this process and thread."""
+        """Close the idle connections that this thread may use."""
         pool = self._pools.pop(_pool_key(), None)
         if pool is not None:
             pool.close()

@@ -52,7 +52,7 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Placed(Generic[T]):
-    """An outcome, and the last event of the channel before it."""
+    """An outcome, and the position that the channel had reached by then, with the operation's own events included."""
 
     position: Position
     value: T

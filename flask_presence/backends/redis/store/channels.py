@@ -190,7 +190,7 @@ class ChannelOperations:
         has_nothing = owned is not None and not (info or owned.info)
         version, merged = "-" if has_nothing else "", Merged(None, visible=False)
         exclude = client_id if owned is None else ""  # the client did not ask for a change of owned info
-        reserve_for = "" if owned is None else secrets.token_urlsafe(6)  # the server's change must not lose for ever
+        reserve_for = "" if owned is None else secrets.token_urlsafe(6)  # or the server's change might never win
         for _ in range(MAX_TRIES):
             arguments = (
                 *(self._keys.topic(channel), str(known.epoch), client_id, version, encode(merged.document)),
@@ -234,7 +234,7 @@ class ChannelOperations:
         return Placed(position_of(reply), Snapshot(created_at, int(reply[3]), int(reply[4]), _entries(reply[5])))
 
     def connections_of(self, channel: str) -> Operation[dict[str, int]]:
-        """How many connections each member has, by user id; 0 during a grace."""
+        """How many connections each member has, by user id; 0 during a grace period."""
         _, members, connections, *_ = self._keys.channel(channel)
         users, connected = yield [Call("HKEYS", (members,)), Call("HVALS", (connections,))]
         counts = {user.decode(): 0 for user in users}

@@ -1,4 +1,4 @@
-"""The removal of dead workers: their connections leave, and their users are announced or get a grace.
+"""The removal of dead workers: their connections leave, and their users are announced or get a grace period.
 
 Rule: sans IO; times are by Redis's clock. Any worker may remove a dead one. Doing it twice does no harm, and everyone
 who has left is announced once.
@@ -130,7 +130,8 @@ class DeadWorkers:
         return taken
 
     def _note_graces(self, worker_id: str, channel: ChannelName, owners: Mapping[str, User | None]) -> Operation[str]:
-        """Note that the users of the worker's connections in a channel are about to get a grace. Returns its end."""
+        """Note that the users of the worker's connections in a channel are about to get a grace period. Returns when it
+        ends."""
         end = str((yield from self._workers.time()) + int(self._grace * 1000))
         own = yield Call("SMEMBERS", (self._keys.own(channel, worker_id),))
         if own:

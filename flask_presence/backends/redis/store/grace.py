@@ -84,7 +84,7 @@ class Graces:
         return (yield from self._end(matching, ""))
 
     def channels(self) -> Operation[set[str]]:
-        """The channels, escaped, in which there are graces."""
+        """The channels, escaped, in which there are grace periods."""
         found = yield Call("ZRANGE", (self._keys.graces,), ("0", "-1"))
         return {grace.decode().partition("\0")[0] for grace in found}
 

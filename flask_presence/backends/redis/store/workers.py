@@ -21,7 +21,8 @@ BATCH: Final = 200
 class HeartbeatReply(NamedTuple):
     """When the data in Redis began, and what time it is there, in ms.
 
-    `lease` is `held`; `late` if it had ended, but is renewed; `lost` if the worker must start again with a new id.
+    `lease` is `held`; `late` if it had ended, but is renewed; `lost` if the worker must start again, with a
+    new id unless Redis has lost its data.
     """
 
     data_since: int

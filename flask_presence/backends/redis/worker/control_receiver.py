@@ -112,5 +112,5 @@ class ControlReceiver:
         for message in missed:
             self._take(message)
         if self._heartbeat.redis_time_at(time.monotonic()) - since > control.KEPT_FOR * 1000:
-            log.warning("this worker was cut off from Redis for so long that it asks about all its connections again")
+            log.warning("this worker was cut off from Redis for so long that it rechecks all of its connections")
             self._listener.recheck(None, None)

@@ -15,15 +15,15 @@ class Health:
     """The health of one copy. `healing` is settled when the heal under way has ended.
 
     `losses` counts how often events may have been missed: a snapshot that was asked for before the last loss is
-    useless. `keeps_missing`: the copy still lists members who were missing in the last snapshot.
+    useless. `lists_missing`: the copy still lists members whom the last snapshot did not have.
     """
 
-    __slots__ = ("_again", "_contradicted", "healing", "in_doubt", "is_current", "keeps_missing", "losses")
+    __slots__ = ("_again", "_contradicted", "healing", "in_doubt", "is_current", "lists_missing", "losses")
 
     def __init__(self) -> None:
         self.is_current = False
         self.in_doubt = False
-        self.keeps_missing = False
+        self.lists_missing = False
         self.losses = 0
         self.healing: Pending[None] | None = None
         self._contradicted = False
@@ -38,10 +38,10 @@ class Health:
         self.is_current = False
         self.losses += 1
 
-    def loaded(self, *, keeps_missing: bool) -> None:
+    def loaded(self, *, lists_missing: bool) -> None:
         """Note that a snapshot has been loaded."""
         self.is_current = True
-        self.keeps_missing = keeps_missing
+        self.lists_missing = lists_missing
 
     def doubt(self) -> None:
         """Note that Redis may list connections that are not here, or lack some that are. Healed at the next tick."""

@@ -173,7 +173,7 @@ class LocalChannels:
         health = local.health
         if health.healing is not None:
             return
-        if health.keeps_missing and now >= self._keep_until:
+        if health.lists_missing and now >= self._keep_until:
             health.lose()  # members whom nobody has restored by now are gone
             health.doubt()
         if health.in_doubt:

@@ -92,7 +92,7 @@ class Replica:
             elif event.kind == "message":
                 self._tell(News("message", event.client, message=event.body))
         self.position, self._in_order = position, False
-        self.health.loaded(keeps_missing=keep and bool(missing))
+        self.health.loaded(lists_missing=keep and bool(missing))
         self._wake()
         if not self._paused:
             self._take_early()

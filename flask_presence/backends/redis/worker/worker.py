@@ -1,7 +1,7 @@
 """This worker's share of the service: what its connections change, what it receives, and how it stays consistent.
 
 Rule: everything here runs in the event loop, and nothing blocks. An outcome is settled at its own place among the
-channel's events. A change that Redis may not have received is repeated when Redis is back.
+channel's events. A leave that Redis may not have received is made up for when Redis is back.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 --
 -- A channel is
 --   state        hash: e epoch, q number of the last event, c when the channel began (the caller's text),
---                r.. of a user: for whose change the member is reserved NUL until when, ms
+--                r followed by a user: who may change the member next NUL until when others may not, ms
 --   members      hash: user -> version NUL place NUL document; version and place are event numbers
 --   connections  hash: client -> user NUL worker
 --   sessions     zset, all scores 0: user NUL client, in presence channels, so that a user's are counted in O(log n)
@@ -32,7 +32,7 @@ local function reserve(user, id)
   redis.call('HSET', state, 'r' .. user, id .. '\0' .. string.format('%.0f', now() + 1000))
 end
 
--- Whether a member is reserved for the change of somebody else than `id`.
+-- Whether a member is reserved for a change by somebody other than `id`.
 local function reserved_for_other(user, id)
   local reserved = redis.call('HGET', state, 'r' .. user)
   if not reserved then return false end

@@ -3,7 +3,7 @@
 --       3 data_since (when the data in this Redis began, ms) 4 claims (zset: worker -> end, ms)
 -- ARGV  1 worker 2 milliseconds that the lease lasts 3 '1' for a worker's first heartbeat
 -- Returns {data_since, now in ms, state of the lease}: 'held'; 'late' (it had ended, but nobody has claimed the worker, so
--- it is renewed); 'lost' (Redis does not know the worker, or others are removing it, so it must start with a new id).
+-- it is renewed); 'lost' (Redis does not know the worker, or others are removing it, so it must start again).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local data_since = redis.call('GET', KEYS[3])
