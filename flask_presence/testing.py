@@ -162,8 +162,8 @@ class TestClient:
         loop.settle()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for the whole service, tick by tick and without waiting: grace periods end, tokens expire, logins
-        are checked again, rate limits recover. What Redis times itself does not change. Raises `ValueError` if
+        """Let time pass for the whole service, tick by tick, without waiting: grace periods end, tokens expire, logins
+        are checked again, and rate limits recover. What Redis times itself does not change. Raises `ValueError` if
         `seconds` is negative or infinite."""
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"time cannot advance by {seconds!r} seconds")
