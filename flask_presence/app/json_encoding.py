@@ -6,6 +6,7 @@ anything is sent.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from flask import Flask
@@ -31,4 +32,22 @@ def _plain(value: Any) -> Any:
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
+    if _holds_own_value(value):  # Flask would send all fields of a `User` in it, and the claims are among them
+        return {name: _plain(inner) for name, inner in _fields(value).items()}
     return value
+
+
+def _holds_own_value(value: Any) -> bool:
+    """Whether a dataclass, or what is in it, is a value of this package."""
+    if isinstance(value, (Channel, Member, Stats, User)):
+        return True
+    if isinstance(value, (dict, list, tuple)):
+        return any(map(_holds_own_value, value.values() if isinstance(value, dict) else value))
+    return any(map(_holds_own_value, _fields(value).values()))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass instance; of anything else, none."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return {}
+    return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
