@@ -22,6 +22,7 @@ from jwt.exceptions import PyJWTError
 from ..domain.callables import discard_coroutine
 from ..domain.errors import CredentialRejected
 from ..domain.members import User
+from ..domain.text import is_sendable
 from ..hub.ports import Credential, Login
 from ..settings import Settings
 from .log_throttle import LogThrottle
@@ -110,8 +111,10 @@ class Authenticator:
             raise CredentialRejected("the text does not have the form of a token")
         with self.context(token):
             identity = get_jwt_identity()
-            if identity is None or identity == "":
+            if identity is None or str(identity) == "":
                 raise CredentialRejected("the token has no identity")
+            if not is_sendable(str(identity)):
+                raise CredentialRejected("the identity has lone surrogates")
             claims = dict(get_jwt())
         texts = {key: claims[key] for key in ("name", "email", "avatar") if isinstance(claims.get(key), str)}
         expires_at = _expiry(claims, self._app.config.get("JWT_DECODE_LEEWAY", 0))

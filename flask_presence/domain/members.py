@@ -17,7 +17,7 @@ import msgspec
 
 from .errors import InvalidRequest
 from .frozen import freeze
-from .text import sendable
+from .text import is_sendable, sendable
 from .timestamps import isoformat
 
 RESERVED_KEYS: Final = frozenset({"id", "clientId", "joinedAt", "updatedAt", "__proto__"})
@@ -39,7 +39,7 @@ class User:
 
     `id` is a non-empty string; an `int` or a `UUID` becomes a string. `name`, `email` and `avatar` are strings or
     `None`. `claims` is a read-only mapping: the claims of the token, or what the `user_loader` put there. Raises
-    `TypeError` if a field has another type, or if `id` is empty.
+    `TypeError` if a field has another type, and if `id` is empty or has lone surrogates, which cannot be sent.
     """
 
     id: str
@@ -55,7 +55,9 @@ class User:
             raise TypeError(
                 f"User.id must be a non-empty string, an int or a UUID, not {self.id!r}; convert it with str()"
             )
-        for name in ("id", "name", "email", "avatar"):
+        if not is_sendable(self.id):  # replaced, it would be the id of somebody else
+            raise TypeError(f"User.id must have no lone surrogates, unlike {self.id!r}")
+        for name in ("name", "email", "avatar"):
             text = getattr(self, name)
             if isinstance(text, str):
                 object.__setattr__(self, name, sendable(text))

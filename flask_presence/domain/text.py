@@ -14,6 +14,11 @@ def is_utf8(payload: bytes) -> bool:
     return True
 
 
+def is_sendable(text: str) -> bool:
+    """Whether UTF-8 can encode `text`, because it has no lone surrogates."""
+    return sendable(text) == text
+
+
 def sendable(text: str) -> str:
     """`text` with `?` in place of lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
