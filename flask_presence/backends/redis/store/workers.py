@@ -124,11 +124,10 @@ class Workers:
         another worker id stay."""
         mine = [(user.id, client) for client, user in owners.items() if user is not None]
         for at in range(0, len(mine), BATCH):
-            places = [(self._keys.user(user_id), client) for user_id, client in mine[at : at + BATCH]]
-            found = yield [Call("HGET", (key,), (client,)) for key, client in places]
-            gone = [place for place, owner in zip(places, found, strict=True) if owner == worker_id.encode()]
-            if gone:
-                yield [Call("HDEL", (key,), (client,)) for key, client in gone]
+            yield [
+                Call("forget_user", (self._keys.user(user_id),), (client, worker_id))
+                for user_id, client in mine[at : at + BATCH]
+            ]
 
 
 def read_owners(flat: list[Any]) -> dict[str, User | None]:

@@ -1,48 +1,60 @@
 """The control messages that reach this worker, and the ones it missed.
 
 Rule: a message is carried out once, whether it is heard, sent by this worker, or read again after the subscription was
-lost.
+lost. None is lost: after every gap the log of messages is read, and if Redis loses the log, workers send them again.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ....domain.errors import BackendUnavailable
-from ....loops.pending import Outcome, Pending, then
+from ....domain.events import MemberLeft
+from ....loops.pending import Outcome, Pending, then, when_all
 from ...base import Listener
 from ..client.pipeline import Pipeline
 from ..client.subscriber import Subscriber
 from ..store import control
-from ..store.keys import Keys
-from .heartbeat import Heartbeat
+from ..store.store import Store
+from .local_channels import LocalChannels
 
 log = logging.getLogger("flask_presence")
 
 MARGIN: Final = 2.0
-"""Messages count as missed from this many seconds before a lost subscription's last sign of life."""
+"""Seconds before a lost subscription's last sign of life from when on messages may have been missed."""
+MAX_KEPT: Final = 1000
+"""How many messages a worker keeps, to send them again if Redis loses its data."""
 
 
 class ControlReceiver:
-    """Carries out control messages on this worker's connections."""
+    """Carries out control messages on this worker's connections. `worker_id` returns the worker's current id."""
 
     def __init__(
         self,
-        keys: Keys,
+        store: Store,
         pipeline: Pipeline,
         subscriber: Subscriber,
-        heartbeat: Heartbeat,
+        channels: LocalChannels,
         listener: Listener,
+        worker_id: Callable[[], str],
     ) -> None:
-        self._keys = keys
+        self._keys = store.keys
+        self._graces = store.graces
         self._pipeline = pipeline
         self._subscriber = subscriber
-        self._heartbeat = heartbeat
+        self._channels = channels
         self._listener = listener
+        self._worker_id = worker_id
+        self._began_at = time.time()
         self._carried_out: dict[str, float] = {}
-        self._missed_since = 0
+        self._kept: deque[tuple[float, control.ControlMessage]] = deque(maxlen=MAX_KEPT)
+        self._missed_since: float | None = time.monotonic()
+        self._losses = 0
         self._waits_for_subscription = False
 
     @property
@@ -51,33 +63,47 @@ class ControlReceiver:
         return self._subscriber.connected and self._subscriber.subscribe(self._keys.control).settled
 
     def begin(self) -> None:
-        self._subscriber.subscribe(self._keys.control)
+        """Subscribe, and carry out what was sent until the subscription began."""
+        self._await_subscription()
 
     def carry_out(self, message: control.ControlMessage) -> Pending[int]:
-        """Carry out a message that this worker itself sends. Returns how many connections it concerned."""
-        self._carried_out[message.id] = time.monotonic()
+        """Carry out a message. Returns how many connections it concerned."""
+        now = time.monotonic()
+        self._carried_out[message.id] = now
+        self._kept.append((now, message))
         done: Pending[int] = Pending()
         then(self._apply(message), done.settle)
         return done
 
     def hear(self, data: bytes) -> None:
-        """Carry out a message, unless that has been done, and reply."""
+        """Carry out a message that was published, unless that has been done, and reply."""
         self._take(control.decode(data))
 
     def lost(self) -> None:
-        """Note when the subscription was lost, and catch up when it is back."""
-        if not self._missed_since:
-            self._missed_since = self._heartbeat.redis_time_at(self._subscriber.heard_at - MARGIN)
+        """Handle the loss of the subscription."""
+        self._losses += 1
+        if self._missed_since is None:
+            self._missed_since = self._subscriber.heard_at - MARGIN
         self._await_subscription()
 
-    def _take(self, message: control.ControlMessage) -> None:
+    def send_again(self) -> None:
+        """Send the messages once more that workers may not have carried out yet: Redis may have lost them."""
         now = time.monotonic()
-        if message.id in self._carried_out:
+        for kept_at, message in self._kept:
+            if now - kept_at < control.KEPT_FOR:
+                self._pipeline.run(control.send(self._keys, control.again(message)))
+
+    def _take(self, message: control.ControlMessage, *, late: bool = False) -> None:
+        if message.id in self._carried_out or (message.again and message.sent_at < self._began_at):
             return
+        now = time.monotonic()
         while self._carried_out and now - next(iter(self._carried_out.values())) > 2 * control.KEPT_FOR:
             del self._carried_out[next(iter(self._carried_out))]
-        if message.origin != self._heartbeat.worker_id:
-            self.carry_out(message).when(lambda count: self._pipeline.run(control.reply(self._keys, message, count())))
+        if message.origin == self._worker_id():
+            return
+        self.carry_out(message).when(lambda count: self._pipeline.run(control.reply(self._keys, message, count())))
+        if (late or message.again) and message.ends_graces:
+            self._end_graces(message)
 
     def _apply(self, message: control.ControlMessage) -> int | Pending[int]:
         if message.kind == "recheck":
@@ -85,6 +111,22 @@ class ControlReceiver:
         if message.kind == "remove":
             return self._listener.remove_from(message.channel or "", message.user or "", message.text)
         return self._listener.close_matching(message.user, message.client, message.text)
+
+    def _end_graces(self, message: control.ControlMessage) -> None:
+        """End the grace periods that this worker has begun since the message was sent, or is about to begin. The sender
+        has ended the earlier ones."""
+        which = (message.user, message.client, message.channel)
+        healing = self._channels.without_grace(*which)
+        when_all(healing, lambda: self._pipeline.run(self._graces.end_matching(*which)).when(self._graces_ended))
+
+    def _graces_ended(self, outcome: Outcome[list[MemberLeft]]) -> None:
+        try:
+            events = outcome()
+        except BackendUnavailable as problem:
+            log.warning("grace periods that were to end go on, because Redis is down: %s", problem)
+            return
+        for event in events:
+            self._listener.notify(event)
 
     def _await_subscription(self) -> None:
         if not self._waits_for_subscription:
@@ -99,18 +141,20 @@ class ControlReceiver:
         except BackendUnavailable:
             self._await_subscription()  # waiting was given up, but the subscriber goes on trying
             return
-        if self._missed_since:
-            self._pipeline.run(control.sent_since(self._keys, self._missed_since)).when(self._take_missed)
+        if self._missed_since is not None:
+            sent = self._pipeline.run(control.sent_since(self._keys, self._missed_since))
+            sent.when(partial(self._take_missed, self._missed_since, self._losses))
 
-    def _take_missed(self, outcome: Outcome[list[control.ControlMessage]]) -> None:
+    def _take_missed(self, since: float, losses: int, outcome: Outcome[list[control.ControlMessage]]) -> None:
         try:
             missed = outcome()
         except BackendUnavailable:
             self._subscriber.reset()  # after which this is done again
             return
-        since, self._missed_since = self._missed_since, 0
+        if losses == self._losses:
+            self._missed_since = None  # otherwise the subscription has been lost again, and this is done again too
         for message in missed:
-            self._take(message)
-        if self._heartbeat.redis_time_at(time.monotonic()) - since > control.KEPT_FOR * 1000:
+            self._take(message, late=True)
+        if time.monotonic() - since > control.KEPT_FOR:
             log.warning("this worker was cut off from Redis for so long that it rechecks all of its connections")
             self._listener.recheck(None, None)

@@ -49,7 +49,7 @@ class Heartbeat:
         breaker: CircuitBreaker,
         listener: Listener,
         lease: float,
-        restart: Callable[[], list[str]],
+        restart: Callable[[bool], list[str]],
         returned: Callable[[], object],
         failed: Callable[[BackendUnavailable], object],
     ) -> None:
@@ -208,7 +208,7 @@ class Heartbeat:
         self._is_first = True
         self.beat()
         self.store_connections()
-        channels = self._restart()
+        channels = self._restart(not new_id)
         if new_id:
             self._pipeline.run(self._store.dead_workers.leave_to_others(old_id, channels))
 

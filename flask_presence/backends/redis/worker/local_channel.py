@@ -64,6 +64,13 @@ class LocalChannel:
         self.health.doubt()
         self.unconfirmed[client_id] = departure
 
+    def without_grace(self, user_id: str | None, client_id: str | None) -> None:
+        """See `LocalChannels.without_grace`."""
+        for client, departure in self.unconfirmed.items():
+            user = departure.user.id if departure.user is not None else None
+            if user_id in (None, user) and client_id in (None, client):
+                self.unconfirmed[client] = departure._replace(grace=0)
+
     def has(self, client_id: str) -> bool:
         return client_id in self._here
 

@@ -163,6 +163,14 @@ class LocalChannels:
         if seen < SLICE:
             self._round = iter(self)
 
+    def without_grace(self, user_id: str | None, client_id: str | None, channel: str | None) -> list[Pending[None]]:
+        """Let connections that left without Redis having confirmed it have no grace period: those of a user, with a
+        client id, and in a channel (`None` matches any). Returns the heals under way, which may still begin one."""
+        chosen = [local for local in self if channel in (None, local.name)]
+        for local in chosen:
+            local.without_grace(user_id, client_id)
+        return [local.health.healing for local in chosen if local.health.healing is not None]
+
     def close_all(self) -> None:
         """Close every channel, because the worker ends."""
         for local in self:

@@ -66,7 +66,9 @@ class Worker:
             *(store, lambda: self.worker_id, lambda: self._operations, self._pipeline, self._subscriber, listener),
             keep=lease / 2,
         )
-        self.control = ControlReceiver(self._keys, self._pipeline, self._subscriber, self._heartbeat, listener)
+        self.control = ControlReceiver(
+            *(store, self._pipeline, self._subscriber, self._channels, listener), lambda: self.worker_id
+        )
         self._inbox = self._keys.inbox(self.worker_id)
         self._probe_after = lease / 2
         self._probed_at = 0.0
@@ -293,25 +295,25 @@ class Worker:
         self._channels.compare_soon()
         self._heartbeat.store_connections()
 
-    def _restart(self) -> list[str]:
-        """Start again: Redis no longer knows this worker, which may have a new id. Returns its channels."""
+    def _restart(self, data_lost: bool) -> list[str]:
+        """Start again: Redis no longer knows this worker, which has a new id unless the data was lost. Returns its
+        channels."""
         self._operations = self._store.channels(self.worker_id)
         self._subscriber.unsubscribe(self._inbox)
         self._inbox = self._keys.inbox(self.worker_id)
         self._subscriber.subscribe(self._inbox)
         self._channels.heal_all()
-        self._recheck_owned()
+        if data_lost:
+            self.control.send_again()
+        self._recheck_members()
         return [local.name for local in self._channels]
 
-    def _recheck_owned(self) -> None:
-        """Recheck the members with owned info: Redis is restored from the copies here, which may be older than what was
-        lost, or than what other workers have stored."""
+    def _recheck_members(self) -> None:
+        """Recheck the members here: Redis is restored from the copies here, which may be older than what was lost, or
+        than what other workers have stored."""
         for local in self._channels:
-            owned = {
-                one.entry.document.id for one in local.live_connections() if one.entry and one.entry.document.owned
-            }
-            for user_id in owned:
-                self._listener.recheck(user_id, local.name)
+            if local.name.type == "presence":
+                self._listener.recheck(None, local.name)
 
     def _is_behind(self) -> bool:
         return any(local.replica.awaited or local.health.healing for local in self._channels)
