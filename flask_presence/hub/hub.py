@@ -65,7 +65,7 @@ class Hub:
         self._fan_out = fan_out = FanOut(application, self.instruments, self._frame)
         self._events = EventDispatcher(application, offload)
         self._membership = SessionMembership(backend, fan_out, self._events, policy, offload, self.clock)
-        self._logins = LoginWatch(application, fan_out, policy, offload, self.clock)
+        self._logins = LoginWatch(application, fan_out, policy, offload, self.clock, self._renew_user)
         self._rechecks = Rechecks(
             *(application, backend, self._membership, self._events, self._logins, offload, self.meter),
             self.clock,
@@ -149,6 +149,12 @@ class Hub:
         self._users.add(session)
         self.backend.opened(session.id, session.user)
         self._logins.add(session)
+
+    def _renew_user(self, session: Session, user: User) -> None:
+        """Let guards and handlers see the user as the `user_loader` knows them now."""
+        if session.is_open and session.user != user:
+            session.user = user
+            self.backend.opened(session.id, user)
 
     def tick(self) -> None:
         """Do what is due. Called a few times a second."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from ..domain import wire
 from ..domain.errors import CredentialRejected
+from ..domain.members import User
 from ..domain.timestamps import from_epoch
 from .clock import Clock
 from .fanout import FanOut
@@ -29,16 +31,26 @@ log = logging.getLogger("flask_presence")
 
 
 class LoginWatch:
-    """Watches the sessions that belong to a user because of a token or a `user_loader`."""
+    """Watches the sessions that belong to a user because of a token or a `user_loader`.
+
+    `renew_user` is called with a session and its user, as the `user_loader` knows them now.
+    """
 
     def __init__(
-        self, application: Application, fan_out: FanOut, policy: Policy, offload: Offload, clock: Clock
+        self,
+        application: Application,
+        fan_out: FanOut,
+        policy: Policy,
+        offload: Offload,
+        clock: Clock,
+        renew_user: Callable[[Session, User], None],
     ) -> None:
         self._application = application
         self._fan_out = fan_out
         self._interval = policy.token_recheck
         self._offload = offload
         self._clock = clock
+        self._renew_user = renew_user
         self._sessions: dict[str, Session] = {}
 
     def add(self, session: Session) -> None:
@@ -92,7 +104,10 @@ class LoginWatch:
     def _is_valid(self, session: Session, login: str | bytes) -> bool:
         if isinstance(login, bytes):
             user = self._application.load_user(login)
-            return user is not None and session.user is not None and user.id == session.user.id
+            if user is None or session.user is None or user.id != session.user.id:
+                return False
+            self._offload.loop.run(partial(self._renew_user, session, user))
+            return True
         try:
             self._application.identify(login)
         except CredentialRejected:

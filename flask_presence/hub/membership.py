@@ -7,6 +7,7 @@ unreachable; the store is an index that is rebuilt from the sessions.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -28,7 +29,10 @@ log = logging.getLogger("flask_presence")
 
 
 class SessionMembership:
-    """Moves sessions in and out of channels: in the backend, in the fan-out, and for the handlers."""
+    """Moves sessions in and out of channels: in the backend, in the fan-out, and for the handlers.
+
+    `in_question` counts, by client id, the rechecks that are not done.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class SessionMembership:
         self._policy = policy
         self._offload = offload
         self._clock = clock
+        self.in_question: Counter[str] = Counter()
 
     def entered(self, session: Session, channel: ChannelName) -> None:
         """Let the session hear a channel that the backend has just let it into."""
@@ -73,28 +78,32 @@ class SessionMembership:
             return True
 
         try:
-            change = self._backend.leave(
-                channel, session.id, self._clock.utc_now(), reason, grace=self._grace(channel, reason)
-            )
+            now, grace = self._clock.utc_now(), self._grace(session, channel, reason)
+            change = self._backend.leave(channel, session.id, now, reason, grace=grace)
         except BackendUnavailable:
             change = None
         return then(change, finish)
 
     def leave_all(self, session: Session, reason: Reason, done: Callable[[], object]) -> None:
         """Take a session that has ended out of all its channels, whatever goes wrong. Calls `done` afterwards."""
-        leaving = []
-        for channel in list(session.channels.values()):
-            try:
-                left = self.leave(session, channel, reason)
-            except Exception as problem:
-                self._detach_anyway(session, channel, problem)
-            else:
-                leaving.append(left)
-                if isinstance(left, Pending):
-                    left.when(partial(self._check_left, session, channel))
+        leaving = [self.leave_anyway(session, channel, reason) for channel in list(session.channels.values())]
         session.left = Pending()
-        self.run_after_join(session)
+        if session.entering is not None:  # once it is in, the end of the join takes it out
+            joined: Pending[bool] = Pending()
+            session.after_join = [*(session.after_join or ()), lambda: joined.settle(lambda: True)]
+            leaving.append(joined)
         when_all(leaving, done)
+
+    def leave_anyway(self, session: Session, channel: ChannelName, reason: Reason) -> Pending[bool] | bool:
+        """Take a session that has ended out of a channel, whatever goes wrong."""
+        try:
+            left = self.leave(session, channel, reason)
+        except Exception as problem:
+            self._detach_anyway(session, channel, problem)
+            return True
+        if isinstance(left, Pending):
+            left.when(partial(self._check_left, session, channel))
+        return left
 
     def expel(self, session: Session, channel: ChannelName, reason: Reason, why: RequestError) -> Pending[None] | None:
         """Take a session out of a channel by the server's decision, and tell the client `why`.
@@ -136,9 +145,10 @@ class SessionMembership:
             session.being_removed.discard(channel)
             session.being_removed = session.being_removed or None
 
-    def _grace(self, channel: ChannelName, reason: Reason) -> float:
-        """For how many seconds the user of a connection that ends like this stays listed."""
-        if channel.type != "presence":
+    def _grace(self, session: Session, channel: ChannelName, reason: Reason) -> float:
+        """For how many seconds the user of a connection that ends like this stays listed: not at all if permissions are
+        in question, because nobody can ask about a user without a connection."""
+        if channel.type != "presence" or session.id in self.in_question:
             return 0
         if reason == "shutdown" and self._backend.outlives_process:
             return self._policy.grace

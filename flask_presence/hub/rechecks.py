@@ -39,7 +39,7 @@ MAX_CONCURRENT: Final = 4
 """How many connections the application is asked about at the same time."""
 SLOW_AFTER: Final = 1.0
 """Seconds after which a question no longer counts among these, so that slow guards do not keep others waiting."""
-MAX_SLOW: Final = 100
+MAX_SLOW: Final = 1000
 """How many slow questions do not count, at most."""
 
 log = logging.getLogger("flask_presence")
@@ -49,12 +49,14 @@ class _Task(NamedTuple):
     """A session to ask about: first its login, then the guard of one channel after the other.
 
     `channel` is the one to ask about, or `None` for all. `rest` are those that are left once the login is verified.
+    `confirms` says that the question only confirms an earlier verdict.
     """
 
     session: Session
     channel: str | None
     rest: tuple[ChannelName, ...] | None = None
     failures: int = 0
+    confirms: bool = False
 
 
 class _Question:
@@ -93,6 +95,7 @@ class Rechecks:
         self._offload = offload
         self._meter = meter
         self._clock = clock
+        self._logins_waiting: deque[_Task] = deque()  # they come first, because guards may take long
         self._waiting: deque[_Task] = deque()
         self._failed: list[_Task] = []
         self._retry_at = 0.0
@@ -103,16 +106,33 @@ class Rechecks:
 
     def add(self, sessions: Iterable[Session], channel: str | None) -> None:
         """Ask about these sessions, in one channel or in all of theirs (`None`)."""
-        self._waiting.extend(_Task(session, channel) for session in sessions)
+        for session in sessions:
+            self._add(_Task(session, channel))
         self._start_workers()
+
+    def confirm(self, session: Session, channel: ChannelName) -> None:
+        """Ask once more about a session whose verdict has changed what a guard owns of a member who was listed already:
+        a newer verdict, about another connection of the user, may have taken effect while the guard was asked."""
+        self._add(_Task(session, channel, confirms=True))
+        self._start_workers()
+
+    def _add(self, task: _Task) -> None:
+        self._membership.in_question[task.session.id] += 1
+        self._logins_waiting.append(task)
+
+    def _end(self, task: _Task) -> None:
+        in_question = self._membership.in_question
+        in_question[task.session.id] -= 1
+        if not in_question[task.session.id]:
+            del in_question[task.session.id]
 
     def tick(self, now: float) -> None:
         """At `now`, in epoch seconds, retry what failed a moment ago, and start more workers if guards are slow."""
         if self._failed and now >= self._retry_at:
             failed, self._failed = self._failed, []
             self._retry_at = now + RETRY_AFTER
-            self._waiting.extend(failed)
-        if self._waiting:
+            self._logins_waiting.extend(failed)
+        if self._waiting or self._logins_waiting:
             self._start_workers()
         elif not self._working and not self._failed:
             self._not_stored.clear()
@@ -128,7 +148,7 @@ class Rechecks:
         moment = time.monotonic()
         slow = sum(moment - since > SLOW_AFTER for since in self._working.values())
         free = MAX_CONCURRENT + min(slow, MAX_SLOW) - len(self._working)
-        for _ in range(min(free, len(self._waiting))):
+        for _ in range(min(free, len(self._logins_waiting) + len(self._waiting))):
             self._last_worker += 1
             self._working[self._last_worker] = moment
             self._offload.spawn(self._work, self._last_worker)
@@ -142,25 +162,32 @@ class Rechecks:
                 log.exception("client %s could not be rechecked", task.session.id)
                 loop.run(partial(self._fail, task))
             else:
-                if rest:
-                    loop.run(partial(self._waiting.append, task._replace(rest=rest)))
+                loop.run(partial(self._go_on, task, rest))
             loop.sleep(0)
 
     def _next(self, number: int) -> _Task | None:
-        while self._waiting:
-            task = self._waiting.popleft()
+        while self._logins_waiting or self._waiting:
+            task = (self._logins_waiting or self._waiting).popleft()
             if task.session.is_open:
                 self._working[number] = time.monotonic()
                 return task
+            self._end(task)
         del self._working[number]
         return None
 
+    def _go_on(self, task: _Task, rest: tuple[ChannelName, ...]) -> None:
+        if rest:
+            self._waiting.append(task._replace(rest=rest))
+        else:
+            self._end(task)
+
     def _fail(self, task: _Task) -> None:
         """Retry later, from the beginning; after too many failures, take the session out."""
-        if not task.session.is_open:
-            return
-        if task.failures + 1 < MAX_FAILURES:
+        if task.session.is_open and task.failures + 1 < MAX_FAILURES:
             self._failed.append(task._replace(rest=None, failures=task.failures + 1))
+            return
+        self._end(task)
+        if not task.session.is_open:
             return
         for channel in list(task.session.channels.values()):
             if task.channel in (None, channel) and channel.type != "public":
@@ -174,7 +201,7 @@ class Rechecks:
             self._verify(session)
             return self._offload.loop.run(partial(self._channels, session, task.channel))
         channel, *rest = task.rest
-        self._ask_about(session, channel)
+        self._ask_about(session, channel, confirms=task.confirms)
         return tuple(rest) if session.is_open else ()
 
     def _verify(self, session: Session) -> None:
@@ -184,7 +211,7 @@ class Rechecks:
     def _channels(self, session: Session, channel: str | None) -> tuple[ChannelName, ...]:
         return tuple(name for name in session.channels.values() if channel in (None, name) and name.type != "public")
 
-    def _ask_about(self, session: Session, channel: ChannelName) -> None:
+    def _ask_about(self, session: Session, channel: ChannelName, *, confirms: bool) -> None:
         """Ask the guard, with the login that the session has by then. Raises if that login is rejected, although it
         passes `_verify`."""
         loop = self._offload.loop
@@ -200,7 +227,7 @@ class Rechecks:
                     raise RuntimeError("the login was rejected, but then passed its own check") from None
                 return
             else:
-                loop.run(partial(self._apply, question, verdict))
+                loop.run(partial(self._apply, question, verdict, confirms=confirms))
                 return
             finally:
                 loop.run(partial(self._open_questions.discard, question))
@@ -213,7 +240,7 @@ class Rechecks:
         self._open_questions.add(question)
         return question
 
-    def _apply(self, question: _Question, verdict: Verdict) -> None:
+    def _apply(self, question: _Question, verdict: Verdict, *, confirms: bool) -> None:
         session, channel = question.session, question.channel
         if verdict.seconds is not None:
             self._meter.guards[verdict.outcome].observe(verdict.seconds)
@@ -230,11 +257,15 @@ class Rechecks:
             except (BackendUnavailable, UpdateFailed) as problem:
                 self._not_updated(session, channel, problem)
             else:
-                then(updating, partial(self._updated, session, channel))
+                confirmed = confirms or not verdict.owned
+                then(updating, partial(self._updated, session, channel, confirmed=confirmed))
 
-    def _updated(self, session: Session, channel: ChannelName, outcome: Outcome[Updated]) -> None:
+    def _updated(self, session: Session, channel: ChannelName, outcome: Outcome[Updated], *, confirmed: bool) -> None:
         try:
-            self._events.emit_change(session, channel, outcome().change)
+            change = outcome().change
+            self._events.emit_change(session, channel, change)
+            if change is not None and not confirmed and session.is_in(channel):
+                self.confirm(session, channel)
         except (BackendUnavailable, UpdateFailed) as problem:
             self._not_updated(session, channel, problem)
 
@@ -242,6 +273,7 @@ class Rechecks:
         """Ask again in a moment, however often: what was taken from a user must not stay."""
         if not session.is_open or channel not in session.channels:
             return
+        self._membership.in_question[session.id] += 1
         self._failed.append(_Task(session, channel))
         if (session.id, channel) not in self._not_stored:
             self._not_stored.add((session.id, channel))

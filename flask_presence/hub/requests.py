@@ -52,6 +52,8 @@ from .session import Session, Turn
 Answer = wire.Frame | None | Pending[wire.Frame | None]
 Step = Callable[[], Answer]
 
+MAX_QUESTIONS: Final = 10
+"""How often a guard is asked about one join, if permissions keep changing while it is asked."""
 MAX_TURNS: Final = 256
 """How many messages of one connection may be on their way to the backend at once."""
 
@@ -219,11 +221,13 @@ class Requests:
         """The part of a `userInfo` that a client may decide. Raises `InvalidRequest` if it is too large."""
         return without_user_fields(check_info(info, self._policy.max_user_info), session.user)
 
-    def _ask_to_enter(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Pending[Any]:
+    def _ask_to_enter(
+        self, session: Session, channel: ChannelName, info: dict[str, Any] | None, questions: int = 1
+    ) -> Pending[Any]:
         session.joining, session.recheck_after_join = channel, False
         asked_at = time.monotonic()
         return self._offload.ask(lambda: self._authorize(session, channel, info)).then(
-            lambda verdict: self._enter_if(verdict, session, channel, info, asked_at)
+            lambda verdict: self._enter_if(verdict, session, channel, info, asked_at, questions)
         )
 
     def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
@@ -240,9 +244,12 @@ class Requests:
         channel: ChannelName,
         info: dict[str, Any] | None,
         asked_at: float,
+        questions: int,
     ) -> Answer:
         if session.recheck_after_join and session.is_open:
-            return self._ask_to_enter(session, channel, info)
+            if questions >= MAX_QUESTIONS:
+                raise JoinFailed("Permissions keep changing", retryable=True)
+            return self._ask_to_enter(session, channel, info, questions + 1)
         verdict = outcome()
         if not self._may_go_on(verdict, session):
             return None
@@ -274,6 +281,12 @@ class Requests:
                 joined = outcome()
             except JoinFailed as problem:
                 return self._keep_verdict(session, channel, owned, problem)
+            except BackendUnavailable:
+                if session.is_in(channel):
+                    self._rechecks.add((session,), channel)  # the verdict has superseded others, and was not stored
+                raise
+            if owned.info and joined.change is not None and joined.change.kind == "updated":
+                self._rechecks.confirm(session, channel)
             return self._entered(joined, session, channel)
 
         try:
@@ -297,12 +310,11 @@ class Requests:
         return then(updating, finish)
 
     def _entered(self, outcome: Joined, session: Session, channel: ChannelName) -> Answer:
-        if not session.is_open:
-            # It disconnected while the backend let it in, so nothing else takes it out.
-            return then(self._backend.leave(channel, session.id, self._clock.utc_now(), "closed"), lambda _: None)
         if outcome.is_new:
             self._membership.entered(session, channel)
         self._events.emit_change(session, channel, outcome.change)
+        if session.ended is not None:  # while the backend let it in, so nothing else takes it out
+            return then(self._membership.leave_anyway(session, channel, session.ended), lambda _: None)
         return wire.joined(channel, outcome.members, outcome.me)
 
     def _leave(self, session: Session, request: wire.Leave) -> Answer:
@@ -372,8 +384,8 @@ class Requests:
     def _update(self, session: Session, request: wire.Update) -> Answer:
         channel = ChannelName.parse(request.channel or "")
         info = self._client_info(session, request.userInfo or {})
-        if session.being_removed and channel in session.being_removed:
-            raise UpdateFailed("Not a member of this channel")
+        if not session.is_in(channel):
+            return then(self._look_up(channel), lambda found: throw(_not_updated(channel, found())))
         updating = self._backend.update(channel, session.id, info, self._clock.utc_now())
         return then(updating, lambda outcome: self._updated(outcome(), session, channel))
 
@@ -408,3 +420,10 @@ class Requests:
         self._logins.adopt(session, credential)
         self._logins.recheck_if_stale(session, rechecks_begun)
         return answer
+
+
+def _not_updated(channel: ChannelName, found: Channel | None) -> UpdateFailed:
+    """Why a connection that is not in the channel cannot update a member there."""
+    if found is None:
+        return UpdateFailed("Channel not found")
+    return UpdateFailed("Not a member of this channel" if channel.type == "presence" else "Not a presence channel")

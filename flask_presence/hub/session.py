@@ -69,6 +69,7 @@ class Session:
         "channels",
         "connection",
         "credential",
+        "ended",
         "entering",
         "events",
         "id",
@@ -101,6 +102,7 @@ class Session:
         self.upgrade = upgrade
         self.channels: dict[str, ChannelName] = {}
         self.is_open = True
+        self.ended: Reason | None = None  # why it is no longer open
         self.left: Pending[None] | None = None  # after the end: settled once it has left every channel
         self.busy = False
         self.turns: deque[Turn] = deque()  # messages under way, in the order of their answers
@@ -201,6 +203,6 @@ class Session:
     def closed(self, code: int, reason: Reason) -> None:
         """End the session: its connection is gone."""
         if self.is_open:
-            self.is_open = False
+            self.is_open, self.ended = False, reason
             self._queue = None
             self._owner.disconnected(self, code, reason)
