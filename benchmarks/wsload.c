@@ -127,7 +127,7 @@ static double server_cpu(void)
     return (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* The seconds that a core has spent in any processes. */
+/* The seconds for which a core has been busy with any process. */
 static double core_busy(int core)
 {
     char line[256], name[16];

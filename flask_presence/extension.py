@@ -152,7 +152,7 @@ class Presence:
         return self._hub.directory.channel(name)
 
     def list_channels(self, type: str | None = None, prefix: str | None = None) -> list[Channel]:
-        """All channels that have connections, oldest first, without their members.
+        """All channels that somebody is in, oldest first, without their members.
 
         If `type` is given (`"public"`, `"private"` or `"presence"`), only channels of this type; if `prefix` is given,
         only those with names that begin with it. Raises `ValueError` for another type.
@@ -251,7 +251,7 @@ class Presence:
         """Create a client without a socket, for tests. Use it in a `with` statement.
 
         `user` is a `User`, the id of one, or `None` for an anonymous client. With `http`, a client that
-        `app.test_client()` has created, the connection is opened as that browser would open it: with its cookies,
+        `app.test_client()` has created, the connection is opened as by a browser that has the cookies of this client,
         through the origin check and the app's own login. `app` is by default the app of `http`, or the current app.
         Raises `TypeError` if `user` is something else, or if there is both `user` and `http`.
         """

@@ -162,9 +162,9 @@ class TestClient:
         loop.settle()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for the whole service, tick by tick, without waiting: grace periods end, tokens expire, logins
-        are checked again, and rate limits recover. What Redis times itself does not change. Raises `ValueError` if
-        `seconds` is negative or infinite."""
+        """Let time pass for the whole service, tick by tick and without waiting: grace periods end, tokens expire,
+        logins are checked again, rate limits recover. It does not put Redis's own clock forward, which times leases
+        and, on Redis, grace periods. Raises `ValueError` if `seconds` is negative or infinite."""
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"time cannot advance by {seconds!r} seconds")
         loop, hub = self._loop, self._service.hub

@@ -255,7 +255,7 @@ $('board').onkeydown = (event) => {
   event.preventDefault();
   point(here.x + x * 0.02, here.y + y * 0.02);
   tellCursor();
-  moveCursor(me, here); // the keys move no pointer that shows the position
+  moveCursor(me, here); // unlike the mouse, the keys move no pointer, so our own cursor shows the position
 };
 
 function tellWave() {

@@ -50,7 +50,7 @@ class StallWatch:
 
     @contextmanager
     def _watch(self, name: str) -> Iterator[None]:
-        """Log a warning if the `with` block takes long and the event loop does not run a callback meanwhile."""
+        """Log a warning if the `with` block takes `STALL` or longer and the event loop runs no callback meanwhile."""
         loop = self._find_loop()
         if not isinstance(loop, GeventLoop):
             yield

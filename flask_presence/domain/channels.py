@@ -64,7 +64,7 @@ def matches(name: ChannelName, kind: ChannelType | None, prefix: str | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A channel that has connections, as it was when it was read. Immutable.
+    """A channel that somebody is in, as it was when it was read. Immutable.
 
     `member_count` counts users in a presence channel, and connections in other channels. `created_at` is an aware
     `datetime`. `members` is a tuple in order of joining; it is `None` if the channel is not a presence channel, and in

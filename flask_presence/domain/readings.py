@@ -65,7 +65,7 @@ class Reading(msgspec.Struct, frozen=True):
     """What one process has counted (`counts`, and messages by time slot), and what it measures now.
 
     `busy` are the events per second in its busiest channels. `lag` is the longest delay of its event loop in the last
-    seconds, in seconds.
+    10 to 20 seconds, in seconds.
     """
 
     counts: dict[str, float] = {}

@@ -29,7 +29,7 @@ from .roster import Change
 from .timestamps import isoformat
 
 ABSENT: Final = Raw()
-"""The value of a `Raw` field that is missing in the request."""
+"""The value of a `Raw` field that is missing from the request."""
 
 EMPTY_STRING: Final = Raw(b'""')
 

@@ -1,6 +1,8 @@
 """The time of one service.
 
 Rule: what a client sees, and what ends by itself, goes by this clock, so that a test can let time pass without waiting.
+Two kinds of member events carry the real time: those that come through Redis, and those of a grace period that
+`disconnect`, `remove` or `recheck` ends.
 """
 
 from __future__ import annotations

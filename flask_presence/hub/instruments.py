@@ -10,7 +10,7 @@ from ..domain.readings import Backlog, BusyChannels, Reading, Traffic, WorstLag
 
 
 class Instruments:
-    """Owns the counters of this process (`meter`), and what it measures over the last seconds."""
+    """Owns the counters of this process (`meter`), and what it has measured lately."""
 
     def __init__(self) -> None:
         self.meter = Meter()

@@ -1,8 +1,8 @@
 """Permissions that may have changed: guards are asked again about connections that are in a channel already.
 
 Rule: the application is asked off the event loop, about a few connections at a time, so that a crowd delays nobody, and
-a guard that takes long delays nobody else either. Its verdicts take effect in the loop, and only if the connection is
-still there and no newer verdict about it has. A client that may no longer be in a channel is taken out and told.
+a slow guard delays nobody else either. Its verdicts take effect in the loop, and only if the connection is still there
+and no newer verdict about it has. A client that may no longer be in a channel is taken out and told.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class Requests:
 
     def _is_pipelined(self, request: object) -> bool:
         """Whether the next message may start before this request is answered. If a guard decides, it may not: the guard
-        may take long, and the next message would overtake it."""
+        may be slow, and the next message would overtake it."""
         return isinstance(request, wire.Message) and not self._fan_out.is_guarded(request.channel or "")
 
     def _resume(self, session: Session, request: wire.Request, step: Outcome[wire.Frame | None]) -> None:

@@ -29,7 +29,7 @@ RECEIVE_SIZE: Final = 16384
 CHOKE_SIZE: Final = 65536
 """Bytes of unread answers above which a connection is no longer read from."""
 CLOSE_TIMEOUT: Final = 5.0
-"""Seconds for which a peer may take to answer a close frame."""
+"""Seconds that a peer may take to answer a close frame."""
 SLOW_CLOSE_TIMEOUT: Final = 10.0
 """The same for a peer that is closed because it is too slow."""
 

@@ -35,7 +35,7 @@ CLOSE_CODES: Final = {
     "1011": "internal error, or no pong reached the client",
     "1012": "the server restarts",
     "1013": "the client read too slowly",
-    "4401": "the token expired or was revoked",
+    "4401": "the token or the login ended",
     "4403": "the app disconnected the client",
 }
 

@@ -25,7 +25,7 @@ def test_an_app_that_reads_every_body_finds_an_empty_one(kind: str) -> None:
 
 @pytest.mark.parametrize("wrapped", ["sentry", "generator", "other_response"])
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_a_wrapped_app_takes_no_connection_for_an_error(kind: str, wrapped: str) -> None:
+def test_a_connection_to_a_wrapped_app_is_not_reported_as_an_error(kind: str, wrapped: str) -> None:
     """The log has no error, and the error reporter gets none."""
     with variation(wrapped, kind) as server:
         with ExitStack() as stack:

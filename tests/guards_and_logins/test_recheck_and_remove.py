@@ -146,7 +146,7 @@ def test_remove_takes_a_user_out_of_one_channel(service: Service, name: str) -> 
     assert until_event(ann, "channel:removed")["message"] == "Removed by the server"
 
 
-def test_unknown_users_and_channels_are_nobody(service: Service, name: str) -> None:
+def test_a_call_about_an_unknown_user_or_channel_reaches_nobody(service: Service, name: str) -> None:
     """Invalid arguments raise."""
     server = service.servers[0]
     nobody, nowhere = f"nobody-{name}", f"nowhere-{name}"

@@ -73,7 +73,7 @@ def test_the_answer_names_a_field_of_the_wrong_type(
 
 @pytest.mark.parametrize("bad", ["a b", "a\tb", "a\n", "\x00", "a\x7f", "a\u00a0b", "\u2028", "a\x85", "x" * 201])
 @pytest.mark.parametrize("request_type", ["join", "leave", "channel:message", "channel:update"])
-def test_white_space_control_characters_and_201_characters_are_no_name(
+def test_a_name_with_white_space_control_characters_or_201_characters_is_invalid(
     connect: Connect, request_type: str, bad: str
 ) -> None:
     answer = connect("ann").request(request_type, channel=bad, data=1, userInfo={})

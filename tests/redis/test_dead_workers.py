@@ -103,7 +103,7 @@ def test_removing_a_dead_worker_announces_each_departure_once(
 
 
 def test_a_worker_that_ends_leaves_nothing(redis_client: Client, prefix: str, workers: Driven) -> None:
-    """The others find what Redis did for it too late."""
+    """What Redis does for it after its end is found and removed by the other workers."""
     ending = store_of(prefix, max_info=1000).channels("ending")
     workers.heartbeat("ending", first=True)
     redis_client.run(ending.join(ROOM, "late", ANN, None, NOW))

@@ -28,7 +28,7 @@ def test_redis_answers_in_bytes_with_any_option(redis_server: RedisServer, optio
         store.close()
 
 
-def test_the_options_of_the_pool_count() -> None:
+def test_the_options_of_the_pool_take_effect() -> None:
     address = parse_address("redis://localhost/4?timeout=20&max_connections=3&health_check_interval=15")
     assert (address.db, address.max_connections, address.pool_timeout, address.max_idle) == (4, 3, 20, 15)
     assert parse_address("unix:///run/redis.sock?db=5").db == 5

@@ -51,7 +51,7 @@ def nobody(_user: str) -> bool:
 
 
 class Listener:
-    """Replays the news, and fails if one is impossible."""
+    """Replays the news, and fails if a piece of it is impossible."""
 
     def __init__(self) -> None:
         self.view: dict[str, Entry] = {}
@@ -70,7 +70,7 @@ class Listener:
 
 
 @given(changes=CHANGES, data=st.data())
-def test_the_news_add_up_to_the_list_of_members(changes: list[tuple[str, str]], data: st.DataObject) -> None:
+def test_the_news_adds_up_to_the_list_of_members(changes: list[tuple[str, str]], data: st.DataObject) -> None:
     """Events are lost, doubled, or come before their snapshot, and a stale copy loads a snapshot of any position."""
     history, listener = History(changes), Listener()
     replica = Replica(listener.hear, nobody)

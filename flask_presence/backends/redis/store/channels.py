@@ -144,7 +144,7 @@ class ChannelOperations:
             entry = parse_entry(reply[1])
             version = str(entry.version)
             merged = merged_document(entry.document, info or {}, owned, now, self._max_info, JoinFailed)
-        raise BackendUnavailable("too many are changing the same member")
+        raise BackendUnavailable("too many clients are changing the same member")
 
     def leave(
         self,
@@ -212,7 +212,7 @@ class ChannelOperations:
                 return Placed(position_of(reply[1:]), (entry, change))
             version = str(entry.version)
             merged = merged_document(entry.document, info, owned, now, self._max_info, UpdateFailed)
-        raise BackendUnavailable("too many are changing the same member")
+        raise BackendUnavailable("too many clients are changing the same member")
 
     def publish(
         self, channel: str, message: bytes, exclude: str | None, known: Position = NOWHERE

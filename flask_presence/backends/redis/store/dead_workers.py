@@ -84,7 +84,7 @@ class DeadWorkers:
         try:
             yield self._counts.add(counts)
         except BackendUnavailable as problem:
-            log.warning("the ends of a dead worker's connections are missing in the counts: %s", problem)
+            log.warning("the ends of a dead worker's connections are missing from the counts: %s", problem)
         return events
 
     def leave_to_others(self, worker_id: str, channels: list[str]) -> Operation[None]:

@@ -137,8 +137,8 @@ class LocalChannels:
 
     def load(self, local: LocalChannel, position: Position, entries: Mapping[str, Entry], losses: int) -> None:
         """Load a snapshot into the copy, unless events have been missed since it was requested: `losses` is the copy's
-        number of losses at that time. If Redis has lost data, members who are missing in the snapshot stay listed for a
-        while."""
+        number of losses at that time. If Redis has lost data, members who are missing from the snapshot stay listed for
+        a while."""
         replica, now = local.replica, time.monotonic()
         if losses != local.health.losses:
             return

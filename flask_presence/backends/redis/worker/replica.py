@@ -57,7 +57,7 @@ class Replica:
         return self._entries
 
     def hear(self, event: Event) -> None:
-        """Apply an event, or keep it until after the snapshot, or the reply, that comes first."""
+        """Apply an event; or keep it, while a snapshot or a reply that has to be handled first is still awaited."""
         if self.health.is_current and not self._paused:
             self._advance(event)
         elif event.position > (self._early[-1].position if self._early else self.position):
@@ -68,7 +68,7 @@ class Replica:
         self._paused += 1
 
     def resume(self) -> None:
-        """Apply events again, after as many calls as of `pause`: the reply has been dealt with."""
+        """Undo one `pause`, because its reply has been handled. Once all are undone, apply events again."""
         self._paused -= 1
         if not self._paused and self.health.is_current:
             self._take_early()
@@ -76,8 +76,8 @@ class Replica:
     def load(self, position: Position, entries: Mapping[str, Entry], *, keep: bool = False) -> None:
         """Move to the position of a snapshot. What differs is news, and so are the messages that were heard meanwhile.
 
-        With `keep`, members who are missing in the snapshot stay listed, because other workers may still be restoring
-        them.
+        With `keep`, members who are missing from the snapshot stay listed, because other workers may still be
+        restoring them.
         """
         missing = [user for user in self._entries if user not in entries]
         for user in missing:

@@ -319,8 +319,8 @@ class Worker:
         return any(local.replica.awaited or local.health.healing for local in self._channels)
 
     def _probe(self, now: float) -> None:
-        """Publish to this worker's own inbox if the subscription has been silent for long. Replace the subscription if
-        that is not heard. Silence alone proves nothing: this process may have been paused."""
+        """Publish to this worker's own inbox if the subscription has been silent for a while. Replace the subscription
+        if that is not heard. Silence alone proves nothing: this process may have been paused."""
         heard_at = self._subscriber.heard_at
         if not self._subscriber.connected:
             return
