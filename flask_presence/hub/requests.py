@@ -282,8 +282,7 @@ class Requests:
             except JoinFailed as problem:
                 return self._keep_verdict(session, channel, owned, problem)
             except BackendUnavailable:
-                if session.is_in(channel):
-                    self._rechecks.add((session,), channel)  # the verdict has superseded others, and was not stored
+                self._not_stored(session, channel)
                 raise
             if owned.info and joined.change is not None and joined.change.kind == "updated":
                 self._rechecks.confirm(session, channel)
@@ -293,9 +292,17 @@ class Requests:
             joining = self._backend.join(channel, session.id, session.user, info, self._clock.utc_now(), owned)
         except JoinFailed as problem:
             return self._keep_verdict(session, channel, owned, problem)
+        except BackendUnavailable:
+            self._not_stored(session, channel)
+            raise
         if isinstance(joining, Pending):
             session.entering = channel
         return then(joining, finish)
+
+    def _not_stored(self, session: Session, channel: ChannelName) -> None:
+        """Ask again after a repeated join that failed: its verdict has superseded others, and was not stored."""
+        if session.is_in(channel):
+            self._rechecks.add((session,), channel)
 
     def _keep_verdict(self, session: Session, channel: ChannelName, owned: OwnedInfo, problem: JoinFailed) -> Answer:
         """Apply the guard's verdict all the same if a repeated join fails: the newest verdict counts."""
