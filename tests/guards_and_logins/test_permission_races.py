@@ -118,6 +118,23 @@ def test_an_older_answer_does_not_give_a_role_back(service: Service, user: str, 
     assert service.roles(channel) == {user: None}
 
 
+def test_an_older_answer_does_not_give_a_listed_member_a_role(service: Service, user: str, channel: str) -> None:
+    """The newer answer gave nothing, and left no trace at the member."""
+    service.plan(user, True, (ADMIN, user), True)
+    first, slow, fast = service.connect(user), service.connect(user), service.connect(user, 1)
+    first.join(channel)
+    slow.send({"type": "join", "channel": channel})
+    wait_until(lambda: service.asked(user) == 2)
+    service.plan(user, True)
+    fast.join(channel)
+    service.open(user)
+    while slow.event()["type"] != "channel:joined":
+        continue
+    wait_until(lambda: service.roles(channel) == {user: None})
+    assert service.call("recheck", user_id=user) >= 2
+    wait_until(lambda: service.roles(channel) == {user: None})
+
+
 def test_a_repeated_join_that_fails_does_not_keep_a_role(service: Service, user: str, channel: str) -> None:
     """The guard's answer takes effect even if the new `userInfo` is too large."""
     service.plan(user, ADMIN, True)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 
 import pytest
+from flask_jwt_extended import create_access_token
 from websockets.exceptions import InvalidStatus
+
+from flask_presence import User
 
 from ..conftest import Connect
 from ..support.client import client
+from ..support.flask_app import make_presence_app
 from ..support.handshake import refusal
 from ..support.server import COMMANDS, Server, running
 from ..support.variations import variation
@@ -51,6 +55,20 @@ def test_refresh_expired_revoked_and_tampered_tokens_are_refused(server: Server,
     tampered = server.token("ann")[:-4] + "AAAA"
     for token in (refresh, expired, revoked, tampered):
         assert refusal(server, token=token) == (401, "Invalid token")
+
+
+def test_an_identity_that_cannot_be_sent_is_refused(server: Server) -> None:
+    """In UTF-8, it would become the id of somebody else."""
+    _, app = make_presence_app()  # it has the same key
+    with app.app_context():
+        tokens = [create_access_token(identity) for identity in ("ann", "ann\ud800", "\udfff")]
+    with client(server, token=tokens[0]) as ann:
+        assert ann.connected["user"] == {"id": "ann"}
+    for token in tokens[1:]:
+        assert refusal(server, token=token) == (401, "Invalid token")
+    with pytest.raises(TypeError, match="surrogates"):
+        User("ann\ud800")
+    assert User("ann", name="Ann\ud800").name == "Ann?"
 
 
 def test_an_anonymous_connection_is_refused_if_authentication_is_required() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import uuid
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
 from typing import Any
 
 import pytest
 from flask import Flask
 
-from flask_presence import Presence, User, signals
+from flask_presence import Presence, User, allow, signals
 
 from ..support.flask_app import make_app, make_presence_app
 
@@ -70,6 +71,26 @@ def test_data_is_encoded_like_flask_json(app: Flask, presence: Presence) -> None
             "when": "Mon, 15 Jan 2024 00:00:00 GMT",
         }
         assert one.received == []
+
+
+@dataclass
+class Note:
+    author: User
+    others: dict[str, list[User]]
+    written: date
+
+
+def test_the_claims_of_a_user_in_a_dataclass_are_not_sent(app: Flask, presence: Presence) -> None:
+    """This holds for events, and for what a guard owns, too."""
+    ann = User("ann", name="Ann", claims={"salary": 5})
+    presence.guard("room")(lambda: allow({"note": Note(ann, {}, date(2024, 1, 15))}))
+    presence.on("channel.joined")(lambda event: presence.publish(event.channel, "heard", event))
+    with presence.test_client(ann, app) as one, app.app_context():
+        note = {"author": {"id": "ann", "name": "Ann"}, "others": {}, "written": "Mon, 15 Jan 2024 00:00:00 GMT"}
+        assert one.join("presence-room")["me"]["note"] == note
+        assert one.receive()["data"]["user"] == {"id": "ann", "name": "Ann"}
+        presence.publish("presence-room", "x", [Note(ann, {"a": [ann]}, date(2024, 1, 15))])
+        assert one.receive()["data"] == [note | {"others": {"a": [note["author"]]}}]
 
 
 def test_channels_and_members_are_immutable(room: tuple[Any, Any], app: Flask, presence: Presence) -> None:

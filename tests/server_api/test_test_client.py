@@ -211,6 +211,62 @@ def test_a_cookie_of_flask_jwt_extended_opens_the_connection() -> None:
         assert ann.join("presence-room")["me"]["id"] == "ann"
 
 
+def test_guards_see_the_user_as_the_loader_knows_them_now() -> None:
+    """A recheck loads the user again before it asks the guards. Handlers see the new claims too."""
+    presence, app = make_presence_app()
+    teams, seen = ["red"], list[Any]()
+    presence.user_loader(lambda: User("ann", claims={"teams": list(teams)}))
+    presence.guard("team-*")(lambda user, channel: channel.topic.removeprefix("team-") in user.claims["teams"])
+    presence.message_guard("news-*")(lambda user: "blue" in user.claims["teams"])
+    presence.on("channel.left")(lambda event: seen.append(event.user.claims["teams"]))
+    with presence.test_client(http=app.test_client()) as ann, app.app_context():
+        ann.join("presence-team-red")
+        ann.join("news-1")
+        teams[:] = ["blue"]
+        presence.recheck(user_id="ann")
+        assert [event["code"] for event in ann.received] == ["FORBIDDEN"]
+        ann.send("news-1", "headline", 1)
+        ann.join("presence-team-blue")
+        with pytest.raises(PresenceTestError, match="FORBIDDEN"):
+            ann.join("presence-team-red")
+    assert seen == [["blue"]] * 3
+
+
+def test_a_member_in_question_has_no_grace_period() -> None:
+    """Nobody could ask about a user who has no connection."""
+    presence, app = make_presence_app(PRESENCE_GRACE_ABRUPT=60)
+    asked = list[str]()
+
+    @presence.guard("room")
+    def may_join(user: User) -> bool:
+        asked.append(user.id)
+        if asked.count("bob") == 2:
+            bob.drop()
+        return len(asked) < 3
+
+    with presence.test_client("ann", app) as ann, presence.test_client("bob", app) as bob, app.app_context():
+        ann.join("presence-room")
+        bob.join("presence-room")
+        presence.recheck(user_id="bob")
+        assert [event["type"] for event in ann.received] == ["presence:member_joined", "presence:member_left"]
+
+
+def test_a_join_whose_permissions_keep_changing_fails_in_the_end() -> None:
+    presence, app = make_presence_app()
+    asked = list[str]()
+
+    @presence.guard("room")
+    def one_tab_only(user: User, channel: ChannelName) -> bool:
+        asked.append(user.id)
+        return presence.remove(channel, user.id) == 0
+
+    with presence.test_client("ann", app) as ann:
+        answer = ann.request({"type": "join", "channel": "private-room"})
+        assert (answer["code"], answer["retryable"]) == ("JOIN_FAILED", True)
+        assert len(asked) == 10
+        assert ann.request({"type": "ping"})["type"] == "pong"
+
+
 USERS_CONFTEST = """
 import pytest
 from flask import Flask
