@@ -25,6 +25,9 @@ class Listener(Protocol):
     def deliver(self, channel: str, payload: bytes, exclude: str | None) -> int:
         """Send a frame's JSON to this process's connections in `channel`, except `exclude`. Returns how many."""
 
+    def utc_now(self) -> datetime:
+        """The service's time, for what the backend itself causes."""
+
     def announce(self, channel: ChannelName, change: Change, exclude: str | None, now: datetime) -> None:
         """Tell this process's connections in `channel`, except `exclude`, what changed in its member list."""
 

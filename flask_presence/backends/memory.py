@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from ..domain.channels import Channel, ChannelName, ChannelType
@@ -107,7 +107,7 @@ class MemoryBackend:
             for key, grace in self._graces.items()
             if user_id in (None, key[1]) and client_id in (None, grace.client_id)
         ]
-        self._end_graces(matching, datetime.now(timezone.utc))
+        self._end_graces(matching, self._listener.utc_now())
         assert not isinstance(closed, Pending), "leaving is immediate in memory"
         return closed
 
@@ -126,7 +126,7 @@ class MemoryBackend:
     def remove(self, channel: str, user_id: str, text: str) -> int:
         removed = self._listener.remove_from(channel, user_id, text)
         matching = [key for key in self._graces if key == (channel, user_id)]
-        self._end_graces(matching, datetime.now(timezone.utc))
+        self._end_graces(matching, self._listener.utc_now())
         assert not isinstance(removed, Pending), "leaving is immediate in memory"
         return removed
 
@@ -134,7 +134,7 @@ class MemoryBackend:
         count = self._listener.recheck(user_id, channel)
         if user_id is not None:  # no guard can be asked about a user without a connection
             matching = [key for key in self._graces if user_id == key[1] and channel in (None, key[0])]
-            self._end_graces(matching, datetime.now(timezone.utc))
+            self._end_graces(matching, self._listener.utc_now())
         return count
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:

@@ -78,6 +78,7 @@ class Hub:
         self.handle = requests.handle
         self.deliver = fan_out.deliver
         self.announce = fan_out.announce
+        self.utc_now = self.clock.utc_now
 
     @property
     def current_loop(self) -> Loop | None:

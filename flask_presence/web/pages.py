@@ -6,7 +6,9 @@ polling is cheap.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from flask import Blueprint, Flask, Response, make_response, render_template, request
@@ -34,6 +36,8 @@ from .assets import asset_response
 from .page_state import HELPERS, PageState, read_page_state
 from .responses import STORE_UNREACHABLE, error_response, harden, json_response
 from .streams import Streams, TooManyStreams
+
+log = logging.getLogger("flask_presence")
 
 PUBLIC_ENDPOINTS: Final = (
     "ws",
@@ -73,7 +77,7 @@ def add_pages(
     shared = SharedAnswers(service.hub.directory)
     _add_page(blueprint, app, shared, service_info)
     _add_api(blueprint, service.hub.directory, shared, service_info)
-    _add_monitoring(blueprint, service)
+    _add_monitoring(blueprint, app, service)
     _add_errors(blueprint)
 
 
@@ -169,7 +173,18 @@ def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, 
         return json_response(payload, request=request)
 
 
-def _add_monitoring(blueprint: Blueprint, service: Service) -> None:
+def _would_answer_again(app: Flask, environ: dict[str, Any]) -> bool:
+    """Whether the app would still answer this request, by its `before_request` functions, the access check included."""
+    environ.pop("werkzeug.request", None)
+    with app.request_context(dict(environ)):
+        try:
+            return app.preprocess_request() is None
+        except Exception as problem:
+            log.info("a stream of changes ends, because access can no longer be checked: %s", problem)
+            return False
+
+
+def _add_monitoring(blueprint: Blueprint, app: Flask, service: Service) -> None:
     directory = service.hub.directory
     streams = Streams(service)
 
@@ -189,7 +204,7 @@ def _add_monitoring(blueprint: Blueprint, service: Service) -> None:
         if service.draining:
             return error_response(503, "SERVICE_UNAVAILABLE", SHUTTING_DOWN)
         try:
-            return streams.stream(name)
+            return streams.stream(name, partial(_would_answer_again, app, dict(request.environ)))
         except TooManyStreams as problem:
             return error_response(503, "SERVICE_UNAVAILABLE", str(problem))
 

@@ -1,14 +1,15 @@
 """Streams of who joins, changes and leaves, as one JSON object per line, until the reader disconnects.
 
-Rule: a stream occupies a request, so a process serves a few at a time. It ends when its reader has gone or the server
-stops, and is then no longer counted.
+Rule: a stream occupies a request, so a process serves a few at a time. It ends when its reader has gone or has lost the
+permission, and when the server stops. It is then no longer counted.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from flask import Response
@@ -40,8 +41,9 @@ class Streams:
         self._lock = threading.Lock()
         self._open = 0
 
-    def stream(self, name: str | None) -> Response:
-        """A response with the changes in one channel, or in all. Raises `TooManyStreams` or `BackendUnavailable`."""
+    def stream(self, name: str | None, may_go_on: Callable[[], bool]) -> Response:
+        """A response with the changes in one channel, or in all, while `may_go_on()` is true. It is called as often as
+        logins are checked again. Raises `TooManyStreams` or `BackendUnavailable`."""
         limit = MAX_STREAMS if has_hub() else MAX_STREAMS_IN_THREADS
         with self._lock:
             if self._open >= limit:
@@ -53,17 +55,21 @@ class Streams:
         except BaseException:
             self._release()
             raise
-        response = Response(self._lines(changes), mimetype="application/x-ndjson")
+        response = Response(self._lines(changes, may_go_on), mimetype="application/x-ndjson")
         response.headers["X-Accel-Buffering"] = "no"  # a proxy that buffers would delay lines for minutes
         response.call_on_close(changes.close)
         response.call_on_close(self._release)
         return harden(response)
 
-    def _lines(self, changes: Iterator[dict[str, Any] | None]) -> Iterator[str]:
+    def _lines(self, changes: Iterator[dict[str, Any] | None], may_go_on: Callable[[], bool]) -> Iterator[str]:
         yield "\n"
-        quiet_polls = 0
+        quiet_polls, checked_at = 0, time.monotonic()
         try:
             for change in changes:
+                if time.monotonic() - checked_at >= self._service.settings.token_recheck:
+                    checked_at = time.monotonic()
+                    if not may_go_on():
+                        return
                 if self._service.draining:
                     return
                 quiet_polls = 0 if change is not None else quiet_polls + 1

@@ -37,6 +37,22 @@ def test_a_worker_has_a_limited_number_of_streams(redis_server: RedisServer, kin
         wait_until(lambda: watch().status == 200)
 
 
+def test_a_stream_ends_when_its_reader_loses_the_permission(redis_server: RedisServer) -> None:
+    """The stats guard is asked again as often as logins are checked."""
+    options = {"PRESENCE_STATS_PUBLIC": False, "PRESENCE_TOKEN_RECHECK": 0.5, "VARIATION": "guarded_pages"}
+    with running(app="tests.support.variations:create_app()", **options, **on_redis(redis_server)) as server:
+        connection = http.client.HTTPConnection(server.host, timeout=DEADLINE)
+        connection.request("GET", "/presence/watch?key=open")
+        stream = connection.getresponse()
+        assert stream.status == 200
+        for _ in range(3):
+            assert stream.readline() == b"\n"
+        assert server.get("/close")[0] == 200
+        assert stream.read().strip() == b""
+        connection.close()
+        assert server.get("/presence/watch?key=open")[0] == 403
+
+
 def test_a_stream_does_not_delay_a_server_that_stops() -> None:
     """This holds for a server that never had a socket."""
     with running() as server:

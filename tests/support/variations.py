@@ -80,6 +80,19 @@ def other_response(app: Flask) -> None:
         return make_response(response.get_data(), response.status_code)
 
 
+def guarded_pages(app: Flask) -> None:
+    """Pages for those who had a key, until it is withdrawn, as a `before_request` function finds out."""
+    presence = Presence(app)
+    keys = {"open"}
+    app.before_request(lambda: setattr(g, "may_see", request.args.get("key") in keys))
+    presence.stats_guard(lambda: g.may_see)
+
+    @app.get("/close")
+    def close() -> str:
+        keys.clear()
+        return "closed"
+
+
 def login_in_g(app: Flask) -> None:
     """The login of Flask's own tutorial."""
     presence = Presence(app)
@@ -191,7 +204,7 @@ VARIATIONS: dict[str, Callable[[Flask], None]] = {
     function.__name__: function
     for function in (
         *(plain, with_tokens, body_reader, sentry, generator, other_response, login_in_g, keys, uuids, leeway),
-        *(cookies, async_guard, slow_guards, children),
+        *(cookies, async_guard, slow_guards, children, guarded_pages),
     )
 }
 

@@ -6,7 +6,6 @@ Rule: the open connections are the source of truth. A connection that is here is
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime, timezone
 
 from ....domain.channels import ChannelName
 from ....domain.roster import Change
@@ -115,4 +114,4 @@ class LocalChannel:
             self._listener.deliver(self.name, news.message, news.client or None)
         else:
             change = Change(news.kind, news.entry.member, news.reason)
-            self._listener.announce(self.name, change, news.client or None, datetime.now(timezone.utc))
+            self._listener.announce(self.name, change, news.client or None, self._listener.utc_now())
