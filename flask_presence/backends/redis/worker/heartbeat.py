@@ -6,7 +6,6 @@ Rule: every worker does this for all others; there is no leader.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -22,12 +21,11 @@ from ..store.calls import Operation
 from ..store.store import Store
 from ..store.workers import HeartbeatReply
 from .breaker import CircuitBreaker
+from .redis_clock import RedisClock
 from .worker_id import is_gone, new_worker_id
 
 MAX_INTERVAL: Final = 1.0
 """The longest time between two heartbeats, in seconds; a fifth of the lease, if that is less."""
-CLOCK_SAMPLES: Final = 10
-"""How many heartbeats the estimate of Redis's clock uses. The one with the fastest answer is the most exact."""
 COMPARE_EVERY: Final = 30.0
 """Seconds between two comparisons of the number of open connections with Redis."""
 
@@ -72,7 +70,7 @@ class Heartbeat:
         self._removing = False
         self._due_at = 0.0
         self._trusted_at = time.monotonic() + lease
-        self._clock_offsets: deque[float] = deque(maxlen=CLOCK_SAMPLES)
+        self.clock = RedisClock()
         self._recorded = self._counted_before = Reading()
 
     @property
@@ -82,10 +80,6 @@ class Heartbeat:
 
     def user_of(self, client_id: str) -> User | None:
         return self._clients.get(client_id)
-
-    def redis_time_at(self, moment: float) -> int:
-        """What time it was in Redis, in ms, at a moment of the monotonic clock; 0 before the first heartbeat."""
-        return int(moment * 1000 + min(self._clock_offsets)) if self._clock_offsets else 0
 
     def opened(self, client_id: str, user: User | None) -> None:
         self._clients[client_id] = user
@@ -162,6 +156,7 @@ class Heartbeat:
         try:
             reply = outcome()
         except BackendUnavailable as problem:
+            self.clock.give_up(problem)
             if self._breaker.is_up:
                 self._failed(problem)
             return
@@ -169,8 +164,8 @@ class Heartbeat:
         data_lost = self._data_since not in (0, reply.data_since)
         self._data_since = reply.data_since
         if data_lost:
-            self._clock_offsets.clear()  # it may be another Redis
-        self._clock_offsets.append(reply.now - sent_at * 1000)
+            self.clock.clear()
+        self.clock.sample(sent_at, time.monotonic(), reply.now)
         if reply.lease == "lost":
             self._start_again(new_id=not data_lost)
             return

@@ -145,9 +145,12 @@ class Worker:
         self.breaker.check()
         local = self._channels.open(channel)
         operations = lambda: self._operations  # noqa: E731
-        return Join(
-            self._channels, self._pipeline, operations, local, client_id, user, info, now, self._timed(owned)
-        ).begin()
+
+        def begin(_: None) -> Pending[Joined]:
+            verdict = self._timed(owned)
+            return Join(self._channels, self._pipeline, operations, local, client_id, user, info, now, verdict).begin()
+
+        return self._heartbeat.clock.known.map(begin)
 
     def leave(
         self, channel: ChannelName, client_id: str, reason: Reason, grace: float
@@ -244,8 +247,9 @@ class Worker:
 
     def _timed(self, owned: OwnedInfo) -> OwnedInfo:
         """A verdict with its times converted to Redis's clock, in ms, so that all workers can compare them."""
-        asked_at = self._heartbeat.redis_time_at(owned.asked_at) if owned.asked_at else 0
-        return OwnedInfo(owned.info, asked_at, self._heartbeat.redis_time_at(owned.answered_at) + MAX_CLOCK_ERROR)
+        clock = self._heartbeat.clock
+        asked_at = clock.at(owned.asked_at) if owned.asked_at else 0
+        return OwnedInfo(owned.info, asked_at, clock.at(owned.answered_at) + MAX_CLOCK_ERROR)
 
     def _retry_lost(
         self, local: LocalChannel, make: Callable[[], Operation[Placed[T]]], *, pause: bool = True
