@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 
 from ..backends.base import Backend
@@ -78,7 +79,6 @@ class Hub:
         self.handle = requests.handle
         self.deliver = fan_out.deliver
         self.announce = fan_out.announce
-        self.utc_now = self.clock.utc_now
 
     @property
     def current_loop(self) -> Loop | None:
@@ -159,7 +159,7 @@ class Hub:
 
     def tick(self) -> None:
         """Do what is due. Called a few times a second."""
-        now = self.clock.utc_now().timestamp()
+        now = self.clock.epoch()
         self._logins.tick(now)
         self._rechecks.tick(now)
         self.instruments.tick(now)
@@ -216,6 +216,9 @@ class Hub:
 
     def has_user(self, user_id: str) -> bool:
         return user_id in self._users
+
+    def utc_now(self) -> datetime:
+        return self.clock.utc_now()
 
     def notify(self, event: Event) -> None:
         self._events.notify(event)

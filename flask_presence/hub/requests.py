@@ -401,7 +401,7 @@ class Requests:
         return wire.Updated(channel=str(channel), member=outcome.member.json)
 
     def _ping(self, _session: Session, _request: wire.Ping) -> wire.Frame:
-        return wire.Pong(timestamp=int(self._clock.utc_now().timestamp() * 1000))
+        return wire.Pong(timestamp=int(self._clock.epoch() * 1000))
 
     def _auth(self, session: Session, request: wire.Auth) -> Answer:
         if self._application.has_user_loader or (session.user is not None and session.credential is None):
