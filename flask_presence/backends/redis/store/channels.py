@@ -117,7 +117,7 @@ class ChannelOperations:
         new = new_document(user, client_id, info or {}, owned, now) if listed and user is not None else None
         too_large = new is not None and info_size(new.info) > self._max_info
         user_key = escape(user.id) if listed and user is not None else ""
-        version, merged = "" if info or owned else "-", Merged(None, visible=False)
+        version, merged = "" if info or owned.info else "-", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
             (*_, reply) = yield self._indexed(
                 channel,
