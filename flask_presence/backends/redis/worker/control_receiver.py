@@ -94,8 +94,10 @@ class ControlReceiver:
                 self._pipeline.run(control.send(self._keys, control.again(message)))
 
     def _take(self, message: control.ControlMessage, *, late: bool = False) -> None:
-        if message.id in self._carried_out or (message.again and message.sent_at < self._began_at):
+        if message.id in self._carried_out:
             return
+        if (late or message.again) and message.sent_at < self._began_at:
+            return  # whoever it is about may have connected again since, which is allowed
         now = time.monotonic()
         while self._carried_out and now - next(iter(self._carried_out.values())) > 2 * control.KEPT_FOR:
             del self._carried_out[next(iter(self._carried_out))]
