@@ -97,7 +97,7 @@ class ControlReceiver:
         if message.id in self._carried_out:
             return
         if (late or message.again) and message.sent_at < self._began_at:
-            return  # whoever it is about may have connected again since, which is allowed
+            return  # the user may have connected again since then, and may stay
         now = time.monotonic()
         while self._carried_out and now - next(iter(self._carried_out.values())) > 2 * control.KEPT_FOR:
             del self._carried_out[next(iter(self._carried_out))]

@@ -15,7 +15,7 @@ class Health:
     """The health of one copy. `healing` is settled when the heal under way has ended.
 
     `losses` counts how often events may have been missed: a snapshot that was asked for before the last loss is
-    useless. `lists_missing`: the copy still lists members whom the last snapshot did not have.
+    useless. `lists_missing`: the copy still lists members who are missing from the last snapshot.
     """
 
     __slots__ = ("_again", "_contradicted", "healing", "in_doubt", "is_current", "lists_missing", "losses")

@@ -2,7 +2,7 @@
 --
 -- A channel is
 --   state        hash: e epoch, q number of the last event, c when the channel began (the caller's text),
---                r followed by a user: id of the caller for whom the member is reserved NUL end of that, ms
+--                r followed by a user: id of the caller who has reserved the member NUL end of the reservation, ms
 --   members      hash: user -> version NUL place NUL document; version and place are event numbers
 --   connections  hash: client -> user NUL worker
 --   sessions     zset, all scores 0: user NUL client, in presence channels, so that a user's are counted in O(log n)
