@@ -122,6 +122,11 @@ def check_info(info: Mapping[str, Any], max_bytes: int) -> dict[str, Any]:
     return {key: value for key, value in info.items() if key not in RESERVED_KEYS}
 
 
+def client_info(info: Mapping[str, Any], user: User | None, max_bytes: int) -> dict[str, Any]:
+    """The part of a `userInfo` that a client of `user` may decide. Raises like `check_info`."""
+    return without_user_fields(check_info(info, max_bytes), user)
+
+
 def info_size(info: Mapping[str, Any]) -> int:
     """The size of `info` as compact JSON, in bytes."""
     return len(_encode(dict(info)))

@@ -23,6 +23,7 @@ from .directory import Directory
 from .fanout import FanOut
 from .handlers import EventDispatcher
 from .instruments import Instruments
+from .joins import Joins
 from .logins import LoginWatch
 from .membership import SessionMembership
 from .offload import Offload
@@ -69,11 +70,15 @@ class Hub:
         self._logins = LoginWatch(application, fan_out, policy, offload, self.clock, self._renew_user)
         self._rechecks = Rechecks(
             *(application, backend, self._membership, self._events, self._logins, offload, self.meter),
+            *(self.clock, self.directory.recheck),
+        )
+        joins = Joins(
+            *(application, backend, policy, self._membership, self._events, self._logins, self._rechecks, offload),
             self.clock,
         )
         requests = Requests(
-            *(application, backend, policy, fan_out, self._membership, self._events, self._rechecks, offload, self),
-            self.clock,
+            *(application, backend, policy, fan_out, self._membership, self._events, joins, self._logins, offload),
+            *(self, self.clock),
         )
         # Bound once, because the hot path calls them:
         self.handle = requests.handle

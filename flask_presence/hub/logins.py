@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Final
 
 from ..domain import wire
 from ..domain.errors import CredentialRejected
+from ..domain.guards import Verdict
 from ..domain.members import User
 from ..domain.timestamps import from_epoch
 from .clock import Clock
@@ -28,6 +30,33 @@ MAX_FAILURES: Final = 3
 """How many checks in a row may fail for a reason other than the login itself, before the login counts as ended."""
 
 log = logging.getLogger("flask_presence")
+
+
+class _Loads:
+    """The order of questions to the `user_loader` that overlap: an older answer must not replace a newer one."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._open: Counter[str] = Counter()
+        self._newest: dict[str, int] = {}  # the newest question that has been answered, by session, while others wait
+
+    def begin(self, session_id: str) -> int:
+        """Note that a question begins. Returns its number."""
+        self._open[session_id] += 1
+        self._asked += 1
+        return self._asked
+
+    def is_newest(self, session_id: str, number: int) -> bool:
+        """Note that a question has been answered. Returns whether no newer one has been."""
+        newest = self._newest[session_id] = max(number, self._newest.get(session_id, 0))
+        return number == newest
+
+    def end(self, session_id: str) -> None:
+        """Note that a question has ended."""
+        self._open[session_id] -= 1
+        if not self._open[session_id]:
+            del self._open[session_id]
+            self._newest.pop(session_id, None)
 
 
 class LoginWatch:
@@ -52,6 +81,7 @@ class LoginWatch:
         self._clock = clock
         self._renew_user = renew_user
         self._sessions: dict[str, Session] = {}
+        self._loads = _Loads()
 
     def add(self, session: Session) -> None:
         """Watch the session's login, if it has one. First checks are spread over half an interval."""
@@ -78,6 +108,15 @@ class LoginWatch:
             self._check(session, session.login)
         return None if session.is_open and session.recheck_failures else session.is_open
 
+    def confirmed_by(self, verdict: Verdict | None, session: Session) -> bool:
+        """Whether the session may go on, now that the application has answered its request. Closes it if the answer is
+        `None`: the login has ended."""
+        if verdict is not None and verdict.seconds is not None:
+            self._fan_out.meter.guards[verdict.outcome].observe(verdict.seconds)
+        if session.is_open and verdict is None:
+            session.connection.close(4401, "Token expired or revoked", "expired")
+        return session.is_open and verdict is not None
+
     def _look_after(self, session: Session, now: float) -> None:
         end = session.credential.expires_at if session.credential is not None else None
         if end is not None and now >= end:
@@ -103,16 +142,25 @@ class LoginWatch:
 
     def _is_valid(self, session: Session, login: str | bytes) -> bool:
         if isinstance(login, bytes):
-            user = self._application.load_user(login)
-            if user is None or session.user is None or user.id != session.user.id:
-                return False
-            self._offload.loop.run(partial(self._renew_user, session, user))
-            return True
+            return self._is_loaded(session, login)
         try:
             self._application.identify(login)
         except CredentialRejected:
             return False
         return True
+
+    def _is_loaded(self, session: Session, upgrade: bytes) -> bool:
+        """Ask the `user_loader`, and renew the session's user unless a newer answer is here already."""
+        loop = self._offload.loop
+        number = loop.run(partial(self._loads.begin, session.id))
+        try:
+            user = self._application.load_user(upgrade)
+            if user is None or session.user is None or user.id != session.user.id:
+                return False
+            loop.run(lambda: self._loads.is_newest(session.id, number) and self._renew_user(session, user))
+            return True
+        finally:
+            loop.run(partial(self._loads.end, session.id))
 
     def _end(self, session: Session, login: str | bytes) -> Login:
         """Close the session because its login has ended; unless it has another one by now, which is returned."""

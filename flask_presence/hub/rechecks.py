@@ -11,7 +11,7 @@ import copy
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -49,7 +49,8 @@ class _Task(NamedTuple):
     """A session to ask about: first its login, then the guard of one channel after the other.
 
     `channel` is the one to ask about, or `None` for all. `rest` are those that are left once the login is verified.
-    `confirms` says that the question only confirms an earlier verdict.
+    `confirms` says that the question only confirms an earlier verdict. `about_user` says that what the user's other
+    connections show depends on the answer: if the session leaves before, they are asked about instead.
     """
 
     session: Session
@@ -57,6 +58,7 @@ class _Task(NamedTuple):
     rest: tuple[ChannelName, ...] | None = None
     failures: int = 0
     confirms: bool = False
+    about_user: bool = False
 
 
 class _Question:
@@ -73,7 +75,8 @@ class _Question:
 class Rechecks:
     """A queue of sessions to ask about, which take turns, channel by channel.
 
-    In this class a worker is a greenlet or a thread that takes tasks from the queue, not a process.
+    `recheck_everywhere`, which may block, rechecks all connections of a user in a channel, on all workers. In this
+    class a worker is a greenlet or a thread that takes tasks from the queue, not a process.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Rechecks:
         offload: Offload,
         meter: Meter,
         clock: Clock,
+        recheck_everywhere: Callable[[str, str], object],
     ) -> None:
         self._application = application
         self._backend = backend
@@ -95,6 +99,7 @@ class Rechecks:
         self._offload = offload
         self._meter = meter
         self._clock = clock
+        self._recheck_everywhere = recheck_everywhere
         self._logins_waiting: deque[_Task] = deque()  # they come first, because guards may take long
         self._waiting: deque[_Task] = deque()
         self._failed: list[_Task] = []
@@ -102,6 +107,8 @@ class Rechecks:
         self._working: dict[int, float] = {}  # when each worker began its current task, by the worker's number
         self._last_worker = 0
         self._open_questions: set[_Question] = set()
+        self._recheck_later: list[tuple[str, str]] = []  # users and channels
+        self._recheck_later_at = 0.0
         self._not_stored: set[tuple[str, str]] = set()  # client ids and channels that the log has named
 
     def add(self, sessions: Iterable[Session], channel: str | None) -> None:
@@ -113,12 +120,24 @@ class Rechecks:
     def confirm(self, session: Session, channel: ChannelName) -> None:
         """Ask once more about a session whose verdict has changed what a guard owns of a member who was listed already:
         a newer verdict, about another connection of the user, may have taken effect while the guard was asked."""
-        self._add(_Task(session, channel, confirms=True))
+        self._add(_Task(session, channel, confirms=True, about_user=True))
+        self._start_workers()
+
+    def ask_again(self, session: Session, channel: ChannelName) -> None:
+        """Ask about a session whose verdict has superseded earlier ones, and could not be stored."""
+        self._add(_Task(session, channel, about_user=True))
         self._start_workers()
 
     def _add(self, task: _Task) -> None:
         self._membership.in_question[task.session.id] += 1
         self._logins_waiting.append(task)
+
+    def _abandon(self, task: _Task) -> None:
+        """End a task whose session is closed, or has left the channel."""
+        self._end(task)
+        user_id = task.session.user_id
+        if task.about_user and task.channel is not None and user_id is not None:
+            self._recheck_later.append((user_id, str(task.channel)))
 
     def _end(self, task: _Task) -> None:
         in_question = self._membership.in_question
@@ -132,10 +151,22 @@ class Rechecks:
             failed, self._failed = self._failed, []
             self._retry_at = now + RETRY_AFTER
             self._logins_waiting.extend(failed)
+        if self._recheck_later and now >= self._recheck_later_at:
+            due, self._recheck_later = self._recheck_later, []
+            self._recheck_later_at = now + RETRY_AFTER
+            self._offload.spawn(self._recheck_others, due)
         if self._waiting or self._logins_waiting:
             self._start_workers()
         elif not self._working and not self._failed:
             self._not_stored.clear()
+
+    def _recheck_others(self, due: list[tuple[str, str]]) -> None:
+        """Recheck all connections of users in channels. Off the loop."""
+        for user_id, channel in due:
+            try:
+                self._recheck_everywhere(user_id, channel)
+            except BackendUnavailable:
+                self._offload.loop.run(partial(self._recheck_later.append, (user_id, channel)))
 
     def supersede(self, session: Session, channel: ChannelName, asked_at: float) -> None:
         """Note that a verdict about the session in the channel takes effect. It was asked for at `asked_at`, in seconds
@@ -171,12 +202,14 @@ class Rechecks:
             if task.session.is_open:
                 self._working[number] = time.monotonic()
                 return task
-            self._end(task)
+            self._abandon(task)
         del self._working[number]
         return None
 
-    def _go_on(self, task: _Task, rest: tuple[ChannelName, ...]) -> None:
-        if rest:
+    def _go_on(self, task: _Task, rest: tuple[ChannelName, ...] | None) -> None:
+        if rest is None:
+            self._abandon(task)
+        elif rest:
             self._waiting.append(task._replace(rest=rest))
         else:
             self._end(task)
@@ -186,34 +219,38 @@ class Rechecks:
         if task.session.is_open and task.failures + 1 < MAX_FAILURES:
             self._failed.append(task._replace(rest=None, failures=task.failures + 1))
             return
-        self._end(task)
+        self._abandon(task)
         if not task.session.is_open:
             return
         for channel in list(task.session.channels.values()):
             if task.channel in (None, channel) and channel.type != "public":
                 self._membership.expel(task.session, channel, "denied", Forbidden())
 
-    def _ask(self, task: _Task) -> tuple[ChannelName, ...]:
-        """Verify the login, or ask about the next channel. Returns the channels that are left. Raises if the login
-        could not be verified."""
+    def _ask(self, task: _Task) -> tuple[ChannelName, ...] | None:
+        """Verify the login, or ask about the next channel. Returns the channels that are left; `None` if the session is
+        closed, or has left the only channel in question. Raises if the login could not be verified."""
         session = task.session
         if task.rest is None:
             self._verify(session)
             return self._offload.loop.run(partial(self._channels, session, task.channel))
         channel, *rest = task.rest
-        self._ask_about(session, channel, confirms=task.confirms)
-        return tuple(rest) if session.is_open else ()
+        was_answered = self._ask_about(session, channel, confirms=task.confirms)
+        return tuple(rest) if session.is_open and (was_answered or rest) else None
 
     def _verify(self, session: Session) -> None:
         if self._logins.verify(session) is None:
             raise RuntimeError("the login could not be verified")
 
-    def _channels(self, session: Session, channel: str | None) -> tuple[ChannelName, ...]:
-        return tuple(name for name in session.channels.values() if channel in (None, name) and name.type != "public")
+    def _channels(self, session: Session, channel: str | None) -> tuple[ChannelName, ...] | None:
+        """The channels to ask about. If the session is joining one of them, its guard was asked about the user as they
+        were before the login was verified, so it is asked again."""
+        session.recheck_after_join |= session.joining is not None and channel in (None, session.joining)
+        chosen = [name for name in session.channels.values() if channel in (None, name) and name.type != "public"]
+        return tuple(chosen) if chosen or channel is None else None
 
-    def _ask_about(self, session: Session, channel: ChannelName, *, confirms: bool) -> None:
-        """Ask the guard, with the login that the session has by then. Raises if that login is rejected, although it
-        passes `_verify`."""
+    def _ask_about(self, session: Session, channel: ChannelName, *, confirms: bool) -> bool:
+        """Ask the guard, with the login that the session has by then. Returns whether the verdict, or a newer one, has
+        taken effect. Raises if that login is rejected, although it passes `_verify`."""
         loop = self._offload.loop
         while (question := loop.run(partial(self._begin_question, session, channel))) is not None:
             login, info = session.login, copy.deepcopy(without_user_fields(question.client_info, session.user))
@@ -225,12 +262,12 @@ class Rechecks:
                 self._verify(session)
                 if session.is_open:
                     raise RuntimeError("the login was rejected, but then passed its own check") from None
-                return
+                return False
             else:
-                loop.run(partial(self._apply, question, verdict, confirms=confirms))
-                return
+                return loop.run(partial(self._apply, question, verdict, confirms=confirms))
             finally:
                 loop.run(partial(self._open_questions.discard, question))
+        return False
 
     def _begin_question(self, session: Session, channel: ChannelName) -> _Question | None:
         if not session.is_open or channel not in session.channels:
@@ -240,12 +277,14 @@ class Rechecks:
         self._open_questions.add(question)
         return question
 
-    def _apply(self, question: _Question, verdict: Verdict, *, confirms: bool) -> None:
+    def _apply(self, question: _Question, verdict: Verdict, *, confirms: bool) -> bool:
         session, channel = question.session, question.channel
         if verdict.seconds is not None:
             self._meter.guards[verdict.outcome].observe(verdict.seconds)
-        if question.superseded or not session.is_open or channel not in session.channels:
-            return
+        if not session.is_open or channel not in session.channels:
+            return False
+        if question.superseded:
+            return True
         self.supersede(session, channel, question.asked_at)
         if not verdict.allowed:
             self._membership.expel(session, channel, "denied", Forbidden(verdict.reason))
@@ -259,22 +298,25 @@ class Rechecks:
             else:
                 confirmed = confirms or not verdict.owned
                 then(updating, partial(self._updated, session, channel, confirmed=confirmed))
+        return True
 
     def _updated(self, session: Session, channel: ChannelName, outcome: Outcome[Updated], *, confirmed: bool) -> None:
         try:
             change = outcome().change
             self._events.emit_change(session, channel, change)
-            if change is not None and not confirmed and session.is_in(channel):
+            if change is not None and not confirmed:
                 self.confirm(session, channel)
         except (BackendUnavailable, UpdateFailed) as problem:
             self._not_updated(session, channel, problem)
 
     def _not_updated(self, session: Session, channel: ChannelName, problem: Exception) -> None:
         """Ask again in a moment, however often: what was taken from a user must not stay."""
-        if not session.is_open or channel not in session.channels:
-            return
         self._membership.in_question[session.id] += 1
-        self._failed.append(_Task(session, channel))
+        task = _Task(session, channel, about_user=True)
+        if not session.is_open or channel not in session.channels:
+            self._abandon(task)
+            return
+        self._failed.append(task)
         if (session.id, channel) not in self._not_stored:
             self._not_stored.add((session.id, channel))
             text = "the owned info that the guard gives client %s in %.200r was not stored, and is asked for again: %s"

@@ -6,9 +6,7 @@ connection's later frames wait. Its verdict takes effect in the loop, and only i
 
 from __future__ import annotations
 
-import copy
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
@@ -22,7 +20,6 @@ from ..domain.errors import (
     CredentialRejected,
     Forbidden,
     InvalidJSON,
-    JoinFailed,
     NotFound,
     NotInChannel,
     NotMember,
@@ -35,32 +32,30 @@ from ..domain.errors import (
 )
 from ..domain.events import MessageSent
 from ..domain.guards import Verdict
-from ..domain.members import NOTHING_OWNED, OwnedInfo, check_info, without_user_fields
-from ..domain.roster import Joined, Updated
+from ..domain.members import client_info
+from ..domain.roster import Updated
 from ..domain.text import is_utf8
 from ..domain.timestamps import from_epoch, isoformat
 from ..loops.pending import Outcome, Pending, raising, then, throw
 from .clock import Clock
 from .fanout import FanOut
 from .handlers import EventDispatcher
+from .joins import Answer, Joins
+from .logins import LoginWatch
 from .membership import SessionMembership
 from .offload import Offload
 from .ports import Application, Credential, Policy
-from .rechecks import Rechecks
 from .session import Session, Turn
 
-Answer = wire.Frame | None | Pending[wire.Frame | None]
 Step = Callable[[], Answer]
 
-MAX_QUESTIONS: Final = 10
-"""How often a guard is asked about one join, if permissions keep changing while it is asked."""
 MAX_TURNS: Final = 256
 """How many messages of one connection may be on their way to the backend at once."""
 
 log = logging.getLogger("flask_presence")
 
 
-class Logins(Protocol):
+class LoginOwner(Protocol):
     """What the hub does about a session's login."""
 
     @property
@@ -85,9 +80,10 @@ class Requests:
         fan_out: FanOut,
         membership: SessionMembership,
         events: EventDispatcher,
-        rechecks: Rechecks,
+        joins: Joins,
+        logins: LoginWatch,
         offload: Offload,
-        logins: Logins,
+        owner: LoginOwner,
         clock: Clock,
     ) -> None:
         self._application = application
@@ -96,13 +92,14 @@ class Requests:
         self._fan_out = fan_out
         self._membership = membership
         self._events = events
-        self._rechecks = rechecks
-        self._offload = offload
+        self._joins = joins
         self._logins = logins
+        self._offload = offload
+        self._owner = owner
         self._clock = clock
         self._meter = fan_out.meter
         self._steps: dict[type[wire.Request], Callable[[Session, Any], Answer]] = {
-            wire.Join: self._join,
+            wire.Join: joins.join,
             wire.Leave: self._leave,
             wire.Message: self._message,
             wire.Update: self._update,
@@ -167,15 +164,8 @@ class Requests:
         if session.is_open:
             self._answer(session, request, step)
         if isinstance(request, wire.Join):
-            self._join_answered(session)
+            self._joins.answered(session)
         session.finish()
-
-    def _join_answered(self, session: Session) -> None:
-        """Do what was waiting for the end of a join."""
-        channel, session.joining, session.entering = session.joining, None, None
-        self._membership.run_after_join(session)
-        if session.recheck_after_join and channel is not None and channel in session.channels:
-            self._rechecks.add((session,), channel)
 
     def _take_turn(self, session: Session, request: wire.Request, step: Step) -> None:
         """Start a message while earlier ones are on their way. The backend keeps their order, and so do the answers."""
@@ -204,125 +194,6 @@ class Requests:
     def _log_fault(self, session: Session, request: wire.Request, problem: Exception) -> None:
         kind = type(request).__struct_config__.tag
         self._offload.spawn(partial(log.error, "%s of client %s failed", kind, session.id, exc_info=problem))
-
-    def _join(self, session: Session, request: wire.Join) -> Answer:
-        policy = self._policy
-        channel = ChannelName.parse(request.channel or "")
-        info = None if request.userInfo is None else self._client_info(session, request.userInfo)
-        if channel.type != "public" and session.user is None:
-            raise Forbidden("Authentication required")
-        if channel not in session.channels and len(session.channels) >= policy.max_channels:
-            raise JoinFailed(f"A connection may be in at most {policy.max_channels} channels")
-        if channel.type == "public" and session.credential is None:
-            return self._enter(session, channel, info)
-        return self._ask_to_enter(session, channel, info)
-
-    def _client_info(self, session: Session, info: dict[str, Any]) -> dict[str, Any]:
-        """The part of a `userInfo` that a client may decide. Raises `InvalidRequest` if it is too large."""
-        return without_user_fields(check_info(info, self._policy.max_user_info), session.user)
-
-    def _ask_to_enter(
-        self, session: Session, channel: ChannelName, info: dict[str, Any] | None, questions: int = 1
-    ) -> Pending[Any]:
-        session.joining, session.recheck_after_join = channel, False
-        asked_at = time.monotonic()
-        return self._offload.ask(lambda: self._authorize(session, channel, info)).then(
-            lambda verdict: self._enter_if(verdict, session, channel, info, asked_at, questions)
-        )
-
-    def _authorize(self, session: Session, channel: ChannelName, info: dict[str, Any] | None) -> Verdict | None:
-        """The application's verdict; `None` if the token is no longer valid."""
-        try:
-            return self._application.authorize(session.login, session.user, channel, copy.deepcopy(info or {}))
-        except CredentialRejected:
-            return None
-
-    def _enter_if(
-        self,
-        outcome: Outcome[Verdict | None],
-        session: Session,
-        channel: ChannelName,
-        info: dict[str, Any] | None,
-        asked_at: float,
-        questions: int,
-    ) -> Answer:
-        if session.recheck_after_join and session.is_open:
-            if questions >= MAX_QUESTIONS:
-                raise JoinFailed("Permissions keep changing", retryable=True)
-            return self._ask_to_enter(session, channel, info, questions + 1)
-        verdict = outcome()
-        if not self._may_go_on(verdict, session):
-            return None
-        assert verdict is not None
-        self._rechecks.supersede(session, channel, asked_at)
-        if verdict.allowed:
-            return self._enter(session, channel, info, OwnedInfo(verdict.owned, asked_at, time.monotonic()))
-        if channel not in session.channels:
-            raise Forbidden(verdict.reason)
-        return then(self._membership.leave(session, channel, "denied"), lambda _: throw(Forbidden(verdict.reason)))
-
-    def _may_go_on(self, verdict: Verdict | None, session: Session) -> bool:
-        """Whether the connection is still open and its token still valid, now that the application has answered."""
-        if verdict is not None and verdict.seconds is not None:
-            self._meter.guards[verdict.outcome].observe(verdict.seconds)
-        if session.is_open and verdict is None:
-            session.connection.close(4401, "Token expired or revoked", "expired")
-        return session.is_open and verdict is not None
-
-    def _enter(
-        self,
-        session: Session,
-        channel: ChannelName,
-        info: dict[str, Any] | None,
-        owned: OwnedInfo = NOTHING_OWNED,
-    ) -> Answer:
-        def finish(outcome: Outcome[Joined]) -> Answer:
-            try:
-                joined = outcome()
-            except JoinFailed as problem:
-                return self._keep_verdict(session, channel, owned, problem)
-            except BackendUnavailable:
-                self._not_stored(session, channel)
-                raise
-            if owned.info and joined.change is not None and joined.change.kind == "updated":
-                self._rechecks.confirm(session, channel)
-            return self._entered(joined, session, channel)
-
-        try:
-            joining = self._backend.join(channel, session.id, session.user, info, self._clock.utc_now(), owned)
-        except JoinFailed as problem:
-            return self._keep_verdict(session, channel, owned, problem)
-        except BackendUnavailable:
-            self._not_stored(session, channel)
-            raise
-        if isinstance(joining, Pending):
-            session.entering = channel
-        return then(joining, finish)
-
-    def _not_stored(self, session: Session, channel: ChannelName) -> None:
-        """Ask again after a repeated join that failed: its verdict has superseded others, and was not stored."""
-        if session.is_in(channel):
-            self._rechecks.add((session,), channel)
-
-    def _keep_verdict(self, session: Session, channel: ChannelName, owned: OwnedInfo, problem: JoinFailed) -> Answer:
-        """Apply the guard's verdict all the same if a repeated join fails: the newest verdict counts."""
-        if not session.is_in(channel) or channel.type != "presence":
-            raise problem
-        updating = self._backend.update(channel, session.id, {}, self._clock.utc_now(), owned)
-
-        def finish(outcome: Outcome[Updated]) -> wire.Frame:
-            self._events.emit_change(session, channel, outcome().change)
-            raise problem
-
-        return then(updating, finish)
-
-    def _entered(self, outcome: Joined, session: Session, channel: ChannelName) -> Answer:
-        if outcome.is_new:
-            self._membership.entered(session, channel)
-        self._events.emit_change(session, channel, outcome.change)
-        if session.ended is not None:  # while the backend let it in, so nothing else takes it out
-            return then(self._membership.leave_anyway(session, channel, session.ended), lambda _: None)
-        return wire.joined(channel, outcome.members, outcome.me)
 
     def _leave(self, session: Session, request: wire.Leave) -> Answer:
         channel = ChannelName.parse(request.channel or "")
@@ -362,7 +233,7 @@ class Requests:
     def _send_if(
         self, verdict: Verdict | None, session: Session, channel: ChannelName, request: wire.Message
     ) -> Answer:
-        if not self._may_go_on(verdict, session):
+        if not self._logins.confirmed_by(verdict, session):
             return None
         assert verdict is not None
         if not session.is_in(channel):
@@ -390,7 +261,7 @@ class Requests:
 
     def _update(self, session: Session, request: wire.Update) -> Answer:
         channel = ChannelName.parse(request.channel or "")
-        info = self._client_info(session, request.userInfo or {})
+        info = client_info(request.userInfo or {}, session.user, self._policy.max_user_info)
         if not session.is_in(channel):
             return then(self._look_up(channel), lambda found: throw(_not_updated(channel, found())))
         updating = self._backend.update(channel, session.id, info, self._clock.utc_now())
@@ -407,7 +278,7 @@ class Requests:
         if self._application.has_user_loader or (session.user is not None and session.credential is None):
             raise Unauthorized
         token = request.token or ""
-        begun = self._logins.rechecks_begun
+        begun = self._owner.rechecks_begun
         return self._offload.ask(lambda: self._identify(token)).then(lambda new: self._accept(session, new(), begun))
 
     def _identify(self, token: str) -> Credential:
@@ -424,8 +295,8 @@ class Requests:
         answer = wire.AuthOk(user=wire.identity(credential.user))
         if credential.expires_at is not None:
             answer.expiresAt = isoformat(from_epoch(credential.expires_at))
-        self._logins.adopt(session, credential)
-        self._logins.recheck_if_stale(session, rechecks_begun)
+        self._owner.adopt(session, credential)
+        self._owner.recheck_if_stale(session, rechecks_begun)
         return answer
 
 

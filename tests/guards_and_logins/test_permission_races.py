@@ -73,6 +73,19 @@ def alone() -> Iterator[list[Server]]:
         yield [server]
 
 
+@pytest.fixture(scope="module")
+def with_loader() -> Iterator[list[Server]]:
+    with running(app=APP, LOADER=True, PRESENCE_STATS_PUBLIC=True) as server:
+        yield [server]
+
+
+@pytest.fixture
+def loading(with_loader: list[Server]) -> Iterator[Service]:
+    """One server whose `user_loader` believes the header `X-User`."""
+    with ExitStack() as stack:
+        yield Service(with_loader, stack)
+
+
 @pytest.fixture(params=["alone", "servers"], ids=["one in memory", "two on Redis"])
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     with ExitStack() as stack:
@@ -227,11 +240,74 @@ def test_an_answer_without_a_truth_value_denies(service: Service, user: str, cha
     assert tab.request("channel:message", channel=channel, data=1)["code"] == "NOT_IN_CHANNEL"
 
 
-def test_auth_is_refused_if_a_user_loader_decides() -> None:
+def test_a_role_goes_even_if_the_tab_that_was_asked_about_closes(service: Service, user: str, channel: str) -> None:
+    """An older answer that gives a role is confirmed with the user's other tabs, on whichever worker they are."""
+    kept, closing = service.connect(user, 1), service.connect(user)
+    kept.join(channel)
+    service.plan(user, (ADMIN, user))
+    closing.send({"type": "join", "channel": channel})
+    wait_until(lambda: service.asked(user) == 2)
+    service.plan(user, True)
+    kept.join(channel)
+    service.plan(user, (True, f"again {user}"))
+    service.open(user)
+    while closing.event()["type"] != "channel:joined":
+        continue
+    wait_until(lambda: service.asked(user) == 4)
+    closing.socket.close()
+    service.open(f"again {user}")
+    wait_until(lambda: service.roles(channel) == {user: None})
+
+
+def test_an_older_answer_of_a_user_loader_does_not_replace_a_newer_one(
+    loading: Service, user: str, channel: str
+) -> None:
+    """Guards are asked about the user as the newest call of the loader returned them."""
+    loading.ask("/role", user=user, role="admin")
+    loading.plan(user, "role")
+    watcher = loading.connect(None, headers={"X-User": f"watcher of {user}"})
+    watcher.join(channel)
+    loading.connect(None, headers={"X-User": user}).join(channel)
+    loading.ask("/slow_login", user=user, gate=user)
+    loading.call("recheck", user_id=user)
+    wait_until(lambda: loading.asked(f"login of {user}") == 1)
+    loading.ask("/role", user=user)
+    loading.call("recheck", user_id=user)
+    wait_until(lambda: loading.roles(channel)[user] is None)
+    asked = loading.asked(user)
+    loading.open(user)
+    wait_until(lambda: loading.asked(user) > asked)
+    loading.call("recheck", user_id=user)
+    wait_until(lambda: loading.asked(user) > asked + 1)
+    loading.call("publish", name=channel, event="end", data=None)
+    events = [watcher.event()["type"] for _ in range(3)]
+    assert events == ["presence:member_joined", "presence:member_updated", "channel:message"]
+
+
+def test_a_join_under_way_is_decided_with_the_newest_user(loading: Service, user: str, channel: str) -> None:
+    """During a recheck, the loader is asked before the guard of a join is asked again."""
+    loading.ask("/role", user=user, role="admin")
+    loading.plan(user, ("role", f"one {user}"), ("role", f"two {user}"), "role")
+    tab = loading.connect(None, headers={"X-User": user})
+    tab.send({"type": "join", "channel": channel})
+    wait_until(lambda: loading.asked(user) == 1)
+    loading.ask("/role", user=user)
+    loading.ask("/slow_login", user=user, gate=user)
+    loading.call("recheck", user_id=user)
+    wait_until(lambda: loading.asked(f"login of {user}") == 1)
+    loading.open(f"one {user}")
+    wait_until(lambda: loading.asked(user) == 2)
+    loading.open(user)
+    loading.open(f"two {user}")
+    assert tab.event()["me"].get("role") is None
+    assert loading.roles(channel) == {user: None}
+
+
+def test_auth_is_refused_if_a_user_loader_decides(loading: Service, user: str) -> None:
     """A token of the app's API does not log in an anonymous connection."""
-    with running(app=APP, LOADER=True) as server, client(server) as visitor:
-        assert visitor.request("auth", token=server.token("boss"))["code"] == "UNAUTHORIZED"
-        assert visitor.request("join", channel="presence-planned-boss")["code"] == "FORBIDDEN"
+    visitor = loading.connect(None)
+    assert visitor.request("auth", token=loading.servers[0].token(user))["code"] == "UNAUTHORIZED"
+    assert visitor.request("join", channel="presence-planned-boss")["code"] == "FORBIDDEN"
 
 
 def test_a_role_that_was_taken_away_does_not_come_back_after_a_loss(program: str, user: str, channel: str) -> None:

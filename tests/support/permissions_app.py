@@ -1,7 +1,8 @@
 """An app whose guards and logins give the answers that a test plans, at the time that it chooses.
 
 `/plan?user=ann&steps=[…]` plans the answers of the guards about a user: one step for each call, and the last step for
-all later calls. A step is `{"answer": …, "gate": "name"}`; with a gate it answers when the gate is open.
+all later calls. A step is `{"answer": …, "gate": "name"}`; with a gate it answers when the gate is open. The answer
+"role" gives the member the role that the user's login has: `/role?user=ann&role=admin` sets it.
 `/gate?name=…` opens a gate, `/asked` counts the calls, and `/revoke?user=…` revokes a user's tokens.
 `/slow_login?user=…&gate=…` delays the next check of the user's login: it looks at once, and answers when the gate is
 open.
@@ -17,7 +18,7 @@ from typing import Any
 from flask import Flask, request
 from flask_jwt_extended import JWTManager, create_access_token
 
-from flask_presence import Presence, User
+from flask_presence import Presence, User, allow
 
 Step = dict[str, Any]
 
@@ -39,6 +40,7 @@ def create_app() -> Flask:
     gates: dict[str, threading.Event] = defaultdict(threading.Event)
     login_gates: dict[str, list[str]] = defaultdict(list)
     revoked: set[str] = set()
+    roles: dict[str, str | None] = {}
     asked: Counter[str] = Counter()
 
     if app.config.get("LOADER"):
@@ -46,7 +48,11 @@ def create_app() -> Flask:
         @presence.user_loader
         def load() -> User | None:
             name = request.headers.get("X-User")
-            return User(name) if name else None
+            if name is None:
+                return None
+            role = roles.get(name)
+            wait_for_login(name)
+            return User(name, claims={"role": role})
 
     @presence.guard("presence-planned-*")
     def planned(user: User) -> Any:
@@ -55,15 +61,20 @@ def create_app() -> Flask:
         step = steps.pop(0) if len(steps) > 1 else steps[0]
         if "gate" in step:
             gates[step["gate"]].wait()
+        if step["answer"] == "role":
+            return allow({"role": user.claims["role"]})
         return NoTruth() if step["answer"] == "no truth" else step["answer"]
 
     @jwt.token_in_blocklist_loader
     def is_revoked(_header: Any, claims: dict[str, Any]) -> bool:
         user, found = claims["sub"], claims["sub"] in revoked
+        wait_for_login(user)
+        return found
+
+    def wait_for_login(user: str) -> None:
         if login_gates[user]:
             asked[f"login of {user}"] += 1
             gates[login_gates[user].pop(0)].wait()
-        return found
 
     @app.get("/token")
     def token() -> str:
@@ -87,6 +98,11 @@ def create_app() -> Flask:
     @app.get("/revoke")
     def revoke() -> str:
         revoked.add(request.args["user"])
+        return ""
+
+    @app.get("/role")
+    def role() -> str:
+        roles[request.args["user"]] = request.args.get("role")
         return ""
 
     @app.get("/asked")
