@@ -36,6 +36,7 @@ LONGEST = [
     "redis/test_several_workers.py",
     "client/test_presence_js.py",
     "redis/test_redis_outage.py",
+    "redis/test_control_messages.py",
     "deployment/test_shutdown.py",
     "deployment/test_surrounding_app.py",
     "client/test_example_app.py",

@@ -20,7 +20,7 @@ from flask_presence.domain.members import User
 from ..support.client import Client, client
 from ..support.proxy import running_proxy
 from ..support.redis_server import RedisServer, running_redis
-from ..support.server import DEADLINE, running, wait_until
+from ..support.server import running, wait_until
 from ..support.store import Client as RedisClient
 from ..support.store import store_of
 from .test_several_workers import settled
@@ -200,108 +200,6 @@ def test_a_silent_subscription_is_noticed_and_replaced(program: str) -> None:
             ann.join("presence-room")
             settled(bob, [("member_joined", "ann")])
             wait_until(lambda: ann.say("presence-room", "hello")["delivered"] == 1)
-
-
-def test_a_control_message_reaches_a_worker_that_was_not_subscribed(service: Service) -> None:
-    eve = service.members[2]
-    for _ in range(3):
-        cut_subscriptions(service)
-    service.servers[0].call("disconnect", user_id="eve")
-    assert eve.wait_closed()[0] == 4403
-
-
-def test_a_control_message_reaches_a_worker_that_loses_its_subscription_twice(service: Service) -> None:
-    """The second time, the worker is reading what it missed the first time."""
-    for user in ("ann", "bob"):
-        for _ in range(5):
-            cut_subscriptions(service)
-            wait_until(lambda: service.admin.client_list(_type="pubsub"))
-            cut_subscriptions(service)
-            service.servers[1].call("disconnect", client_id="nobody")
-        service.servers[1].call("disconnect", user_id=user)
-    for one in service.members[:2]:
-        assert one.wait_closed()[0] == 4403
-
-
-def test_a_control_message_is_not_lost_with_the_data_of_redis(program: str) -> None:
-    """The workers that know of it send it again to one that was cut off."""
-    with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
-        near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": LEASE}
-        far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
-        with running(**near) as one, running(**far) as other, client(one, "ann") as ann, client(other, "eve") as eve:
-            ann.join("presence-room")
-            eve.join("presence-room")
-            proxy.cut()
-            wait_until(lambda: eve.request("join", channel="presence-room")["type"] == "error")
-            assert one.call("disconnect", user_id="eve") == 0
-            redis_server.stop()
-            redis_server.start()
-            wait_until(lambda: ann.request("join", channel="presence-room")["type"] == "channel:joined")
-            assert eve.request("ping")["type"] == "pong"
-            proxy.mend()
-            assert eve.wait_closed()[0] == 4403
-            with client(one, "eve") as again:
-                assert again.join("presence-room")["me"]["id"] == "eve"
-                assert ann.say("presence-room", "hello")["delivered"] == 1
-
-
-def test_a_control_message_reaches_a_worker_that_starts_while_it_is_cut_off(program: str) -> None:
-    with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
-        far = {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
-        with running(PRESENCE_BACKEND=redis_server.url) as one, running(**far) as other:
-            proxy.cut()
-            with client(one, "ann"), client(other, "eve") as eve:
-                assert one.call("disconnect", user_id="eve") == 0
-                assert eve.request("ping")["type"] == "pong"
-                proxy.mend()
-                assert eve.wait_closed()[0] == 4403
-
-
-@pytest.mark.parametrize(
-    ("method", "arguments"), [("disconnect", {}), ("remove", {"name": "presence-room"}), ("recheck", {})]
-)
-def test_a_grace_period_that_begins_later_ends_at_once(program: str, method: str, arguments: dict[str, str]) -> None:
-    """The worker that lost the connection was cut off from Redis when the user was sent away."""
-    with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy, ExitStack() as stack:
-        near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_GRACE_ABRUPT": 60}
-        far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
-        one, other = stack.enter_context(running(**near)), stack.enter_context(running(**far))
-        ann, eve = stack.enter_context(client(one, "ann")), stack.enter_context(client(other, "eve"))
-        ann.join("presence-room")
-        eve.join("presence-room")
-        proxy.cut()
-        wait_until(lambda: eve.request("join", channel="presence-room")["type"] == "error")
-        eve.socket.socket.close()
-        wait_until(lambda: other.json(f"/heard/{eve.id}")[-1]["name"] == "client.disconnected")
-        one.call(method, user_id="eve", **arguments)
-        proxy.mend()
-        assert [ann.event()["type"] for _ in range(2)] == ["presence:member_joined", "presence:member_left"]
-
-
-def test_a_control_message_reaches_a_worker_whose_subscription_was_silent(program: str) -> None:
-    with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
-        near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": LEASE}
-        far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
-        with running(**near) as one, running(**far) as other, client(other, "eve") as eve:
-            eve.join("presence-room")
-            proxy.mute()
-            one.call("disconnect", user_id="eve")  # which may wait until the subscription has been replaced
-            assert eve.wait_closed()[0] == 4403
-
-
-def test_a_control_message_reaches_a_worker_that_was_cut_off_from_redis(program: str) -> None:
-    """The worker tried in vain to reconnect before."""
-    with running_redis(program) as redis_server, running_proxy(redis_server.port) as proxy:
-        near = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": 3 * DEADLINE}
-        far = near | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
-        with running(**near) as one, running(**far) as other, client(other, "eve") as eve:
-            eve.join("presence-room")
-            proxy.cut()
-            wait_until(lambda: eve.request("join", channel="presence-room")["type"] == "error")
-            assert one.call("disconnect", user_id="eve") == 0
-            assert eve.request("ping")["type"] == "pong"
-            proxy.mend()
-            assert eve.wait_closed()[0] == 4403
 
 
 def test_a_worker_removes_connections_that_it_does_not_have(service: Service) -> None:

@@ -62,10 +62,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """The list after a heal, and the users who left because their connections were gone, by client id."""
+    """The list after a heal, and the users who left because their connections were gone, by client id. `writes_lost`:
+    Redis has lost changes of the channel that the worker knows."""
 
     entries: Mapping[str, Entry]
     left: Mapping[str, Change]
+    writes_lost: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +268,12 @@ class ChannelOperations:
         """
         live = live_connections()
         stored: list[bytes] = []
+        writes_lost = False
         for at in range(0, max(1, len(live)), CHUNK):
             still = possible()
             back = [connection for connection in live[at : at + CHUNK] if connection.client_id in still]
-            (*_, stored) = yield self._restore(channel, back, known, now)
+            (*_, (is_older, *stored)) = yield self._restore(channel, back, known, now)
+            writes_lost = writes_lost or is_older == 1
         left: dict[str, Change] = {}
         for client in stored:
             if client.decode() not in possible():
@@ -281,7 +285,7 @@ class ChannelOperations:
                 if placed.value is not None:
                     left[client.decode()] = placed.value
         snapshot = yield from self.snapshot(channel)
-        return Placed(snapshot.position, Healed(snapshot.value.entries, left))
+        return Placed(snapshot.position, Healed(snapshot.value.entries, left, writes_lost))
 
     def position(self, channel: str) -> Operation[Placed[int]]:
         """Where the channel stands, and how many connections the worker has in it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -17,6 +18,8 @@ from .keys import Keys
 KEPT_FOR: Final = 600.0
 """Seconds for which a message is kept for workers that did not hear it. A worker that was cut off for longer asks the
 application about all of its connections instead."""
+BATCH: Final = 200
+"""The maximum number of messages sent again in one round trip."""
 
 
 class ControlMessage(msgspec.Struct, omit_defaults=True):
@@ -42,6 +45,12 @@ class ControlMessage(msgspec.Struct, omit_defaults=True):
         """Whether it ends grace periods too: it is about certain users, not about everybody in a channel."""
         return self.user is not None or self.client is not None
 
+    def is_about(self, user: str | None, client: str | None, channel: str | None) -> bool:
+        """Whether it is about a connection of a user in a channel."""
+        return all(
+            mine in (None, its) for mine, its in ((self.user, user), (self.client, client), (self.channel, channel))
+        )
+
 
 decode = msgspec.json.Decoder(ControlMessage).decode
 
@@ -50,16 +59,24 @@ def new_message(origin: str, text: str = "", **what: Any) -> ControlMessage:
     return ControlMessage(secrets.token_urlsafe(16), origin, text, time.time(), **what)
 
 
-def again(message: ControlMessage) -> ControlMessage:
-    """The message, to be sent once more."""
-    return msgspec.structs.replace(message, again=True)
-
-
 def send(keys: Keys, message: ControlMessage) -> Operation[int]:
     """Send a message to every worker. Returns how many heard it at once."""
-    arguments = (keys.control, msgspec.json.encode(message), str(int(KEPT_FOR * 1000)))
-    (heard,) = yield Call("control", (keys.control_log,), arguments)
+    (heard,) = yield _send(keys, message)
     return int(heard)
+
+
+def send_again(keys: Keys, messages: Sequence[ControlMessage]) -> Operation[None]:
+    """Send messages once more, except those that Redis still keeps."""
+    for at in range(0, len(messages), BATCH):
+        yield [_send(keys, message, again=True) for message in messages[at : at + BATCH]]
+
+
+def _send(keys: Keys, message: ControlMessage, *, again: bool = False) -> Call:
+    """The call that sends a message."""
+    kept = msgspec.structs.replace(message, again=False)
+    published = msgspec.json.encode(msgspec.structs.replace(message, again=True)) if again else b""
+    arguments = (keys.control, msgspec.json.encode(kept), str(int(KEPT_FOR * 1000)), published)
+    return Call("control", (keys.control_log,), arguments)
 
 
 def reply(keys: Keys, message: ControlMessage, count: int) -> Operation[None]:
@@ -68,8 +85,16 @@ def reply(keys: Keys, message: ControlMessage, count: int) -> Operation[None]:
     yield [Call("RPUSH", (replies,), (str(count),)), Call("EXPIRE", (replies,), ("10",))]
 
 
-def sent_since(keys: Keys, moment: float) -> Operation[list[ControlMessage]]:
-    """The messages sent since `moment`, in seconds of the monotonic clock of this process."""
-    seconds, micros = yield Call("TIME", ())
-    since = (int(seconds) - (time.monotonic() - moment)) * 1000 + int(micros) / 1000
-    return [decode(data) for data in (yield Call("ZRANGEBYSCORE", (keys.control_log,), (str(int(since)), "+inf")))]
+def ended_graces(messages: Iterable[ControlMessage]) -> list[tuple[str | None, str | None, str | None]]:
+    """The grace periods that messages end, as `Graces.end_all_matching` takes them."""
+    return [(message.user, message.client, message.channel) for message in messages if message.ends_graces]
+
+
+def kept(keys: Keys) -> Operation[list[ControlMessage]]:
+    """The messages that are kept, oldest first."""
+    return [decode(data) for data in (yield Call("ZRANGE", (keys.control_log,), ("0", "-1")))]
+
+
+def sent_since(keys: Keys, moment: int) -> Operation[list[ControlMessage]]:
+    """The messages that were sent since `moment`, in ms by Redis's clock, oldest first."""
+    return [decode(data) for data in (yield Call("ZRANGEBYSCORE", (keys.control_log,), (str(moment), "+inf")))]

@@ -74,14 +74,21 @@ class Graces:
     ) -> Operation[list[MemberLeft]]:
         """End the grace periods of a user, of a lost connection, and in a channel (`None` matches any) now. Returns the
         events that the application must hear."""
-        wanted = [value if value is None else escape(value) for value in (channel, user_id, client_id)]
+        return (yield from self.end_all_matching([(user_id, client_id, channel)]))
+
+    def end_all_matching(
+        self, wanted: Iterable[tuple[str | None, str | None, str | None]]
+    ) -> Operation[list[MemberLeft]]:
+        """The same for several of these, each a user, a lost connection, and a channel."""
+        patterns = {tuple(part if part is None else escape(part) for part in (c, u, i)) for u, i, c in wanted}
         found = yield Call("ZRANGE", (self._keys.graces,), ("0", "-1"))
-        matching = [
-            grace
-            for grace in found
-            if all(want in (None, part) for want, part in zip(wanted, grace.decode().split("\0"), strict=True))
-        ]
-        return (yield from self._end(matching, ""))
+
+        def is_wanted(grace: bytes) -> bool:
+            channel, user, client = grace.decode().split("\0")
+            choices = ((c, u, i) for c in (channel, None) for u in (user, None) for i in (client, None))
+            return any(choice in patterns for choice in choices)
+
+        return (yield from self._end([grace for grace in found if is_wanted(grace)], ""))
 
     def channels(self) -> Operation[set[str]]:
         """The channels, escaped, in which there are grace periods."""

@@ -17,6 +17,7 @@ class Store:
 
     def __init__(self, keys: Keys, *, lease: float, max_info: int, grace: float = 0) -> None:
         self.keys = keys
+        self.lease = lease
         self.workers = Workers(keys, lease)
         self.counts = WorkerCounts(keys)
         self.graces = Graces(keys)

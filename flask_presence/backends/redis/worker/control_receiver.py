@@ -1,7 +1,7 @@
 """The control messages that reach this worker, and the ones it missed.
 
-Rule: a message is carried out once, whether it is heard, sent by this worker, or read again after the subscription was
-lost. None is lost: after every gap the log of messages is read, and if Redis loses the log, workers send them again.
+Rule: a message is carried out once, whether it is heard, sent by this worker, or read after the subscription was lost.
+None is lost: after every gap all messages that Redis keeps are read, and if Redis loses them, workers send them again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .local_channels import LocalChannels
 
 log = logging.getLogger("flask_presence")
 
-MARGIN: Final = 2.0
-"""Seconds before a lost subscription's last sign of life from when on messages may have been missed."""
 MAX_KEPT: Final = 1000
 """How many messages a worker keeps, to send them again if Redis loses its data."""
+MAX_STANDSTILL: Final = control.KEPT_FOR / 2
+"""Seconds for which a process may stand still, and still find in Redis every message that it has missed."""
 
 
 class ControlReceiver:
@@ -42,6 +42,7 @@ class ControlReceiver:
         channels: LocalChannels,
         listener: Listener,
         worker_id: Callable[[], str],
+        lease: float,
     ) -> None:
         self._keys = store.keys
         self._graces = store.graces
@@ -51,10 +52,14 @@ class ControlReceiver:
         self._listener = listener
         self._worker_id = worker_id
         self._began_at = time.time()
+        self._lease = lease
+        self._graces_begun: deque[tuple[float, str | None, str, str]] = deque()  # when, user, client and channel
+        self._ticked_at = time.monotonic()
         self._carried_out: dict[str, float] = {}
         self._kept: deque[tuple[float, control.ControlMessage]] = deque(maxlen=MAX_KEPT)
-        self._missed_since: float | None = time.monotonic()
+        self._missed_since: float | None = time.monotonic()  # while it is cut off
         self._losses = 0
+        self._lost_at = self._rechecked_all_at = 0.0
         self._waits_for_subscription = False
 
     @property
@@ -82,16 +87,41 @@ class ControlReceiver:
     def lost(self) -> None:
         """Handle the loss of the subscription."""
         self._losses += 1
+        self._lost_at = time.monotonic()
         if self._missed_since is None:
-            self._missed_since = self._subscriber.heard_at - MARGIN
+            self._missed_since = self._subscriber.heard_at
         self._await_subscription()
 
     def send_again(self) -> None:
-        """Send the messages once more that workers may not have carried out yet: Redis may have lost them."""
+        """Send the messages once more that Redis has lost, and that workers may not have carried out yet. End the grace
+        periods once more that they ended."""
         now = time.monotonic()
-        for kept_at, message in self._kept:
-            if now - kept_at < control.KEPT_FOR:
-                self._pipeline.run(control.send(self._keys, control.again(message)))
+        recent = [message for kept_at, message in self._kept if now - kept_at < control.KEPT_FOR]
+        if recent:
+            self._pipeline.run(control.send_again(self._keys, recent)).when(self._sent_again)
+            ended = self._graces.end_all_matching(control.ended_graces(recent))
+            self._pipeline.run(ended).when(self._graces_ended)
+
+    def recheck_everywhere(self) -> None:
+        """Let all workers recheck their connections, because Redis has lost changes that took permissions away; unless
+        they have done so since the subscription was lost, because other workers have noticed that too."""
+        if self._rechecked_all_at <= self._lost_at:
+            message = control.new_message(self._worker_id(), kind="recheck")
+            self.carry_out(message)
+            self._pipeline.run(control.send(self._keys, message)).when(self._sent_again)
+
+    def grace_begins(self, user_id: str | None, client_id: str, channel: str) -> None:
+        """Note that a grace period begins here. A message that was sent before, and is heard later, ends it."""
+        now = time.monotonic()
+        self._graces_begun.append((now, user_id, client_id, channel))
+        while now - self._graces_begun[0][0] > 2 * self._lease:
+            self._graces_begun.popleft()
+
+    def tick(self, now: float) -> None:
+        """Notice, at `now`, in seconds of the monotonic clock, that this process has stood still."""
+        stood_still, self._ticked_at = now - self._ticked_at, now
+        if stood_still > MAX_STANDSTILL:
+            self._recheck_all()
 
     def _take(self, message: control.ControlMessage, *, late: bool = False) -> None:
         if message.id in self._carried_out:
@@ -104,11 +134,14 @@ class ControlReceiver:
         if message.origin == self._worker_id():
             return
         self.carry_out(message).when(lambda count: self._pipeline.run(control.reply(self._keys, message, count())))
-        if (late or message.again) and message.ends_graces:
+        is_late = late or message.again or any(message.is_about(*what) for _, *what in self._graces_begun)
+        if is_late and message.ends_graces:
             self._end_graces(message)
 
     def _apply(self, message: control.ControlMessage) -> int | Pending[int]:
         if message.kind == "recheck":
+            if message.user is None and message.channel is None:
+                self._rechecked_all_at = time.monotonic()
             return self._listener.recheck(message.user, message.channel)
         if message.kind == "remove":
             return self._listener.remove_from(message.channel or "", message.user or "", message.text)
@@ -121,11 +154,18 @@ class ControlReceiver:
         healing = self._channels.without_grace(*which)
         when_all(healing, lambda: self._pipeline.run(self._graces.end_matching(*which)).when(self._graces_ended))
 
+    @staticmethod
+    def _sent_again(outcome: Outcome[object]) -> None:
+        try:
+            outcome()
+        except BackendUnavailable as problem:
+            log.warning("control messages will be sent when Redis is back: %s", problem)
+
     def _graces_ended(self, outcome: Outcome[list[MemberLeft]]) -> None:
         try:
             events = outcome()
         except BackendUnavailable as problem:
-            log.warning("grace periods that were to end go on, because Redis is down: %s", problem)
+            log.warning("grace periods will be ended when Redis is back: %s", problem)
             return
         for event in events:
             self._listener.notify(event)
@@ -144,8 +184,8 @@ class ControlReceiver:
             self._await_subscription()  # waiting was given up, but the subscriber goes on trying
             return
         if self._missed_since is not None:
-            sent = self._pipeline.run(control.sent_since(self._keys, self._missed_since))
-            sent.when(partial(self._take_missed, self._missed_since, self._losses))
+            kept = self._pipeline.run(control.kept(self._keys))
+            kept.when(partial(self._take_missed, self._missed_since, self._losses))
 
     def _take_missed(self, since: float, losses: int, outcome: Outcome[list[control.ControlMessage]]) -> None:
         try:
@@ -157,6 +197,10 @@ class ControlReceiver:
             self._missed_since = None  # otherwise the subscription has been lost again, and this is done again too
         for message in missed:
             self._take(message, late=True)
+        self.send_again()
         if time.monotonic() - since > control.KEPT_FOR:
-            log.warning("this worker was cut off from Redis for so long that it rechecks all of its connections")
-            self._listener.recheck(None, None)
+            self._recheck_all()
+
+    def _recheck_all(self) -> None:
+        log.warning("this worker was cut off from Redis for so long that it rechecks all of its connections")
+        self._listener.recheck(None, None)

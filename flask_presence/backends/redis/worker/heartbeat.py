@@ -17,6 +17,7 @@ from ....domain.readings import Reading
 from ....loops.pending import Outcome, Pending
 from ...base import Listener
 from ..client.pipeline import Pipeline
+from ..store import control
 from ..store.calls import Operation
 from ..store.store import Store
 from ..store.workers import HeartbeatReply
@@ -28,6 +29,8 @@ MAX_INTERVAL: Final = 1.0
 """The longest time between two heartbeats, in seconds; a fifth of the lease, if that is less."""
 COMPARE_EVERY: Final = 30.0
 """Seconds between two comparisons of the number of open connections with Redis."""
+UNHEARD_LEASES: Final = 3
+"""Leases before the removal of a dead worker from when on it may not have carried out control messages."""
 
 
 class Heartbeat:
@@ -47,7 +50,7 @@ class Heartbeat:
         breaker: CircuitBreaker,
         listener: Listener,
         lease: float,
-        restart: Callable[[bool], list[str]],
+        restart: Callable[[], list[str]],
         returned: Callable[[], object],
         failed: Callable[[BackendUnavailable], object],
     ) -> None:
@@ -203,7 +206,7 @@ class Heartbeat:
         self._is_first = True
         self.beat()
         self.store_connections()
-        channels = self._restart(not new_id)
+        channels = self._restart()
         if new_id:
             self._pipeline.run(self._store.dead_workers.leave_to_others(old_id, channels))
 
@@ -224,16 +227,22 @@ class Heartbeat:
 
 
 def remove_dead(store: Store, now: int, *, spare: str = "", after: float | None) -> Operation[list[Event]]:
-    """Remove the dead workers except `spare`, and end the grace periods that are over at `now`, in ms. `after`: see
-    `DeadWorkers.claim`. Returns the events that the application must hear."""
+    """Remove the dead workers except `spare`, and end the grace periods that are over at `now`, in ms, and those that
+    the dead workers would have ended. `after`: see `DeadWorkers.claim`. Returns the events that the application must
+    hear."""
     known = yield from store.workers.all()
     events: list[Event] = []
+    removed_any = False
     while True:
         gone = [worker_id for worker_id in known if worker_id != spare and is_gone(worker_id)]
         dead = yield from store.dead_workers.claim(gone, after=after)
         if dead is None:
             break
         events += yield from store.dead_workers.remove(dead)
+        removed_any = True
+    if removed_any:
+        recent = yield from control.sent_since(store.keys, now - int(UNHEARD_LEASES * store.lease * 1000))
+        events += yield from store.graces.end_all_matching(control.ended_graces(recent))
     events += yield from store.graces.end_due(now)
     return events
 

@@ -48,7 +48,8 @@ COMPARE_SOON: Final = (1.5, 3.0)
 
 
 class LocalChannels:
-    """Owns the local channels. `operations` returns those of the worker's current id.
+    """Owns the local channels. `operations` returns those of the worker's current id. `writes_lost` is called when a
+    channel has lost its latest changes in Redis, as with an old copy of its data.
 
     After a loss of data, members that other workers may still restore stay listed for `keep` seconds.
     """
@@ -62,6 +63,7 @@ class LocalChannels:
         subscriber: Subscriber,
         listener: Listener,
         keep: float,
+        writes_lost: Callable[[], object],
     ) -> None:
         self._store = store
         self._worker_id = worker_id
@@ -70,6 +72,7 @@ class LocalChannels:
         self._subscriber = subscriber
         self._listener = listener
         self._keep = keep
+        self._writes_lost = writes_lost
         self._channels: dict[str, LocalChannel] = {}
         self._by_topic: dict[str, LocalChannel] = {}
         self._compare_at: dict[str, float] = {}
@@ -258,6 +261,8 @@ class LocalChannels:
             return
         if not local.health.is_current or placed.position.epoch != local.replica.position.epoch:
             self.load(local, placed.position, placed.value.entries, losses)
+        if placed.value.writes_lost:
+            self._writes_lost()
         for client_id, change in placed.value.left.items():
             user = unconfirmed[client_id].user if client_id in unconfirmed else None
             self._listener.notify(MemberLeft(client_id, user, local.name, change.member, change.reason))

@@ -65,9 +65,10 @@ class Worker:
         self._channels = LocalChannels(
             *(store, lambda: self.worker_id, lambda: self._operations, self._pipeline, self._subscriber, listener),
             keep=lease / 2,
+            writes_lost=self._writes_lost,
         )
         self.control = ControlReceiver(
-            *(store, self._pipeline, self._subscriber, self._channels, listener), lambda: self.worker_id
+            *(store, self._pipeline, self._subscriber, self._channels, listener), lambda: self.worker_id, lease
         )
         self._inbox = self._keys.inbox(self.worker_id)
         self._probe_after = lease / 2
@@ -103,6 +104,7 @@ class Worker:
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
         self._heartbeat.tick(now)
+        self.control.tick(now)
         if self.breaker.is_up:
             self._channels.tick(now)
             self._probe(now)
@@ -163,6 +165,8 @@ class Worker:
         local.left(client_id)
         user = self._heartbeat.user_of(client_id) if channel.type == "presence" else None
         departure = Departure(user, grace, reason)
+        if grace:
+            self.control.grace_begins(None if user is None else user.id, client_id, channel)
         if not self.breaker.is_up:
             local.left_unconfirmed(client_id, departure)
             return None
@@ -298,17 +302,20 @@ class Worker:
         """Make up for what Redis missed while it was down."""
         self._channels.compare_soon()
         self._heartbeat.store_connections()
+        self.control.send_again()
 
-    def _restart(self, data_lost: bool) -> list[str]:
-        """Start again: Redis no longer knows this worker, which has a new id unless the data was lost. Returns its
-        channels."""
+    def _writes_lost(self) -> None:
+        """Make up for changes that Redis has lost, although it still knows this worker."""
+        self.control.recheck_everywhere()
+
+    def _restart(self) -> list[str]:
+        """Start again: Redis no longer knows this worker, which may have a new id. Returns its channels."""
         self._operations = self._store.channels(self.worker_id)
         self._subscriber.unsubscribe(self._inbox)
         self._inbox = self._keys.inbox(self.worker_id)
         self._subscriber.subscribe(self._inbox)
         self._channels.heal_all()
-        if data_lost:
-            self.control.send_again()
+        self.control.send_again()
         self._recheck_members()
         return [local.name for local in self._channels]
 

@@ -2,9 +2,13 @@
 -- KEYS  the channel's five, 6 the worker's own connections in it (set)
 -- ARGV  1 topic 2 known epoch 3 the next event's number is above this 4 time of the restore 5 worker,
 --       then for each connection: client, user ('' if the channel lists none), place and document of the user
--- Returns the clients in 6.
-local topic, at = ARGV[1], epoch(ARGV[2])
-if tonumber(redis.call('HGET', state, 'q')) < tonumber(ARGV[3]) then redis.call('HSET', state, 'q', ARGV[3]) end
+-- Returns {1 if the channel has lost changes that the caller knows (as with an old copy of its data), else 0, then the
+-- clients in 6}.
+local topic, at, is_older = ARGV[1], epoch(ARGV[2]), 0
+if tonumber(redis.call('HGET', state, 'q')) < tonumber(ARGV[3]) then
+  redis.call('HSET', state, 'q', ARGV[3])
+  if at == ARGV[2] then is_older = 1 end
+end
 for first = 6, #ARGV, 4 do
   local client, user, place, document = ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
   if user ~= '' then
@@ -23,4 +27,6 @@ if #ARGV > 5 then
   redis.call('HSETNX', state, 'c', ARGV[4])
   redis.call('PERSIST', state)
 end
-return redis.call('SMEMBERS', KEYS[6])
+local reply = redis.call('SMEMBERS', KEYS[6])
+table.insert(reply, 1, is_older)
+return reply
