@@ -30,6 +30,7 @@ from flask_presence.backends.redis.store.calls import Call, Operation
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.store.store import Store
 from flask_presence.domain.channels import ChannelName
+from flask_presence.domain.roster import Joiner
 from tests.support import client as ws
 from tests.support.redis_server import RedisServer, find, running_redis
 from tests.support.server import Server as TestServer
@@ -150,7 +151,7 @@ def _fill(redis_server: RedisServer, count: int) -> None:
     def fill() -> Operation[None]:
         for number in range(count):
             user = User(f"user-{number}", name=f"User {number}")
-            yield from operations.join(channel, f"client-{number}", user, {"n": number}, now, with_list=False)
+            yield from operations.join(Joiner(channel, f"client-{number}", user, {"n": number}, now), with_list=False)
         yield Call("SADD", (keys.worker_channels("nowhere"),), (channel,))
 
     client.run(fill())

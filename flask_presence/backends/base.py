@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import Event, Reason
-from ..domain.members import NOTHING_OWNED, Member, OwnedInfo, Profile, User
+from ..domain.members import Member, OwnedInfo, Profile, User
 from ..domain.readings import Reading, Survey
-from ..domain.roster import Change, Joined, Updated
+from ..domain.roster import Change, Joined, Joiner, Updated
 from ..loops.base import Loop
 from ..loops.pending import Pending
 
@@ -87,16 +87,8 @@ class Membership(Protocol):
     def closed(self, client_id: str) -> None:
         """Note that a connection is gone and out of every channel."""
 
-    def join(
-        self,
-        channel: ChannelName,
-        client_id: str,
-        user: User | None,
-        info: Mapping[str, Any] | None,
-        now: datetime,
-        owned: OwnedInfo = NOTHING_OWNED,
-    ) -> Joined | Pending[Joined]:
-        """Like `Roster.join`; everybody but `client_id` has been told of the change."""
+    def join(self, joiner: Joiner) -> Joined | Pending[Joined]:
+        """Like `Roster.join`; everybody but the joiner has been told of the change."""
 
     def leave(
         self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, grace: float = 0

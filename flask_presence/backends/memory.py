@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import MemberLeft, Reason
-from ..domain.members import NOTHING_OWNED, Member, OwnedInfo, Profile, User
+from ..domain.members import Member, OwnedInfo, Profile, User
 from ..domain.readings import Survey
-from ..domain.roster import Change, Joined, Roster, Updated
+from ..domain.roster import Change, Joined, Joiner, Roster, Updated
 from ..domain.timestamps import from_epoch
 from ..loops.base import Loop
 from ..loops.pending import Pending
@@ -77,17 +77,9 @@ class MemoryBackend:
     def connections(self) -> int:
         return len(self._clients)
 
-    def join(
-        self,
-        channel: ChannelName,
-        client_id: str,
-        user: User | None,
-        info: Mapping[str, Any] | None,
-        now: datetime,
-        owned: OwnedInfo = NOTHING_OWNED,
-    ) -> Joined:
-        outcome = self._roster.join(channel, client_id, user, info, now, owned)
-        self._announce(channel, outcome.change, client_id, now)
+    def join(self, joiner: Joiner) -> Joined:
+        outcome = self._roster.join(joiner)
+        self._announce(joiner.channel, outcome.change, joiner.client_id, joiner.now)
         return outcome
 
     def leave(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .channels import Channel, ChannelName, ChannelType, count_channels, matches
 from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
@@ -28,6 +28,18 @@ class Change:
     kind: Literal["joined", "updated", "left"]
     member: Member
     reason: Reason | None = None
+
+
+class Joiner(NamedTuple):
+    """A connection that joins a channel. `info` is the part of its `userInfo` that a client may decide. `owned` is the
+    guard's verdict, which replaces an earlier one."""
+
+    channel: ChannelName
+    client_id: str
+    user: User | None
+    info: Mapping[str, Any] | None
+    now: datetime
+    owned: OwnedInfo = NOTHING_OWNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +114,10 @@ class Roster:
         self._max_info = max_info
         self._channels: dict[str, _ChannelState] = {}
 
-    def join(
-        self,
-        channel: ChannelName,
-        client_id: str,
-        user: User | None,
-        info: Mapping[str, Any] | None,
-        now: datetime,
-        owned: OwnedInfo = NOTHING_OWNED,
-    ) -> Joined:
-        """Put a connection into `channel`. Joining again merges `info` and changes nothing else.
-
-        `owned` is the guard's verdict; it replaces an earlier one. Raises `JoinFailed` if the merged `info` would be
-        too large.
-        """
+    def join(self, joiner: Joiner) -> Joined:
+        """Put a connection into a channel. Joining again merges its `info` and changes nothing else. Raises
+        `JoinFailed` if the merged `info` would be too large."""
+        channel, client_id, user, _, now, _ = joiner
         state = self._channels.get(channel) or _ChannelState(channel, now)
         is_new = client_id not in state.connections
         if channel.type != "presence":
@@ -124,7 +126,7 @@ class Roster:
             return Joined(is_new)
         if user is None:
             raise JoinFailed("A presence channel needs a user")
-        change = self._list(state, client_id, user, info or {}, now, owned)
+        change = self._list(state, user, joiner)
         self._channels[channel] = state
         state.connections[client_id] = user.id
         entry = state.entries[user.id]
@@ -237,22 +239,14 @@ class Roster:
         if not state.connections and not state.entries:
             del self._channels[state.name]
 
-    def _list(
-        self,
-        state: _ChannelState,
-        client_id: str,
-        user: User,
-        info: Mapping[str, Any],
-        now: datetime,
-        owned: OwnedInfo,
-    ) -> Change | None:
-        """List the user who joins, or merge `info` into the entry that the user has already."""
-        entry = state.entries.get(user.id)
+    def _list(self, state: _ChannelState, user: User, joiner: Joiner) -> Change | None:
+        """List the user who joins, or merge the `info` into the entry that the user has already."""
+        entry, info = state.entries.get(user.id), joiner.info or {}
         if entry is not None:
-            return self._merge(entry, info, owned, now, JoinFailed)
-        profile = Profile.of(user, info, owned)
+            return self._merge(entry, info, joiner.owned, joiner.now, JoinFailed)
+        profile = Profile.of(user, info, joiner.owned)
         check_size(profile, self._max_info, JoinFailed)
-        member = profile.member(client_id, now)
+        member = profile.member(joiner.client_id, joiner.now)
         assert member.json, "the member can be encoded"  # if not, this raises before anything has changed
         state.entries[user.id] = _Entry(profile, member, set())
         return Change("joined", member)

@@ -19,7 +19,7 @@ from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, CredentialRejected, Forbidden, JoinFailed
 from ..domain.guards import Verdict
 from ..domain.members import NOTHING_OWNED, OwnedInfo, client_info
-from ..domain.roster import Joined, Updated
+from ..domain.roster import Joined, Joiner, Updated
 from ..loops.pending import Outcome, Pending, then, throw
 from .clock import Clock
 from .handlers import EventDispatcher
@@ -137,9 +137,10 @@ class Joins:
         return then(self._membership.leave(session, channel, "denied"), lambda _: throw(Forbidden(verdict.reason)))
 
     def _enter(self, attempt: _Attempt) -> Answer:
-        session, channel, owned = attempt.session, attempt.channel, attempt.owned
+        session, channel = attempt.session, attempt.channel
         try:
-            joining = self._backend.join(channel, session.id, session.user, attempt.info, self._clock.utc_now(), owned)
+            now = self._clock.utc_now()
+            joining = self._backend.join(Joiner(channel, session.id, session.user, attempt.info, now, attempt.owned))
         except (JoinFailed, BackendUnavailable) as problem:
             return self._not_entered(attempt, problem)
         if isinstance(joining, Pending):

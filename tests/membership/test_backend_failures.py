@@ -14,7 +14,7 @@ from flask_presence.app import service
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.events import Reason
-from flask_presence.domain.roster import Change
+from flask_presence.domain.roster import Change, Joiner
 
 
 class FaultyBackend(MemoryBackend):
@@ -26,9 +26,9 @@ class FaultyBackend(MemoryBackend):
         if self.problem is not None:
             raise self.problem
 
-    def join(self, *arguments: Any) -> Any:
+    def join(self, joiner: Joiner) -> Any:
         self._check()
-        return super().join(*arguments)
+        return super().join(joiner)
 
     def leave(
         self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, grace: float = 0

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.errors import JoinFailed, RequestError, UpdateFailed
 from flask_presence.domain.members import RESERVED_KEYS, Member, OwnedInfo, User
-from flask_presence.domain.roster import Change, Roster
+from flask_presence.domain.roster import Change, Joiner, Roster
 
 MAX_INFO = 60
 USERS = [User("ann", name="Ann", avatar="ann.png"), User("bob", email="bob@example.com")]
@@ -108,7 +108,7 @@ class RosterMachine(RuleBasedStateMachine):
         if not any(member.id == user.id for member in self.roster.members(channel)):
             for model in (self.said, self.owned, self.owned_at):
                 model.pop((channel, user.id), None)
-        outcome = self.attempt(lambda: self.roster.join(channel, client_id, user, info, self.now, verdict))
+        outcome = self.attempt(lambda: self.roster.join(Joiner(channel, client_id, user, info, self.now, verdict)))
         if outcome is None:
             return
         if channel.type == "presence":
@@ -236,24 +236,24 @@ ROOM = ChannelName("presence-room")
 def test_changing_zero_to_false_is_a_change() -> None:
     """Values are compared as JSON."""
     roster = Roster(100)
-    roster.join(ROOM, "1", USERS[0], {"x": 0}, NOW)
+    roster.join(Joiner(ROOM, "1", USERS[0], {"x": 0}, NOW))
     assert roster.update(ROOM, "1", {"x": False}, NOW).change is not None
     assert roster.update(ROOM, "1", {"x": False}, NOW).change is None
 
 
 def test_another_order_of_keys_is_no_change() -> None:
     roster = Roster(100)
-    roster.join(ROOM, "1", USERS[0], {"x": {"a": 1, "b": 2}}, NOW)
+    roster.join(Joiner(ROOM, "1", USERS[0], {"x": {"a": 1, "b": 2}}, NOW))
     assert roster.update(ROOM, "1", {"x": {"b": 2, "a": 1}}, NOW).change is None
 
 
 def test_a_merge_that_is_too_large_raises_and_changes_nothing() -> None:
     roster = Roster(20)
-    roster.join(ROOM, "1", USERS[0], {"a": "x" * 12}, NOW)
+    roster.join(Joiner(ROOM, "1", USERS[0], {"a": "x" * 12}, NOW))
     for operation, error in (
         (lambda: roster.update(ROOM, "1", {"b": 1}, NOW), UpdateFailed),
-        (lambda: roster.join(ROOM, "2", USERS[0], {"b": 1}, NOW), JoinFailed),
-        (lambda: roster.join(ROOM, "3", USERS[1], {"a": "x" * 14}, NOW), JoinFailed),
+        (lambda: roster.join(Joiner(ROOM, "2", USERS[0], {"b": 1}, NOW)), JoinFailed),
+        (lambda: roster.join(Joiner(ROOM, "3", USERS[1], {"a": "x" * 14}, NOW)), JoinFailed),
     ):
         try:
             operation()
@@ -266,7 +266,7 @@ def test_a_merge_that_is_too_large_raises_and_changes_nothing() -> None:
 
 def test_a_member_on_the_wire_begins_with_the_fields_of_the_server() -> None:
     roster = Roster(1000)
-    outcome = roster.join(ROOM, "client", USERS[1], {"status": "here"}, NOW)
+    outcome = roster.join(Joiner(ROOM, "client", USERS[1], {"status": "here"}, NOW))
     assert outcome.me is not None
     assert outcome.me.to_dict() == {
         "id": "bob",

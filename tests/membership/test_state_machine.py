@@ -21,6 +21,7 @@ from flask_presence.app import service
 from flask_presence.app.service import Service
 from flask_presence.backends.memory import MemoryBackend
 from flask_presence.domain.errors import RequestError
+from flask_presence.domain.roster import Joiner
 from flask_presence.loops.inline_loop import InlineLoop
 from flask_presence.loops.pending import Pending
 from flask_presence.testing import TestClient
@@ -96,8 +97,8 @@ class LateBackend(MemoryBackend):
         self._spawn(happen)
         return pending
 
-    def join(self, *arguments: Any) -> Any:
-        return self._later(partial(super().join, *arguments))
+    def join(self, joiner: Joiner) -> Any:
+        return self._later(partial(super().join, joiner))
 
     def leave(self, *arguments: Any, **options: Any) -> Any:
         return self._later(partial(super().leave, *arguments, **options))

@@ -20,7 +20,7 @@ from flask_presence.backends.redis.store.scripts import all_scripts
 from flask_presence.domain.channels import Channel, ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from flask_presence.domain.members import Member, OwnedInfo, User
-from flask_presence.domain.roster import Change, Joined, Roster, Updated
+from flask_presence.domain.roster import Change, Joined, Joiner, Roster, Updated
 
 from ..membership.test_roster import CHANNELS, MAX_INFO, RosterMachine
 from ..support.redis_server import running_redis
@@ -99,19 +99,19 @@ class Compared:
             return kind, member, client
         return None
 
-    def join(self, channel: ChannelName, client_id: str, user: User, info: Any, now: datetime, owned: Any) -> Any:
-        arguments = (channel, client_id, user, info, now)
+    def join(self, joiner: Joiner) -> Any:
+        channel, client_id = joiner.channel, joiner.client_id
 
         def found() -> Joined:
             fresh = (channel, client_id) not in self._inside
-            entered: Entered = self._run(self._operations.join(*arguments, owned=owned))
+            entered: Entered = self._run(self._operations.join(joiner))
             self._inside.add((channel, client_id))
             if entered.entry is None:
                 return Joined(fresh)
-            snapshot = Snapshot(now, 0, 0, entered.entries)
+            snapshot = Snapshot(joiner.now, 0, 0, entered.entries)
             return Joined(fresh, entered.change, snapshot.members, entered.entry.member)
 
-        outcome = self._both(lambda: self._roster.join(*arguments, owned), found)
+        outcome = self._both(lambda: self._roster.join(joiner), found)
         self._heard(channel, outcome.change, client_id)
         return outcome
 
@@ -212,7 +212,7 @@ def test_a_message_is_numbered_and_leaves_out_one_connection(
     redis_client: Client, operations: ChannelOperations, ear: Ear
 ) -> None:
     for number, user in enumerate((ANN, ANN, BOB)):
-        redis_client.run(operations.join(ROOM, f"client-{number}", user, None, NOW))
+        redis_client.run(operations.join(Joiner(ROOM, f"client-{number}", user, None, NOW)))
     said = b'{"data":"\\u0000"}\x00\xff'
     sent = redis_client.run(operations.publish(ROOM, said, "client-1"))
     assert (sent.value, sent.position.number) == (2, 3)
@@ -231,7 +231,7 @@ def test_simultaneous_operations_leave_no_gap_in_the_numbers(
     def act(number: int) -> None:
         user = (ANN, BOB)[number % 2]
         for turn in range(25):
-            redis_client.run(operations.join(ROOM, f"client-{number}", user, {f"k{number}": turn}, NOW))
+            redis_client.run(operations.join(Joiner(ROOM, f"client-{number}", user, {f"k{number}": turn}, NOW)))
             redis_client.run(operations.update(ROOM, f"client-{number}", {"shared": number, "turn": turn}, NOW))
             if turn % 3 or number > 1:
                 redis_client.run(operations.leave(ROOM, f"client-{number}"))
@@ -260,11 +260,11 @@ def test_simultaneous_operations_leave_no_gap_in_the_numbers(
 def test_a_repeated_operation_is_done_once(redis_client: Client, operations: ChannelOperations, ear: Ear) -> None:
     """A worker repeats an operation if its answer was lost."""
     for fresh in (True, False):
-        assert (redis_client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.change is not None) is fresh
+        assert (redis_client.run(operations.join(Joiner(ROOM, "1", ANN, None, NOW))).value.change is not None) is fresh
     assert redis_client.run(operations.leave(ROOM, "1")).value is not None
     with pytest.raises(NotFound):
         redis_client.run(operations.leave(ROOM, "1"))
-    redis_client.run(operations.join(ROOM, "2", BOB, None, NOW))
+    redis_client.run(operations.join(Joiner(ROOM, "2", BOB, None, NOW)))
     with pytest.raises(NotMember):
         redis_client.run(operations.leave(ROOM, "1"))
     assert [(event := ear.hear()) and event[0] for _ in range(3)] == ["joined", "left", "joined"]
@@ -275,14 +275,15 @@ def test_a_member_in_grace_is_listed_and_gets_no_messages(
     redis_client: Client, prefix: str, operations: ChannelOperations, ear: Ear
 ) -> None:
     """If the user comes back in time, the user has never left."""
-    before = redis_client.run(operations.join(ROOM, "1", ANN, {"x": 1}, NOW)).value.entry
+    before = redis_client.run(operations.join(Joiner(ROOM, "1", ANN, {"x": 1}, NOW))).value.entry
     assert redis_client.run(operations.leave(ROOM, "1", Departure(ANN, 10, "lost"))).value is None
     assert redis_client.run(operations.publish(ROOM, b"", None)).value == 0
     assert list(redis_client.run(operations.snapshot(ROOM)).value.entries.values()) == [before]
-    assert redis_client.run(operations.join(ROOM, "2", ANN, None, NOW + timedelta(seconds=5))).value.entry == before
+    later = Joiner(ROOM, "2", ANN, None, NOW + timedelta(seconds=5))
+    assert redis_client.run(operations.join(later)).value.entry == before
     assert before is not None
     assert redis_client.run(operations.leave(ROOM, "2")).value == Change("left", before.member)
-    redis_client.run(operations.join(ROOM, "1", ANN, None, NOW))
+    redis_client.run(operations.join(Joiner(ROOM, "1", ANN, None, NOW)))
     assert redis_client.run(operations.leave(ROOM, "1", Departure(ANN, 10, "lost"))).value is None
     store = store_of(prefix)
     now = redis_client.run(store.workers.time())
@@ -296,13 +297,13 @@ def test_a_member_in_grace_is_listed_and_gets_no_messages(
 
 def test_prefixes_and_odd_names_never_meet(redis_client: Client, operations: ChannelOperations) -> None:
     other = store_of("test-other", max_info=1000).channels("worker")
-    redis_client.run(operations.join(ROOM, "1", ANN, None, NOW))
+    redis_client.run(operations.join(Joiner(ROOM, "1", ANN, None, NOW)))
     assert redis_client.run(other.snapshot(ROOM)).value.entries == {}
     names = [ChannelName(f"presence-{name}") for name in ("a{b}", "a}", "a{", "a%7B", "*", "[ab]", "a:events")]
     users = [User("u"), User("u\0v"), User("u%00v"), User("u\1")]
     for name in names:
         for number, user in enumerate(users):
-            redis_client.run(operations.join(name, str(number), user, None, NOW))
+            redis_client.run(operations.join(Joiner(name, str(number), user, None, NOW)))
     for name in names:
         gone = redis_client.run(operations.leave(name, "0")).value
         assert gone is not None
@@ -316,11 +317,11 @@ def test_a_loss_of_data_begins_a_later_epoch(program: str, prefix: str) -> None:
     """This holds whatever the clock of Redis says."""
     with running_redis(program) as server:
         client, operations = Client(server.url), store_of(prefix, max_info=1000).channels("worker")
-        first = client.run(operations.join(ROOM, "1", ANN, None, NOW)).position
+        first = client.run(operations.join(Joiner(ROOM, "1", ANN, None, NOW))).position
         client.redis.flushall()
         assert client.run(operations.snapshot(ROOM)).value.entries == {}
         known = Position(first.epoch + 10**9, 5)
-        again = client.run(operations.join(ROOM, "1", ANN, None, NOW, known)).position
+        again = client.run(operations.join(Joiner(ROOM, "1", ANN, None, NOW), known)).position
         assert again == (known.epoch + 1, 1)
         client.close()
 
@@ -329,15 +330,15 @@ def test_an_unreachable_redis_raises_backend_unavailable(program: str, prefix: s
     """When it is back, operations succeed again."""
     with running_redis(program) as server:
         client, operations = Client(server.url), store_of(prefix, max_info=1000).channels("worker")
-        client.run(operations.join(ROOM, "1", ANN, None, NOW))
+        client.run(operations.join(Joiner(ROOM, "1", ANN, None, NOW)))
         client.redis.script_flush()
         client.run(operations.leave(ROOM, "1"))
         server.stop()
         for _ in range(3):
             with pytest.raises(BackendUnavailable):
-                client.run(operations.join(ROOM, "1", ANN, None, NOW))
+                client.run(operations.join(Joiner(ROOM, "1", ANN, None, NOW)))
         server.start()
-        assert client.run(operations.join(ROOM, "1", ANN, None, NOW)).value.change
+        assert client.run(operations.join(Joiner(ROOM, "1", ANN, None, NOW))).value.change
         client.close()
 
 
@@ -357,7 +358,7 @@ def test_operations_on_an_empty_channel_leave_no_key_that_stays(redis_client: Cl
             redis_client.run(operation)
 
     for act in (
-        lambda: refused(JoinFailed, small.join(ROOM, "1", ANN, {"a": "x" * 50}, NOW, known)),
+        lambda: refused(JoinFailed, small.join(Joiner(ROOM, "1", ANN, {"a": "x" * 50}, NOW), known)),
         lambda: refused(NotFound, operations.leave(ROOM, "1", known=known)),
         lambda: refused(UpdateFailed, operations.update(ROOM, "1", {"a": 1}, NOW, known)),
         lambda: refused(Lost, operations.publish(ROOM, b"", None, known)),
@@ -376,7 +377,7 @@ def test_operations_on_an_empty_channel_leave_no_key_that_stays(redis_client: Cl
 def test_the_servers_change_wins_over_a_flood(redis_client: Client, prefix: str) -> None:
     """If the server's change loses to those of the member's clients, the member is reserved for it."""
     channels = store_of(prefix).channels("worker")
-    redis_client.run(channels.join(ROOM, "1", ANN, None, NOW, owned=OwnedInfo({"role": "admin"}, 1, 1)))
+    redis_client.run(channels.join(Joiner(ROOM, "1", ANN, None, NOW, owned=OwnedInfo({"role": "admin"}, 1, 1))))
     removal = channels.update(ROOM, "1", {}, NOW, owned=OwnedInfo({}, 2, 2))
     asked, refused = next(removal), 0
     with pytest.raises(StopIteration) as done:

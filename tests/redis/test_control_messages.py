@@ -17,6 +17,7 @@ import redis
 from flask_presence.backends.redis.store import control
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.worker.heartbeat import remove_dead
+from flask_presence.domain.roster import Joiner
 
 from ..support.client import Client, client
 from ..support.proxy import running_proxy
@@ -252,7 +253,7 @@ def test_the_users_of_a_dead_worker_get_no_grace_period_if_they_were_sent_away(p
             worker = f"dead-{left}"
             redis_client.run(store.workers.heartbeat(worker, first=True))
             redis_client.run(store.workers.add_connections(worker, {worker: user}))
-            redis_client.run(store.channels(worker).join(ROOM, worker, user, None, NOW))
+            redis_client.run(store.channels(worker).join(Joiner(ROOM, worker, user, None, NOW)))
             if left:
                 redis_client.run(control.send(Keys(prefix), control.new_message("", user=user.id)))
             redis_client.redis.zadd(Keys(prefix).leases, {worker: 1})

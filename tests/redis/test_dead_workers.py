@@ -14,6 +14,7 @@ from flask_presence.backends.redis.store.channels import Departure, LiveConnecti
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.worker import worker_id as worker_ids
 from flask_presence.domain.members import User
+from flask_presence.domain.roster import Joiner
 
 from ..support.redis_server import running_redis
 from ..support.server import wait_until
@@ -79,9 +80,9 @@ def test_removing_a_dead_worker_announces_each_departure_once(
     dead, alive = store_of(prefix, max_info=1000).channels("dead"), store_of(prefix, max_info=1000).channels("alive")
     workers.add_connections("dead", {"dead-0": everybody[0], "dead-50": ANN, "nowhere": None})
     for number, user in enumerate([*everybody, *everybody, ANN]):
-        redis_client.run(dead.join(ROOM, f"dead-{number}", user, None, NOW))
-    redis_client.run(alive.join(ROOM, "1", ANN, None, NOW))
-    redis_client.run(alive.join(ROOM, "2", BOB, None, NOW))
+        redis_client.run(dead.join(Joiner(ROOM, f"dead-{number}", user, None, NOW)))
+    redis_client.run(alive.join(Joiner(ROOM, "1", ANN, None, NOW)))
+    redis_client.run(alive.join(Joiner(ROOM, "2", BOB, None, NOW)))
     events = workers.remove("dead")
     assert workers.remove("dead") == []
     left = [event for event in events if event.name == "member.left"]
@@ -106,7 +107,7 @@ def test_a_worker_that_ends_leaves_nothing(redis_client: Client, prefix: str, wo
     """What Redis does for it after its end is found and removed by the other workers."""
     ending = store_of(prefix, max_info=1000).channels("ending")
     workers.heartbeat("ending", first=True)
-    redis_client.run(ending.join(ROOM, "late", ANN, None, NOW))
+    redis_client.run(ending.join(Joiner(ROOM, "late", ANN, None, NOW)))
     workers.remove("ending")  # as a worker does when it ends
     assert workers.all() == ["ending"]
     workers.remove("ending")
@@ -138,7 +139,7 @@ def grace_after_a_loss(scene: Scene) -> None:
     """The worker was killed before it could record its clients again."""
     scene.enter()
     scene.client.redis.flushall()
-    scene.run(scene.dead.join(ROOM, "1", ANN, None, NOW))
+    scene.run(scene.dead.join(Joiner(ROOM, "1", ANN, None, NOW)))
     scene.run(scene.store.dead_workers.remove("dead"))
 
 
@@ -146,7 +147,7 @@ def grace_for_a_late_join(scene: Scene) -> None:
     """Redis ran a join of the worker only after another had removed the worker."""
     scene.run(scene.store.workers.add_connections("dead", {"1": ANN}))
     scene.run(scene.store.dead_workers.remove("dead"))
-    scene.run(scene.dead.join(ROOM, "1", ANN, None, NOW))
+    scene.run(scene.dead.join(Joiner(ROOM, "1", ANN, None, NOW)))
     scene.run(scene.store.dead_workers.remove("dead"))
 
 
@@ -196,7 +197,7 @@ class Scene:
 
     def enter(self) -> None:
         self.run(self.store.workers.add_connections("dead", {"1": ANN}))
-        self.run(self.dead.join(ROOM, "1", ANN, None, NOW))
+        self.run(self.dead.join(Joiner(ROOM, "1", ANN, None, NOW)))
 
     def steps(self, operation: Any, count: int) -> Any:
         """Answer an operation `count` times, and return its next request."""
@@ -255,10 +256,10 @@ def test_a_worker_that_is_killed_after_a_loss_leaves_nothing_behind(program: str
         workers.heartbeat("dead", first=True)
         workers.heartbeat("alive", first=True)
         workers.add_connections("dead", {"1": ANN})
-        entered = client.run(dead.join(ROOM, "1", ANN, None, NOW))
+        entered = client.run(dead.join(Joiner(ROOM, "1", ANN, None, NOW)))
         client.redis.flushall()
         if how == "join":
-            client.run(dead.join(ROOM, "1", ANN, None, NOW, entered.position))
+            client.run(dead.join(Joiner(ROOM, "1", ANN, None, NOW), entered.position))
         else:
             live = LiveConnection("1", "ann", entered.value.entry)
             client.run(dead.heal(ROOM, lambda: [live], lambda: {"1"}, {}, entered.position, NOW))

@@ -12,6 +12,7 @@ from flask_presence.backends.redis.client.pipeline import Pipeline
 from flask_presence.backends.redis.store.calls import Operation
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound
+from flask_presence.domain.roster import Joiner
 from flask_presence.loops.pending import Pending
 from flask_presence.loops.thread_loop import ThreadLoop
 
@@ -71,7 +72,9 @@ def test_a_thousand_operations_travel_in_a_few_batches(redis_server: Any, loop: 
     """They are done in order."""
     client, operations = Counted(redis_server.url), store_of(prefix, max_info=20).channels("worker")
     pipeline = pipeline_on(client, loop)
-    joins: list[Operation[Any]] = [operations.join(LOBBY, str(number), None, None, NOW) for number in range(1000)]
+    joins: list[Operation[Any]] = [
+        operations.join(Joiner(LOBBY, str(number), None, None, NOW)) for number in range(1000)
+    ]
     messages: list[Operation[Any]] = [operations.publish(LOBBY, b"", str(number)) for number in (0, 999, "x")]
     outcomes = all_of(loop, pipeline, [*joins, *messages])
     assert [outcome.entry for outcome in outcomes[:1000]] == [None] * 1000
@@ -85,15 +88,15 @@ def test_each_operation_gets_its_own_outcome(redis_server: Any, loop: ThreadLoop
     """The batch has an error, a merge of several calls, and scripts that Redis forgot."""
     client, operations = Client(redis_server.url), store_of(prefix, max_info=20).channels("worker")
     pipeline = pipeline_on(client, loop)
-    all_of(loop, pipeline, [operations.join(ROOM, "1", ANN, {"x": 1}, NOW)])
+    all_of(loop, pipeline, [operations.join(Joiner(ROOM, "1", ANN, {"x": 1}, NOW))])
     client.redis.script_flush()
     refused, merged, too_large, updated = all_of(
         loop,
         pipeline,
         [
             operations.leave(LOBBY, "1"),
-            operations.join(ROOM, "2", ANN, {"y": 2}, NOW),
-            operations.join(ROOM, "3", BOB, {"x": "x" * 50}, NOW),
+            operations.join(Joiner(ROOM, "2", ANN, {"y": 2}, NOW)),
+            operations.join(Joiner(ROOM, "3", BOB, {"x": "x" * 50}, NOW)),
             operations.update(ROOM, "1", {"x": None}, NOW),
         ],
     )
@@ -110,10 +113,12 @@ def test_operations_under_way_fail_if_redis_stops(program: str, loop: ThreadLoop
     with running_redis(program) as server:
         client, operations = Client(server.url), store_of(prefix, max_info=20).channels("worker")
         pipeline = pipeline_on(client, loop)
-        all_of(loop, pipeline, [operations.join(LOBBY, "1", None, None, NOW)])
+        all_of(loop, pipeline, [operations.join(Joiner(LOBBY, "1", None, None, NOW))])
         server.stop()
-        failed = all_of(loop, pipeline, [operations.join(LOBBY, str(number), None, None, NOW) for number in range(5)])
+        failed = all_of(
+            loop, pipeline, [operations.join(Joiner(LOBBY, str(number), None, None, NOW)) for number in range(5)]
+        )
         assert [type(outcome) for outcome in failed] == [BackendUnavailable] * 5
         server.start()
-        assert all_of(loop, pipeline, [operations.join(LOBBY, "1", None, None, NOW)])[0].entry is None
+        assert all_of(loop, pipeline, [operations.join(Joiner(LOBBY, "1", None, None, NOW))])[0].entry is None
         client.close()

@@ -16,6 +16,7 @@ import redis
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.members import User
+from flask_presence.domain.roster import Joiner
 
 from ..support.client import Client, client
 from ..support.proxy import running_proxy
@@ -211,7 +212,9 @@ def test_a_worker_removes_connections_that_it_does_not_have(service: Service) ->
     store.run(store_of("fp").workers.add_connections(worker_id, {"nobody": ghost}))
     for name in ("presence-gone", "gone"):
         store.run(
-            store_of(keys.prefix, max_info=1000).channels(worker_id).join(ChannelName(name), "nobody", ghost, None, now)
+            store_of(keys.prefix, max_info=1000)
+            .channels(worker_id)
+            .join(Joiner(ChannelName(name), "nobody", ghost, None, now))
         )
     assert service.servers[0].json("/presence/channels/presence-gone")["memberCount"] == 1
     assert service.servers[0].json("/presence/stats")["connections"] == 4

@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event, Reason
-from ...domain.members import NOTHING_OWNED, Member, OwnedInfo, Profile, User
+from ...domain.members import Member, OwnedInfo, Profile, User
 from ...domain.readings import Survey
-from ...domain.roster import Change, Joined, Updated
+from ...domain.roster import Change, Joined, Joiner, Updated
 from ...loops.base import Loop
 from ...loops.pending import Outcome, Pending
 from ..base import Listener
@@ -120,16 +120,8 @@ class RedisBackend:
         if self._worker is not None:
             self._worker.closed(client_id)
 
-    def join(
-        self,
-        channel: ChannelName,
-        client_id: str,
-        user: User | None,
-        info: Mapping[str, Any] | None,
-        now: datetime,
-        owned: OwnedInfo = NOTHING_OWNED,
-    ) -> Pending[Joined]:
-        return self._running_worker.join(channel, client_id, user, info, now, owned)
+    def join(self, joiner: Joiner) -> Pending[Joined]:
+        return self._running_worker.join(joiner)
 
     def leave(
         self,

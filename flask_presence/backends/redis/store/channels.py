@@ -14,8 +14,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from ....domain.channels import Channel, ChannelName
 from ....domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, UpdateFailed
 from ....domain.events import Reason
-from ....domain.members import NOTHING_OWNED, Member, OwnedInfo, User, info_size
-from ....domain.roster import Change
+from ....domain.members import Member, OwnedInfo, User, info_size
+from ....domain.roster import Change, Joiner
 from .calls import CHUNK, NOWHERE, Call, Lost, Operation, Placed, Position, Refused, pairs, position_of
 from .entries import Entry, Merged, encode, merged_document, new_document, parse_entry
 from .grace import Graces
@@ -100,42 +100,21 @@ class ChannelOperations:
         self._worker_id = worker_id
         self._max_info = max_info
 
-    def join(
-        self,
-        channel: ChannelName,
-        client_id: str,
-        user: User | None,
-        info: Mapping[str, Any] | None,
-        now: datetime,
-        known: Position = NOWHERE,
-        *,
-        owned: OwnedInfo = NOTHING_OWNED,
-        with_list: bool = True,
-    ) -> Operation[Placed[Entered]]:
+    def join(self, joiner: Joiner, known: Position = NOWHERE, *, with_list: bool = True) -> Operation[Placed[Entered]]:
         """Like `Roster.join`."""
-        listed = channel.type == "presence"
+        channel, client_id, user, given, now, owned = joiner
+        listed, info = channel.type == "presence", given or {}
         if listed and user is None:
             raise JoinFailed("A presence channel needs a user")
-        new = new_document(user, client_id, info or {}, owned, now) if listed and user is not None else None
-        too_large = new is not None and info_size(new.info) > self._max_info
+        new = new_document(user, client_id, info, owned, now) if listed and user is not None else None
         user_key = escape(user.id) if listed and user is not None else ""
+        first = (self._keys.topic(channel), str(known.epoch), self._worker_id, client_id, user_key, now.isoformat())
+        too_large = new is not None and info_size(new.info) > self._max_info
+        as_new, with_list_flag = b"" if too_large else encode(new), "1" if with_list else ""
         version, merged = "" if info or owned.info else "-", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
-            (*_, reply) = yield self._indexed(
-                channel,
-                "join",
-                (
-                    *(
-                        self._keys.topic(channel),
-                        str(known.epoch),
-                        self._worker_id,
-                        client_id,
-                        user_key,
-                        now.isoformat(),
-                    ),
-                    *(b"" if too_large else encode(new), version, encode(merged.document), "1" if with_list else ""),
-                ),
-            )
+            arguments = (*first, as_new, version, encode(merged.document), with_list_flag)
+            (*_, reply) = yield self._indexed(channel, "join", arguments)
             if reply[0] == b"large":
                 raise JoinFailed(self._too_large)
             if reply[0] == b"ok":
@@ -145,7 +124,7 @@ class ChannelOperations:
                 return Placed(position_of(reply[1:]), Entered(change, entry, _entries(reply[5])))
             entry = parse_entry(reply[1])
             version = str(entry.version)
-            merged = merged_document(entry.document, info or {}, owned, now, self._max_info, JoinFailed)
+            merged = merged_document(entry.document, info, owned, now, self._max_info, JoinFailed)
         raise BackendUnavailable("too many clients are changing the same member")
 
     def leave(

@@ -6,13 +6,11 @@ the connection is joining; after that it is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from ....domain.errors import BackendUnavailable
-from ....domain.members import OwnedInfo, User
-from ....domain.roster import Joined
+from ....domain.roster import Joined, Joiner
 from ....loops.pending import Outcome, Pending
 from ..client.pipeline import Pipeline
 from ..store.calls import Operation, Placed
@@ -34,23 +32,17 @@ class Join:
         pipeline: Pipeline,
         operations: Callable[[], ChannelOperations],
         local: LocalChannel,
-        client_id: str,
-        user: User | None,
-        info: Mapping[str, Any] | None,
-        now: datetime,
-        owned: OwnedInfo,
+        joiner: Joiner,
     ) -> None:
         self._channels = channels
         self._pipeline = pipeline
         self._operations = operations
         self._local = local
-        self._client_id = client_id
-        self._user = user
-        self._info = info
-        self._now = now
-        self._owned = owned
-        self._user_key = escape(user.id) if user is not None and local.name.type == "presence" else ""
-        self._is_new = not local.has(client_id)
+        self._joiner = joiner
+        self._client_id = joiner.client_id
+        user = joiner.user if local.name.type == "presence" else None
+        self._user_key = escape(user.id) if user is not None else ""
+        self._is_new = not local.has(joiner.client_id)
         self._tries = 0
 
     def begin(self) -> Pending[Joined]:
@@ -68,11 +60,7 @@ class Join:
 
     def _operation(self) -> Operation[Placed[Entered]]:
         local = self._local
-        return self._operations().join(
-            *(local.name, self._client_id, self._user, self._info, self._now, local.replica.position),
-            owned=self._owned,
-            with_list=not local.health.is_current,
-        )
+        return self._operations().join(self._joiner, local.replica.position, with_list=not local.health.is_current)
 
     def _reach(self, placed: Placed[Entered], losses: int) -> Pending[Entered]:
         local, entered = self._local, placed.value

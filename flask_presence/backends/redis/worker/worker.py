@@ -16,7 +16,7 @@ from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable, NotFound, NotMember
 from ....domain.events import Reason
 from ....domain.members import OwnedInfo, Profile, User
-from ....domain.roster import Change, Joined, Updated
+from ....domain.roster import Change, Joined, Joiner, Updated
 from ....loops.base import Loop
 from ....loops.pending import Outcome, Pending, when_all
 from ...base import Listener
@@ -135,22 +135,14 @@ class Worker:
     def closed(self, client_id: str) -> None:
         self._heartbeat.closed(client_id)
 
-    def join(
-        self,
-        channel: ChannelName,
-        client_id: str,
-        user: User | None,
-        info: Mapping[str, Any] | None,
-        now: datetime,
-        owned: OwnedInfo,
-    ) -> Pending[Joined]:
+    def join(self, joiner: Joiner) -> Pending[Joined]:
         self.breaker.check()
-        local = self._channels.open(channel)
+        local = self._channels.open(joiner.channel)
         operations = lambda: self._operations  # noqa: E731
 
         def begin(_: None) -> Pending[Joined]:
-            verdict = self._timed(owned)
-            return Join(self._channels, self._pipeline, operations, local, client_id, user, info, now, verdict).begin()
+            timed = joiner._replace(owned=self._timed(joiner.owned))
+            return Join(self._channels, self._pipeline, operations, local, timed).begin()
 
         return self._heartbeat.clock.known.map(begin)
 
