@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .documents import ROOT, Block, blocks_of, read
 
-GUIDES = ("tutorial.md", "recipes.md", "moving-from-flask-socketio.md", "moving-from-pusher.md")
+GUIDES = ("tutorial.md", "logins.md", "recipes.md", "moving-from-flask-socketio.md", "moving-from-pusher.md")
 """The documents in `docs` whose blocks are the files of apps. `tests/guides` runs them."""
 
 _HEAD = re.compile(r"(?:# |\{# |// )([\w./-]+\.\w+)(?: #\})?\n")
