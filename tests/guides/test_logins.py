@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -29,14 +29,14 @@ def app_of(name: str) -> Flask:
     return app
 
 
+Connect = Callable[[FlaskClient], TestClient]
+
+
 @pytest.fixture
-def connect() -> Callable[[FlaskClient], TestClient]:
+def connect() -> Iterator[Connect]:
     """Opens the socket that a page of this browser would open."""
     with ExitStack() as stack:
-        yield lambda http: stack.enter_context(http.application.extensions["presence"].test_client(http=http))  # type: ignore[misc]
-
-
-Connect = Callable[[FlaskClient], TestClient]
+        yield lambda http: stack.enter_context(http.application.extensions["presence"].test_client(http=http))
 
 
 def logged_in(app: Flask, path: str = "/login", **form: str) -> FlaskClient:

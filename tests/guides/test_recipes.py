@@ -191,7 +191,6 @@ def test_a_celery_task_notifies_a_user(
     users: Users, folder: Path, settings: dict[str, Any], redis_server: RedisServer, prefix: str
 ) -> None:
     """The worker is a real one, with Redis as its broker."""
-    pytest.importorskip("celery", reason="Celery is missing on this machine")
     bob = users.open("bob", "/inbox")
     environ = {f"FLASK_{key}": f'"{value}"' for key, value in settings.items()}
     environ |= {"CELERY_BROKER": redis_server.url.replace("/0", "/7")}

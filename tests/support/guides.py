@@ -1,8 +1,8 @@
 """Writes the apps of a guide into a folder, as a reader would copy them from it.
 
-Rule: every block of code in a guide is used, so that none can be wrong unnoticed. A block whose first line is a comment
-with a path is that file. A `diff` changes a file that an earlier block has. A `python` block without a path goes on with
-the last Python file.
+Rule: every block of code in a guide is used, so that none can be wrong unnoticed. If the first line of a block is a
+comment with a path, the block is that file. A `diff` changes a file of an earlier block. A `python` block without a
+path is added to the last Python file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .documents import ROOT, Block, blocks_of, read
+from .documents import ROOT, Block, blocks_of
 
 GUIDES = ("tutorial.md", "logins.md", "recipes.md", "moving-from-flask-socketio.md", "moving-from-pusher.md")
 """The documents in `docs` whose blocks are the files of apps. `tests/guides` runs them."""
@@ -27,11 +27,11 @@ def path_of(block: Block) -> str | None:
     return found[1] if found else None
 
 
-def files_of(document: Path, heading: str | None = None) -> dict[str, str]:
-    """The files in a guide, or in one of its sections, by path."""
+def files_of(document: Path) -> dict[str, str]:
+    """The files in a guide, by path."""
     files: dict[str, str] = {}
     last_python = ""
-    for block in blocks_in(document, heading):
+    for block in blocks_of(document):
         path = path_of(block)
         if block.language == "diff":
             path, text = _patched(files, block)
@@ -49,19 +49,6 @@ def files_of(document: Path, heading: str | None = None) -> dict[str, str]:
         if path.endswith(".py"):
             last_python = path
     return files
-
-
-def blocks_in(document: Path, heading: str | None) -> list[Block]:
-    """The blocks of a document, or of the section below a heading."""
-    blocks = list(blocks_of(document))
-    if heading is None:
-        return blocks
-    before, found, rest = read(document).partition(f"\n{heading}\n")
-    assert found, heading
-    level = heading.partition(" ")[0]
-    section = re.split(rf"^#{{1,{len(level)}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
-    start = before.count("\n")
-    return [block for block in blocks if start < block.line <= start + section.count("\n") + 1]
 
 
 def _patched(files: dict[str, str], block: Block) -> tuple[str, str]:
