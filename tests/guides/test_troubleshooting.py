@@ -33,15 +33,15 @@ def headers_of_curl() -> dict[str, str]:
     """The headers of the handshake in the document's curl command."""
     [command] = [shlex.split(line) for line in commands_of(DOCUMENT) if line.startswith("curl")]
     assert command[-1].endswith("/presence/ws")
-    pairs = [command[at + 1].split(": ") for at, word in enumerate(command) if word == "-H"]
-    return {name: value for name, value in pairs}
+    pairs = [command[at + 1].split(": ", 1) for at, word in enumerate(command) if word == "-H"]
+    return dict(pairs)
 
 
-def refusal(app: Flask, SERVER_PROTOCOL: str = "HTTP/1.1", **changes: str | None) -> tuple[int, str]:  # noqa: N803
+def refusal(app: Flask, protocol: str = "HTTP/1.1", **changes: str | None) -> tuple[int, str]:
     """The status and the text with which the app refuses the document's handshake, with some headers changed."""
     headers = headers_of_curl() | {name.replace("_", "-"): value for name, value in changes.items()}
     sent = {name: value for name, value in headers.items() if value is not None}
-    environ = {"SERVER_PROTOCOL": SERVER_PROTOCOL}
+    environ = {"SERVER_PROTOCOL": protocol}
     response = app.test_client().get("/presence/ws", headers=sent, environ_overrides=environ)
     assert response.json is not None
     return response.status_code, response.json["error"]["message"]
@@ -71,7 +71,7 @@ def test_every_status_and_close_code_has_a_section_or_a_row() -> None:
 @pytest.mark.parametrize(
     ("status", "config", "changes"),
     [
-        (400, {}, {"SERVER_PROTOCOL": "HTTP/1.0"}),
+        (400, {}, {"protocol": "HTTP/1.0"}),
         (400, {}, {"Sec_WebSocket_Key": "short"}),
         (401, {"PRESENCE_AUTH_REQUIRED": True}, {}),
         (401, {}, {"Authorization": "Bearer nonsense"}),
@@ -84,7 +84,7 @@ def test_every_status_and_close_code_has_a_section_or_a_row() -> None:
     ids=lambda value: ",".join(value) if isinstance(value, dict) else str(value),
 )
 def test_a_refusal_has_the_status_and_the_text_of_the_document(
-    status: int, config: dict[str, Any], changes: dict[str, str | None]
+    status: int, config: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     actual, message = refusal(app_with(**config), **changes)
     section = section_of(DOCUMENT, f"## {status}")
