@@ -91,6 +91,22 @@ def test_a_cookie_with_a_token_is_a_login_until_the_logout(connect: Connect) -> 
     assert ann.closed[0] == 4401
 
 
+def test_a_logout_ends_all_tokens_of_one_login() -> None:
+    app = app_of("token_app")
+    presence = app.extensions["presence"]
+    http = app.test_client()
+    refresh = [http.post("/login", data={"name": "ann"}).json["refresh"] for _ in range(2)]  # type: ignore[index]
+    bearers = [{"Authorization": f"Bearer {token}"} for token in refresh]
+    with presence.test_client(app=app) as phone, presence.test_client(app=app) as laptop:
+        for client, headers in zip((phone, laptop), bearers, strict=True):
+            access = http.post("/token", headers=headers).json["access"]  # type: ignore[index]
+            assert client.request({"type": "auth", "token": access})["user"] == {"id": "ann"}
+        assert http.post("/logout", headers=bearers[0]).status_code == 200
+        assert phone.closed == (4401, "Token revoked")
+        assert laptop.closed is None
+    assert [http.post("/token", headers=headers).status_code for headers in bearers] == [401, 200]
+
+
 def test_a_page_renews_its_token_and_logs_out(browser: Browser, tmp_path: Path) -> None:
     """The token is so short that the client must renew it at once."""
     write(FILES, tmp_path)

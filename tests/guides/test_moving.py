@@ -84,6 +84,7 @@ def test_the_old_app_with_flask_socketio_works() -> None:
     assert ann.get_received()[-1]["args"] == [["ann", "bob"]]
     bob.emit("chat", {"room": "lobby", "text": "hello"})
     assert ann.get_received()[-1]["args"] == [{"user": "bob", "text": "hello"}]
+    assert [event["name"] for event in bob.get_received()] == ["members"]
     assert bob.emit("join", {"room": "staff"}, callback=True) == "Access denied"
     bob.disconnect()
     assert ann.get_received()[-1]["args"] == [["ann"]]

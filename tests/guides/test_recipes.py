@@ -156,7 +156,9 @@ def test_a_page_shows_who_is_typing(users: Users) -> None:
     bob.get_by_label("Message").press_sequentially("Hel")
     expect(ann.get_by_role("status")).to_have_text("Bob typing …")
     expect(bob.get_by_role("status")).to_have_text("")
+    ann.evaluate("() => void room.on('left', () => window.typistsLeft = typists.size)")
     bob.close()
+    ann.wait_for_function("window.typistsLeft === 0")
     expect(ann.get_by_role("status")).to_have_text("")
 
 
@@ -172,9 +174,14 @@ def test_a_page_shows_the_cursors_of_the_others(users: Users) -> None:
     expect(cursor).to_have_attribute("style", "left: 50%; top: 25%;")
     bob.mouse.move(area["x"], area["y"] + area["height"] + 50)
     expect(cursor).to_have_count(0)
-    bob.evaluate("() => room.send('cursor', {x: '<b>', y: {}})")
+    for wrong in ("{x: '<b>', y: 0.5}", "{x: 0.5, y: {}}", "7"):
+        bob.mouse.move(area["x"] + area["width"] / 4, area["y"] + area["height"] / 4)
+        expect(cursor).to_have_attribute("style", "left: 25%; top: 25%;")
+        bob.evaluate(f"() => room.send('cursor', {wrong})")
+        expect(cursor).to_have_count(0)
+        bob.mouse.move(area["x"], area["y"] + area["height"] + 50)
     bob.mouse.move(area["x"] + area["width"] / 4, area["y"] + area["height"] / 4)
-    expect(cursor).to_have_attribute("style", "left: 25%; top: 25%;")
+    expect(cursor).to_have_count(1)
     bob.close()
     expect(cursor).to_have_count(0)
 
