@@ -3,8 +3,9 @@
     gunicorn -k gevent "example.app:create_app()"
     flask --app example.app run
 
-Open the URL that the server prints in two windows, and log in as two users. `test_app.py` has the tests. Any setting can come from the
+Open the URL that the server prints in two windows, and log in as two users. Any setting can come from the
 environment, with the prefix `FLASK_`: `FLASK_JWT_SECRET_KEY=...`, `FLASK_PRESENCE_STATS_PUBLIC=false`.
+`test_app.py` has the tests.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from ..support.browser import Browser, Page, expect
 from ..support.documents import ROOT
 from ..support.guides import commands_of, files_of, run, write
 from ..support.redis_server import RedisServer
-from ..support.server import Server, running, wait_until
+from ..support.server import Server, running
 
 RECIPES = ROOT / "docs/recipes.md"
 
@@ -204,17 +203,20 @@ def test_a_celery_task_notifies_a_user(
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     words = next(line for line in commands_of(RECIPES) if " celery " in line).partition(" celery ")[2].split()
     options = ["--pool", "solo", "--without-gossip", "--without-mingle", "--without-heartbeat", "--queues", prefix]
+    log = (folder / "celery.log").open("w")
     worker = subprocess.Popen(
         [sys.executable, "-m", "celery", *words, *options],
         cwd=folder,
         env=os.environ | environ | {"PYTHONPATH": path},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
     )
     try:
         call = f"import tasks; tasks.invite_later.apply_async(('bob', 'lunch'), queue={prefix!r})"
         run(folder, "-c", call, **environ)
         expect(bob.locator("#notes li")).to_have_text(["the calendar invites you to lunch"], timeout=30_000)
     finally:
-        worker.send_signal(signal.SIGTERM)
-        wait_until(lambda: worker.poll() is not None)
+        worker.kill()
+        worker.wait()
+        log.close()
+        print((folder / "celery.log").read_text())

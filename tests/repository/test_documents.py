@@ -46,7 +46,7 @@ LINKED = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md"]
 FOR_USERS = [document for document in DOCUMENTS if document.name not in ("CONTRIBUTING.md", "architecture.md")]
 
 LANGUAGES = {"python", "console", "js", "html", "diff", "json", "nginx", "text"}
-OF_THE_READER = {"db", "Document", "Account", "ask_the_archive", "forget_membership", "SCRAPE_TOKEN"}
+OF_THE_READER = {"db", "Document", "ask_the_archive", "forget_membership", "SCRAPE_TOKEN"}
 """Names in examples that belong to the reader's app."""
 ROOM = "presence-room-1"
 SECRET = "a secret of thirty-two characters"
