@@ -5,6 +5,7 @@
 
 Open the URL that the server prints in two windows, and log in as two users. Any setting can come from the
 environment, with the prefix `FLASK_`: `FLASK_JWT_SECRET_KEY=...`, `FLASK_PRESENCE_STATS_PUBLIC=false`.
+`test_app.py` has the tests.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ LONGEST = [
     "hostile/test_fuzz.py",
     "deployment/test_health.py",
     "transport/test_autobahn.py",
+    "guides/test_recipes.py",
+    "guides/test_tutorial.py",
     "stats/test_metrics.py",
     "guards_and_logins/test_tokens.py",
     "deployment/test_redis_deployment.py",
