@@ -20,6 +20,7 @@ from ..settings import Settings
 from ..stats.payloads import ServiceInfo
 from .access import StatsGuard
 from .assets import add_asset
+from .npm_package import package_files
 from .pages import add_pages
 from .responses import error_response
 from .upgrade import ENVIRON_KEY, Upgrade, current_upgrade, upgrade_required
@@ -63,7 +64,7 @@ def register_blueprint(app: Flask, service: Service, stats_guard: Callable[[], S
     _add_client(blueprint)
     service_info = ServiceInfo.from_settings(settings)
     add_pages(blueprint, app, service, service_info, stats_guard)
-    add_commands(blueprint, service, service_info)
+    add_commands(blueprint, service, service_info, package_files)
     try:
         app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
     except (ValueError, LookupError, SyntaxError) as problem:  # Werkzeug could not compile a rule

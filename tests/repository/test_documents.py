@@ -44,7 +44,7 @@ DOCUMENTS = [README, CONTRIBUTING, *sorted(DOCS.glob("*.md"))]
 LINKED = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md"]
 FOR_USERS = [document for document in DOCUMENTS if document.name not in ("CONTRIBUTING.md", "architecture.md")]
 
-LANGUAGES = {"python", "console", "js", "html", "json", "nginx", "text"}
+LANGUAGES = {"python", "console", "js", "ts", "tsx", "vue", "html", "json", "nginx", "text"}
 OF_THE_READER = {"db", "Document", "Account", "ask_the_archive", "forget_membership", "SCRAPE_TOKEN"}
 """Names in examples that belong to the reader's app."""
 ROOM = "presence-room-1"
@@ -333,6 +333,7 @@ def check_command(words: list[str]) -> None:
         "python": check_module,
         "python3": check_module,
         "pip": check_install,
+        "npm": lambda given: None,
         "gunicorn": check_gunicorn,
         "ruff": lambda given: None,
         "mypy": lambda given: None,
