@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ..support.browser import Browser, BrowserContext, ConsoleMessage, Page, WebSocket, expect
+from ..support.browser import Browser, BrowserContext, ConsoleMessage, Page, Route, WebSocket, expect
 from ..support.client import client
 from ..support.documents import blocks_of
 from ..support.server import ROOT, Server, running, wait_until
@@ -282,6 +282,42 @@ def test_the_connection_ends_with_its_provider(open_tab: OpenTab, path: str, nam
         ann.show(part("a", f"presence-{name}"))
         ann.expect("a", "joined ann ann:")
         assert ann.page.evaluate("created") == 2
+
+
+def test_a_presence_of_the_app_outlives_its_provider(open_tab: OpenTab, name: str) -> None:
+    """Only the rooms are left."""
+    ann = open_tab("ann", "/app/react_page")
+    shown = json.dumps([part("a", f"presence-{name}")])
+    ann.page.evaluate(f"(window.own = connect(), show({shown}, own))")
+    ann.expect("a", "joined ann ann:")
+    ann.sent.clear()
+    ann.page.evaluate(f"(show(null), show({shown}, own))")
+    ann.expect("a", "joined ann ann:")
+    ann.page.evaluate("show(null)")
+    ann.wait_for_sent(lambda: ann.sent[-1]["type"] == "leave")
+    assert ann.page.evaluate("own.state") == "connected"
+    assert len(ann.sockets) == ann.page.evaluate("created") == 1
+
+
+def test_components_show_a_list_from_the_server(open_tab: OpenTab, name: str) -> None:
+    """The function that creates the `Presence` joins with it, and components find that room."""
+    channel = f"presence-{name}"
+    ann = open_tab("ann", "/app/react_page")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    ann.page.route("**/token", hold)
+    ann.page.evaluate(
+        "(rendered) => void Object.assign(window, {rendered})", {"name": channel, "members": [{"id": "bob"}]}
+    )
+    ann.show(part("a", channel, status="here"))
+    ann.expect("a", "joining nobody bob:")
+    wait_until(lambda: ann.page.evaluate("1") and held)
+    held.pop().continue_()
+    ann.expect("a", "joined ann ann:here")
+    assert [frame["type"] for frame in ann.requests()] == ["join"]
 
 
 def test_an_info_that_was_not_told_is_told_later(open_tab: OpenTab, name: str) -> None:

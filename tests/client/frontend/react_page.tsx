@@ -2,7 +2,7 @@
 import {StrictMode, useEffect} from "react";
 import {flushSync} from "react-dom";
 import {createRoot, type Root} from "react-dom/client";
-import {Presence} from "flask-presence";
+import {Presence, type Member} from "flask-presence";
 import {PresenceProvider, useConnection, usePresence, type PresenceInChannel} from "flask-presence/react";
 
 interface Info {
@@ -18,7 +18,9 @@ interface Entry {
 }
 
 interface Page {
-  show: (entries: Entry[] | null) => void;
+  show: (entries: Entry[] | null, own?: Presence) => void;
+  connect: () => Presence;
+  rendered?: {name: string; members: Member[]};
   rooms: Record<string, PresenceInChannel<Info>>;
   presence: Presence | undefined;
   created: number;
@@ -30,10 +32,14 @@ const page = window as unknown as Page;
 Object.assign(page, {rooms: {}, created: 0, renders: 0, heard: []});
 const token = async () => (await fetch("/token", {method: "POST"})).text();
 
-function connect(): Presence {
+page.connect = () => {
   page.created += 1;
-  return new Presence("/presence/ws", {token, auth: "protocol"});
-}
+  const presence = new Presence("/presence/ws", {token, auth: "protocol"});
+  if (page.rendered) {
+    presence.join(page.rendered.name, {}, {members: page.rendered.members});
+  }
+  return presence;
+};
 
 function Part({id, name, info, ignoresError}: Entry) {
   const room = usePresence<Info>(name, info && {...info}); // a new object at every render
@@ -59,10 +65,10 @@ function Status() {
 }
 
 let root: Root | undefined;
-page.show = (entries) => {
+page.show = (entries, own) => {
   root ??= createRoot(document.getElementById("root")!);
   const components = entries && (
-    <PresenceProvider presence={() => connect()}>
+    <PresenceProvider presence={own ?? (() => page.connect())}>
       <Status />
       <ul>{entries.map((entry) => <Part key={entry.id} {...entry} />)}</ul>
     </PresenceProvider>
