@@ -332,7 +332,7 @@ def test_an_info_that_was_not_told_is_told_later(open_tab: OpenTab, name: str) -
     ann.page.context.set_offline(False)
     ann.expect("a", "joined ann ann:lost")
     ann.page.evaluate("presence.close()")
-    ann.expect("a", "joining nobody")
+    ann.expect("a", "joining nobody DISCONNECTED")
     ann.show(part("a", channel, status="closed"))
     ann.page.evaluate("new Promise((resolve) => setTimeout(resolve)).then(() => void presence.connect())")
     ann.expect("a", "joined ann ann:closed")

@@ -45,7 +45,7 @@ class SharedRoom extends Observable {
   #handlers = new Set(); // of components: [event, handler]
   #ownHandlers = [
     ["_state", () => this.#stateChanged()],
-    ["members", () => this.#show()],
+    ["members", () => this.show()],
     ["error", (problem) => this.#failed(problem)],
     ["removed", (problem) => this.#failed(problem)],
   ];
@@ -144,15 +144,15 @@ class SharedRoom extends Observable {
       this.#room = room;
       [...this.#ownHandlers, ...this.#handlers].forEach((entry) => room.on(...entry));
     }
-    this.#show();
+    this.show();
   }
 
   async #update(room, info) {
     try {
       await room.update(info);
-      this.#error = undefined;
-      if (room === this.#room) {
-        this.#show();
+      if (room === this.#room && this.#error) {
+        this.#error = undefined;
+        this.show();
       }
     } catch (problem) {
       if (room !== this.#room || (problem.code === "DISCONNECTED" && problem.retryable)) {
@@ -198,7 +198,7 @@ class SharedRoom extends Observable {
     } else if (this.#room?.state === "joined") {
       this.#schedule(); // something may be untold since the connection was closed
     }
-    this.#show();
+    this.show();
   }
 
   #failed(problem) {
@@ -207,13 +207,14 @@ class SharedRoom extends Observable {
       console.warn(`${this.#name}: ${problem.code}: ${problem.message}`);
     }
     this.#error = problem;
-    this.#show();
+    this.show();
   }
 
-  #show() {
+  show() {
     if (this.#room) { // else another handler of the same event has unmounted the last component
       const {members, me, state} = this.#room;
-      this.snapshot = {members, me, state, error: this.#error};
+      const error = this.#error ?? (state === "joining" ? this.#connection.closed : undefined);
+      this.snapshot = {members, me, state, error};
       this._notify();
     }
   }
@@ -226,6 +227,7 @@ class SharedRoom extends Observable {
  */
 export class Connection extends Observable {
   snapshot = UNCONNECTED;
+  closed; // an error, while the connection is closed
   errorReaders = new Set(); // the channels whose `error` a component reads: no warning is needed there
 
   #source;
@@ -242,7 +244,7 @@ export class Connection extends Observable {
     if (!this.#presence) {
       this.#presence = typeof this.#source === "function" ? this.#source() : this.#source;
       this.#presence.on("state", this.#show);
-      this.#show();
+      this.#show(this.#presence.state);
     }
     return this.#presence;
   }
@@ -289,8 +291,11 @@ export class Connection extends Observable {
     this.snapshot = UNCONNECTED;
   }
 
-  #show = () => {
-    this.snapshot = {state: this.#presence.state, presence: this.#presence};
+  #show = (state, {code} = {}) => {
+    const text = `The connection is closed${code ? ` (${code})` : ""}`;
+    this.closed = state === "closed" ? new Presence.Error("DISCONNECTED", text) : undefined;
+    this.snapshot = {state, presence: this.#presence};
     this._notify();
+    this.#rooms.forEach((room) => room.show());
   };
 }

@@ -25,8 +25,9 @@ export interface PresenceInChannel<I extends object = Info> {
   /** `left` without a channel. */
   readonly state: ComputedRef<Room["state"]>;
   /**
-   * Why the server refused us, removed us, or did not accept our info. `undefined` once we are joining again. If no
-   * component reads it, and no handler listens, the client logs a warning.
+   * Why the server refused us, removed us, or did not accept our info; `DISCONNECTED` while the connection is `closed`.
+   * `undefined` once we are joining again. If no component reads it, and no handler listens, a refusal is logged as a
+   * warning.
    */
   readonly error: ComputedRef<PresenceError | undefined>;
   readonly send: Room<I>["send"];
