@@ -40,6 +40,7 @@ LONGEST = [
     "deployment/test_shutdown.py",
     "deployment/test_surrounding_app.py",
     "client/test_example_app.py",
+    "client/test_frontends.py",
     "redis/test_chaos.py",
     "hostile/test_fuzz.py",
     "deployment/test_health.py",

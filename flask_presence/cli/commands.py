@@ -1,4 +1,5 @@
-"""The commands `flask presence …`: they show who is in which channel, send messages, and disconnect clients.
+"""The commands `flask presence …`: they show who is in which channel, send messages, and disconnect clients; and one
+writes the browser client.
 
 Rule: a command prints tables for people and, with `--json`, JSON for programs. Its exit code is 0 for success, 1 for a
 failure, with a message that says what to do, and 2 for a usage error.
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -21,6 +24,7 @@ from flask.blueprints import BlueprintSetupState
 from ..app.service import Service
 from ..domain.channels import CHANNEL_TYPES, ChannelName
 from ..stats.payloads import ServiceInfo
+from .package_directory import write_package
 from .parameters import json_option, parse_channel, parse_json, reads_state, reports_errors
 from .sources import ServerSource, Source, StoreSource
 from .tables import activity_table, change_line, channels_table, decisions_table, guards_table, members_table
@@ -44,8 +48,16 @@ NEEDS_REDIS: Final = (
 )
 
 
-def add_commands(blueprint: Blueprint, service: Service, service_info: ServiceInfo) -> None:
-    """Register the commands on the blueprint, as the group `flask presence`."""
+def add_commands(
+    blueprint: Blueprint,
+    service: Service,
+    service_info: ServiceInfo,
+    client_files: Callable[[], Mapping[str, bytes]],
+) -> None:
+    """Register the commands on the blueprint, as the group `flask presence`.
+
+    `client_files` returns the files of the browser client's npm package, by name.
+    """
     blueprint.record_once(_warn_of_name_clash)
     group = blueprint.cli
     group.help = "Show who is in which channel, send messages, and disconnect clients."
@@ -56,6 +68,7 @@ def add_commands(blueprint: Blueprint, service: Service, service_info: ServiceIn
     _add_sending(group, presence)
     _add_moderation(group, presence)
     _add_guards(group, service)
+    _add_client(group, client_files)
 
 
 def _warn_of_name_clash(state: BlueprintSetupState) -> None:
@@ -228,6 +241,31 @@ def _add_guards(group: click.Group, service: Service) -> None:
             name = ChannelName(channel)
             decisions = {kind: registry.decision(name) for kind, registry in registries.items()}
             _print({"channel": channel, **decisions}, lambda: decisions_table(name, decisions), as_json)
+
+
+def _add_client(group: click.Group, client_files: Callable[[], Mapping[str, bytes]]) -> None:
+    @group.command("client")
+    @click.argument("directory", type=click.Path(path_type=Path))
+    @json_option
+    def client(directory: Path, as_json: bool) -> None:
+        """Write the browser client as an npm package into DIRECTORY.
+
+        For bundlers: the module, its types, and hooks for React and Vue. Run it again after an upgrade.
+        """
+        files = client_files()
+        changed = write_package(directory, files)
+        version = json.loads(files["package.json"])["version"]
+        if as_json:
+            click.echo(json.dumps({"directory": str(directory), "version": version, "changed": changed}))
+            return
+        click.echo(f"{directory} has the client {version}, {len(changed) or 'no'} files changed.")
+        click.echo(f"Install it once in your frontend: npm install {_npm_path(directory)}")
+
+
+def _npm_path(directory: Path) -> str:
+    """The directory as npm takes it: without a dot or a slash in front, it would be the name of a package."""
+    text = directory.as_posix()
+    return shlex.quote(text if text.startswith((".", "/")) else f"./{text}")
 
 
 def _follow(changes: Iterator[dict[str, Any] | None], as_json: bool) -> None:

@@ -19,7 +19,8 @@ from ..domain.errors import ConfigurationError
 from ..settings import Settings
 from ..stats.payloads import ServiceInfo
 from .access import StatsGuard
-from .assets import client_response
+from .assets import add_asset
+from .npm_package import package_files
 from .pages import add_pages
 from .responses import error_response
 from .upgrade import ENVIRON_KEY, Upgrade, current_upgrade, upgrade_required
@@ -27,7 +28,7 @@ from .upgrade import ENVIRON_KEY, Upgrade, current_upgrade, upgrade_required
 NAME: Final = "presence"
 HOST_VARIABLES: Final = "flask_presence.host"
 """The environ key of the values of the variables in `PRESENCE_SUBDOMAIN` and `PRESENCE_HOST`."""
-PATH_VARIABLES: Final = frozenset(("name", "rest"))
+PATH_VARIABLES: Final = frozenset(("name", "rest", "version"))
 """The variables in the paths of the blueprint's routes."""
 
 
@@ -63,7 +64,7 @@ def register_blueprint(app: Flask, service: Service, stats_guard: Callable[[], S
     _add_client(blueprint)
     service_info = ServiceInfo.from_settings(settings)
     add_pages(blueprint, app, service, service_info, stats_guard)
-    add_commands(blueprint, service, service_info)
+    add_commands(blueprint, service, service_info, package_files)
     try:
         app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
     except (ValueError, LookupError, SyntaxError) as problem:  # Werkzeug could not compile a rule
@@ -140,15 +141,7 @@ def _add_websocket(blueprint: Blueprint, service: Service) -> None:
 
 
 def _add_client(blueprint: Blueprint) -> None:
-    @blueprint.get("/presence.js")
-    def client() -> Response:
-        return client_response("script", request)
-
-    @blueprint.get("/presence.mjs")
-    def client_module() -> Response:
-        return client_response("module", request)
-
-    @blueprint.get("/presence.d.ts")
-    @blueprint.get("/presence.d.mts")
-    def client_types() -> Response:
-        return client_response("types", request)
+    add_asset(blueprint, "client", "presence.js", any_origin=True)
+    add_asset(blueprint, "client_module", "presence.mjs", any_origin=True)
+    add_asset(blueprint, "client_types", "presence.d.ts", any_origin=True, versioned=False)
+    add_asset(blueprint, "client_module_types", "presence.d.mts", any_origin=True, versioned=False)

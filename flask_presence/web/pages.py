@@ -32,7 +32,7 @@ from ..stats.query import InvalidQuery, MemberQuery, read_channel_query, read_me
 from ..stats.shared import SharedAnswers
 from ..transport.takeover import Takeover
 from .access import PageAccess, StatsGuard
-from .assets import asset_response
+from .assets import add_asset
 from .page_state import HELPERS, PageState, read_page_state
 from .responses import STORE_UNREACHABLE, error_response, harden, json_response
 from .streams import Streams, TooManyStreams
@@ -45,6 +45,7 @@ PUBLIC_ENDPOINTS: Final = (
     "client",
     "client_module",
     "client_types",
+    "client_module_types",
     "stylesheet",
     "script",
     "health",
@@ -108,13 +109,8 @@ def _add_page(blueprint: Blueprint, app: Flask, shared: SharedAnswers, service_i
             return _page(app, state, None, {"channels": [], "total": 0, "next": None}, None, 503)
         return _page(app, state, activity, channel_list, open_channel)
 
-    @blueprint.get("/stats.css")
-    def stylesheet() -> Response:
-        return asset_response("stats.css", "text/css", request)
-
-    @blueprint.get("/stats.js")
-    def script() -> Response:
-        return asset_response("stats.js", "text/javascript", request)
+    add_asset(blueprint, "stylesheet", "stats.css")
+    add_asset(blueprint, "script", "stats.js")
 
 
 def _page(

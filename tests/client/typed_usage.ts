@@ -27,6 +27,13 @@ async function talk(): Promise<number> {
   return delivered + (me.x ?? 0);
 }
 
+presence.join<Info>("presence-room", undefined, {members: JSON.parse("[]")}).members satisfies readonly Member<Info>[];
+presence.join("presence-room", {status: "here", x: 1}, {members: room.members}).me?.status satisfies string | undefined;
+
+// @ts-expect-error: a member has an id
+presence.join("presence-room", {}, {members: [{name: "Ann"}]});
+// @ts-expect-error: no such option
+presence.join("presence-room", {}, {member: []});
 // @ts-expect-error: no such state
 if (presence.state === "gone") void talk();
 // @ts-expect-error: the list is the client's own

@@ -45,8 +45,8 @@ DOCUMENTS = [README, CONTRIBUTING, *sorted(DOCS.glob("*.md"))]
 LINKED = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md"]
 FOR_USERS = [document for document in DOCUMENTS if document.name not in ("CONTRIBUTING.md", "architecture.md")]
 
-LANGUAGES = {"python", "console", "js", "html", "diff", "json", "nginx", "text"}
-OF_THE_READER = {"db", "Document", "ask_the_archive", "forget_membership", "SCRAPE_TOKEN"}
+LANGUAGES = {"python", "console", "js", "ts", "tsx", "vue", "html", "diff", "json", "nginx", "text"}
+OF_THE_READER = {"db", "Document", "Account", "ask_the_archive", "forget_membership", "SCRAPE_TOKEN"}
 """Names in examples that belong to the reader's app."""
 ROOM = "presence-room-1"
 SECRET = "a secret of thirty-two characters"
@@ -339,6 +339,7 @@ def check_command(words: list[str]) -> None:
         "pip": check_install,
         "celery": lambda given: None,  # `tests/guides` runs it
         "curl": lambda given: None,  # and sends what it would send
+        "npm": lambda given: None,
         "gunicorn": check_gunicorn,
         "ruff": lambda given: None,
         "mypy": lambda given: None,
@@ -483,7 +484,7 @@ def test_every_route_is_documented() -> None:
     app = new_app()
     Presence(app)
     text = "".join(map(read, DOCUMENTS))
-    own_files = {"/stats.css", "/stats.js", "/<path:rest>", "/"}
+    own_files = {"/stats.css", "/stats.js", "/stats.<version>.css", "/stats.<version>.js", "/<path:rest>", "/"}
     rules = {rule.rule.removeprefix("/presence") for rule in app.url_map.iter_rules() if "presence" in rule.endpoint}
     paths = {re.sub(r"<\w+:", "<", rule) for rule in rules - own_files}
     assert len(paths) > 10

@@ -10,10 +10,13 @@ try:
     from playwright.sync_api import (
         Browser,
         BrowserContext,
+        ConsoleMessage,
         Dialog,
         Error,
         Locator,
         Page,
+        Route,
+        WebSocket,
         expect,
         sync_playwright,
     )
@@ -24,4 +27,16 @@ except ImportError:
 
 expect.set_options(timeout=10_000)
 
-__all__ = ["Browser", "BrowserContext", "Dialog", "Error", "Locator", "Page", "expect", "sync_playwright"]
+__all__ = [
+    "Browser",
+    "BrowserContext",
+    "ConsoleMessage",
+    "Dialog",
+    "Error",
+    "Locator",
+    "Page",
+    "Route",
+    "WebSocket",
+    "expect",
+    "sync_playwright",
+]

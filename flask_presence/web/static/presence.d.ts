@@ -68,6 +68,14 @@ export interface Options {
   timeout?: number;
 }
 
+export interface JoinOptions {
+  /**
+   * The list that the page was rendered with. The room shows it until the server's list arrives, and then tells the
+   * difference as `joined`, `left` and `updated`. Without effect if there is a room for the channel already.
+   */
+  members?: readonly Member<any>[];
+}
+
 /** A channel, as `Presence.join` returns it. */
 export interface Room<I extends object = Info> {
   readonly name: string;
@@ -124,7 +132,7 @@ export class Presence {
   readonly user: {readonly id: string} | null | undefined;
 
   /** Returns the same object until the channel is left. After each reconnect, it joins again with the last `info`. */
-  join<I extends object = Info>(name: string, info?: I): Room<I>;
+  join<I extends object = Info>(name: string, info?: I, options?: JoinOptions): Room<I>;
   /** Connects again after `closed`, or at once while `waiting`. */
   connect(): this;
   close(): void;

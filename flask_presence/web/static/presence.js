@@ -77,9 +77,12 @@ var Presence = (() => {
     }
   }
 
-  /* After a reconnect, a member has changed if this has. A new connection of theirs is not a change. */
-  const visibleState = ({clientId, joinedAt, updatedAt, ...info}) =>
-    JSON.stringify(Object.entries(info).sort(([a], [b]) => (a < b ? -1 : 1)));
+  /* A member has changed if this has. Neither a new connection of theirs nor another order of keys is a change. */
+  const visibleState = ({clientId, joinedAt, updatedAt, ...info}) => JSON.stringify(info, sortKeys);
+  const sortKeys = (_, value) =>
+    value === Object(value) && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value;
 
   class Room extends Emitter {
     #presence;
@@ -91,13 +94,15 @@ var Presence = (() => {
     #attempt = 0;
     #joinSent = false; // on this connection
     #isIn = false; // the server let us in, on this connection
+    #isListed; // the page has a list, so the server's next one is a change of it
 
-    constructor(presence, name, info) {
+    constructor(presence, name, info, {members}) {
       super();
       this.#presence = presence;
       this.#info = info;
       this.name = name;
-      this.members = [];
+      this.members = members ?? [];
+      this.#isListed = !!members;
       this._resetJoined();
     }
 
@@ -135,9 +140,9 @@ var Presence = (() => {
       if (this.state === "left") {
         return;
       }
-      this.state = "left";
       clearTimeout(this.#retryTimer);
       this.#presence._removeRoom(this);
+      this.#setState("left");
       const leaving = this.#presence._leave(this.name);
       this.#settleJoined.reject(new PresenceError("LEFT", `${this.name} was left`));
       this.#clearMembers();
@@ -146,9 +151,14 @@ var Presence = (() => {
 
     /* A settled promise cannot stand for the next join. */
     _resetJoined() {
-      this.state = "joining";
       this.joined = new Promise((resolve, reject) => (this.#settleJoined = {resolve, reject}));
       this.joined.catch(ignore); // the "error" event reports it too
+      this.#setState("joining");
+    }
+
+    #setState(state) {
+      this.state = state;
+      this._emit("_state"); // private, for React and Vue
     }
 
     _update(info) {
@@ -210,7 +220,7 @@ var Presence = (() => {
       if (this.state === "joined") {
         this._resetJoined();
       }
-      this.state = "refused";
+      this.#setState("refused");
       this.#settleJoined.reject(problem);
       this.#clearMembers();
     }
@@ -230,7 +240,7 @@ var Presence = (() => {
         if (this.state === "refused") {
           this._resetJoined();
         }
-        this.state = "joined";
+        this.#setState("joined");
         this.#settleJoined.resolve(this);
         this.#replaceMembers(frame.members ?? []);
       } else if (!this.#isIn) {
@@ -262,6 +272,7 @@ var Presence = (() => {
     }
 
     #clearMembers() {
+      this.#isListed = false;
       if (this.members.length) {
         this.members = [];
         this._emit("members", this.members);
@@ -277,7 +288,7 @@ var Presence = (() => {
       const before = new Map(this.members.map((member) => [member.id, member]));
       const after = new Map(members.map((member) => [member.id, member]));
       const changes = [];
-      if (before.size) { // the first list is not a change
+      if (this.#isListed) {
         changes.push(...[...before.values()].filter(({id}) => !after.has(id)).map((member) => ["left", member]));
         for (const [id, member] of after) {
           if (!before.has(id)) {
@@ -288,6 +299,7 @@ var Presence = (() => {
         }
       }
       this.members = members;
+      this.#isListed = true;
       this.#emitChanges(changes);
     }
 
@@ -341,7 +353,7 @@ var Presence = (() => {
       this.connect();
     }
 
-    join(name, info) {
+    join(name, info, options = {}) {
       let room = this.#rooms.get(name);
       if (room) {
         if (!info && room.state !== "refused") {
@@ -349,7 +361,7 @@ var Presence = (() => {
         }
         room._update(info);
       } else {
-        room = new Room(this, name, info);
+        room = new Room(this, name, info, options);
         this.#rooms.set(name, room);
       }
       if (this.state === "connected") {
