@@ -19,6 +19,7 @@ from .domain.events import (
     MessageSent,
 )
 from .domain.guards import GuardInfo, allow, deny
+from .domain.history import Message
 from .domain.members import Member, User
 from .extension import Presence
 from .testing import TestClient
@@ -37,6 +38,7 @@ __all__ = [
     "MemberJoined",
     "MemberLeft",
     "MemberUpdated",
+    "Message",
     "MessageSent",
     "Presence",
     "PresenceError",

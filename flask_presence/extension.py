@@ -24,6 +24,7 @@ from .domain.callables import fit_arguments
 from .domain.channels import Channel, Stats, channel_type
 from .domain.events import check_event_name
 from .domain.guards import GuardInfo, GuardRegistry
+from .domain.history import MAX_LIMIT, Message, parse_position
 from .domain.members import Member, User
 from .hub.hub import Hub
 from .settings import load_settings
@@ -183,7 +184,27 @@ class Presence:
         _check_event_name(event)
         raw = _json(data)
         message = wire.server_message(arguments.channel_name(name), event, raw, self._hub.clock.utc_now())
-        return self._hub.directory.publish(name, message, exclude)
+        return self._hub.directory.publish(name, message, exclude, keep=True)
+
+    def get_channel_history(self, name: str, limit: int = 50, before: str | None = None) -> list[Message]:
+        """The newest `limit` messages that a channel keeps, oldest first. `[]` if it keeps none.
+
+        They are at most 256 KiB, beyond which the oldest are left out. With `before`, the id of a message, only those
+        before it. Raises `ValueError` if `limit` is not from 1 to 1000, if `before` is not the id of a message, and if
+        no channel can have this name.
+        """
+        if not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+            raise ValueError(f"limit must be a whole number from 1 to {MAX_LIMIT}, not {limit!r}")
+        place = None if before is None else parse_position(before)
+        if before is not None and place is None:
+            raise ValueError(f"before must be the id of a message, not {before!r}")
+        page = self._hub.directory.history(arguments.channel_name(name), limit, place)
+        return [wire.read_kept(frame) for frame in page.messages]
+
+    def clear_channel_history(self, name: str) -> int:
+        """Forget the messages that a channel keeps. Returns how many there were. Raises `ValueError` if no channel can
+        have this name."""
+        return self._hub.directory.clear_history(arguments.channel_name(name))
 
     def get_channel_stats(self) -> Stats:
         """Counts of channels, members and connections, over all workers."""

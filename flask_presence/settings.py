@@ -12,10 +12,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from .domain.errors import ConfigurationError
+from .domain.history import HistoryRules, Retention
 from .domain.origins import check_allowed
 
 PREFIX: Final = "PRESENCE_"
 MEMORY: Final = "memory://"
+MAX_KEPT_MESSAGES: Final = 10_000
+MAX_KEPT_SECONDS: Final = 2_592_000
 _REDIS_PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
@@ -36,6 +39,7 @@ class Settings:
     max_message_size: int = 65536
     max_user_info: int = 4096
     max_outbox: int = 1048576
+    history: Mapping[str, Retention] = field(default_factory=dict)
     rate_limit: tuple[float, float] | None = (100, 200)
     ping_interval: float = 25
     ping_timeout: float = 10
@@ -154,6 +158,33 @@ def _rate(key: str, value: Any) -> tuple[float, float] | None:
     return float(rate), float(burst)
 
 
+def _history(key: str, value: Any) -> dict[str, Retention]:
+    expected = 'a mapping like {"room-*": {"messages": 100, "seconds": 3600}}'
+    if not isinstance(value, Mapping):
+        raise _wrong(key, expected, value)
+    rules: dict[str, Retention] = {}
+    for pattern, given in value.items():
+        if isinstance(given, Mapping) and set(given) == {"messages", "seconds"}:
+            messages, seconds = given["messages"], given["seconds"]
+        elif isinstance(given, (tuple, list)) and len(given) == 2:
+            messages, seconds = given
+        else:
+            raise _wrong(key, expected, value)
+        what = f"{key}[{pattern!r}]"
+        if not isinstance(messages, int) or isinstance(messages, bool) or not 1 <= messages <= MAX_KEPT_MESSAGES:
+            raise _wrong(what, f"a number of messages from 1 to {MAX_KEPT_MESSAGES}, and seconds", given)
+        if not _is_number(seconds) or not 1 <= seconds <= MAX_KEPT_SECONDS:
+            raise _wrong(what, f"messages, and a number of seconds from 1 to {MAX_KEPT_SECONDS}", given)
+        if isinstance(pattern, str) and ("<" in pattern or ">" in pattern):
+            raise ConfigurationError(f"{what}: only guards may have converters; write '*' instead")
+        rules[pattern] = Retention(messages, float(seconds))
+    try:
+        HistoryRules(rules)
+    except ValueError as problem:
+        raise ConfigurationError(f"{key}: {problem}") from None
+    return rules
+
+
 def _origins(key: str, value: Any) -> tuple[str, ...]:
     values = (value,) if isinstance(value, str) else value
     if not isinstance(values, (tuple, list, set, frozenset)) or not all(isinstance(v, str) for v in values):
@@ -180,6 +211,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "max_message_size": _count,
     "max_user_info": _count,
     "max_outbox": _count,
+    "history": _history,
     "rate_limit": _rate,
     "ping_interval": _seconds,
     "ping_timeout": _seconds,

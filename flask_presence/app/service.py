@@ -17,6 +17,7 @@ from ..backends import open_backend
 from ..backends.base import Backend
 from ..domain.errors import BackendUnavailable, ConfigurationError
 from ..domain.guards import GuardRegistry
+from ..domain.history import HistoryRules
 from ..hub.hub import Hub
 from ..hub.ports import Policy
 from ..settings import Settings
@@ -159,6 +160,7 @@ def _backend(settings: Settings) -> Backend:
         prefix=settings.redis_prefix,
         lease=settings.lease,
         grace_abrupt=settings.grace_abrupt,
+        history=HistoryRules(settings.history),
     )
 
 
@@ -167,6 +169,7 @@ def _policy(settings: Settings) -> Policy:
         enabled=settings.enabled,
         max_channels=settings.max_channels,
         max_user_info=settings.max_user_info,
+        history=HistoryRules(settings.history),
         rate_limit=settings.rate_limit,
         token_recheck=settings.token_recheck,
         grace=settings.grace,

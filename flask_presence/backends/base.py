@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import Event, Reason
+from ..domain.history import Page, Position, Published
 from ..domain.members import Member, OwnedInfo, Profile, User
 from ..domain.readings import Reading, Survey
 from ..domain.roster import Change, Joined, Joiner, Updated
@@ -47,6 +48,9 @@ class Listener(Protocol):
 
     def has_user(self, user_id: str) -> bool:
         """Whether this process has a connection of the user."""
+
+    def give_up_channel(self, channel: str) -> None:
+        """Close, with 1011, this process's connections in `channel`: they have missed messages that are lost."""
 
     def notify(self, event: Event) -> None:
         """Tell the application's handlers about a connection that no process has any longer."""
@@ -88,7 +92,8 @@ class Membership(Protocol):
         """Note that a connection is gone and out of every channel."""
 
     def join(self, joiner: Joiner) -> Joined | Pending[Joined]:
-        """Like `Roster.join`; everybody but the joiner has been told of the change."""
+        """Like `Roster.join`; everybody but the joiner has been told of the change. `replayed` ends where the list and
+        the joiner's later events begin."""
 
     def leave(
         self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, grace: float = 0
@@ -111,6 +116,12 @@ class Membership(Protocol):
 
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> int | Pending[int]:
         """Send a frame's JSON to all connections in `channel` except `exclude`. Returns how many there are."""
+
+    def publish_kept(
+        self, channel: str, payload: bytes, exclude: str | None, key: str | None
+    ) -> Published | Pending[Published]:
+        """Like `publish`, in a channel that keeps messages: the frame gets an `id`, and is kept. If a kept message was
+        sent with this `key`, nothing is sent, and the outcome is that of the earlier message."""
 
     def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
         """What is known of the user of one of this process's connections in a presence channel. Called in the loop."""
@@ -147,8 +158,15 @@ class Directory(Protocol):
     def is_online(self, user_id: str) -> bool:
         """Whether any process has a connection of the user."""
 
-    def broadcast(self, channel: str, payload: bytes, exclude: str | None) -> int:
-        """Like `Membership.publish`, for the server's own code."""
+    def broadcast(self, channel: str, payload: bytes, exclude: str | None, *, keep: bool = False) -> int:
+        """Like `Membership.publish`, for the server's own code. With `keep`, like `publish_kept` if the channel keeps
+        messages."""
+
+    def history(self, channel: str, limit: int, before: Position | None) -> Page:
+        """The newest `limit` kept messages of a channel that are older than `before` (`None`: all)."""
+
+    def clear_history(self, channel: str) -> int:
+        """Forget the kept messages of a channel. Returns how many there were."""
 
     def get(self, name: str) -> Channel | None:
         """The channel with its members, or `None` if nobody is in it."""

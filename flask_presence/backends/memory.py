@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import MemberLeft, Reason
+from ..domain.history import (
+    NO_RULES,
+    HistoryRules,
+    MessageLog,
+    Page,
+    Position,
+    Published,
+)
 from ..domain.members import Member, OwnedInfo, Profile, User
 from ..domain.readings import Survey
 from ..domain.roster import Change, Joined, Joiner, Roster, Updated
 from ..domain.timestamps import from_epoch
+from ..domain.wire import with_id
 from ..loops.base import Loop
 from ..loops.pending import Pending
 from .base import Listener
@@ -41,8 +51,10 @@ class MemoryBackend:
     blocking = False
     outlives_process = False
 
-    def __init__(self, max_info: int) -> None:
+    def __init__(self, max_info: int, history: HistoryRules = NO_RULES) -> None:
         self._max_info = max_info
+        self._history = history
+        self._last_epoch = 0
         self._listener: Listener
         self.forked()
 
@@ -50,6 +62,7 @@ class MemoryBackend:
         self._roster = Roster(self._max_info)
         self._clients: dict[str, User | None] = {}
         self._graces: dict[GraceKey, _Grace] = {}
+        self._logs: dict[str, MessageLog] = {}
         self._watchers: dict[int, tuple[str | None, deque[tuple[ChannelName, Change]]]] = {}
 
     def bind(self, listener: Listener) -> None:
@@ -61,6 +74,10 @@ class MemoryBackend:
     def tick(self, now: float) -> None:
         over = [key for key, grace in self._graces.items() if now >= grace.end]
         self._end_graces(over, from_epoch(now))
+        for name in [name for name, log in self._logs.items() if now >= log.ends_at]:
+            self._logs[name].expire(now)
+            if self._roster.get(name) is None:
+                del self._logs[name]
 
     def close(self) -> None:
         """Nothing outlives the process."""
@@ -80,7 +97,8 @@ class MemoryBackend:
     def join(self, joiner: Joiner) -> Joined:
         outcome = self._roster.join(joiner)
         self._announce(joiner.channel, outcome.change, joiner.client_id, joiner.now)
-        return outcome
+        log = self._log(joiner.channel, joiner.now.timestamp())
+        return outcome if log is None else replace(outcome, replayed=log.replay(joiner.replay))
 
     def leave(
         self, channel: ChannelName, client_id: str, now: datetime, reason: Reason, *, grace: float = 0
@@ -141,7 +159,27 @@ class MemoryBackend:
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> int:
         return self._listener.deliver(channel, payload, exclude)
 
-    broadcast = publish
+    def publish_kept(self, channel: str, payload: bytes, exclude: str | None, key: str | None) -> Published:
+        now = self._listener.utc_now().timestamp()
+        log = self._log(channel, now)
+        assert log is not None, "the channel keeps messages"
+        repeated = log.find(key) if key is not None else None
+        if repeated is not None:
+            return repeated
+        frame = with_id(payload, log.next_id)
+        return log.add(frame, key, self._listener.deliver(channel, frame, exclude), now)
+
+    def broadcast(self, channel: str, payload: bytes, exclude: str | None, *, keep: bool = False) -> int:
+        if keep and self._history.find(channel) is not None:
+            return self.publish_kept(channel, payload, exclude, None).delivered
+        return self._listener.deliver(channel, payload, exclude)
+
+    def history(self, channel: str, limit: int, before: Position | None) -> Page:
+        log = self._log(channel, self._listener.utc_now().timestamp())
+        return Page((), more=False) if log is None else log.page(limit, before)
+
+    def clear_history(self, channel: str) -> int:
+        return self._logs[channel].clear() if channel in self._logs else 0
 
     def get(self, name: str) -> Channel | None:
         return self._roster.get(name)
@@ -169,6 +207,18 @@ class MemoryBackend:
                 yield unseen.popleft() if unseen else None
         finally:
             del self._watchers[id(unseen)]
+
+    def _log(self, channel: str, now: float) -> MessageLog | None:
+        """The log of a channel that keeps messages, at `now`, in epoch seconds; `None` if the channel keeps none."""
+        log = self._logs.get(channel)
+        if log is None:
+            retention = self._history.find(channel)
+            if retention is None:
+                return None
+            self._last_epoch = max(self._last_epoch + 1, int(now * 1000))
+            log = self._logs[channel] = MessageLog(retention, self._last_epoch, now)
+        log.expire(now)
+        return log
 
     def _end_graces(self, keys: Sequence[GraceKey], now: datetime) -> None:
         for key in keys:

@@ -23,11 +23,21 @@ from flask.blueprints import BlueprintSetupState
 
 from ..app.service import Service
 from ..domain.channels import CHANNEL_TYPES, ChannelName
+from ..domain.history import DEFAULT_LIMIT, MAX_LIMIT, Position
 from ..stats.payloads import ServiceInfo
+from ..stats.query import HistoryQuery
 from .package_directory import write_package
-from .parameters import json_option, parse_channel, parse_json, reads_state, reports_errors
+from .parameters import json_option, parse_channel, parse_json, parse_message_id, reads_state, reports_errors
 from .sources import ServerSource, Source, StoreSource
-from .tables import activity_table, change_line, channels_table, decisions_table, guards_table, members_table
+from .tables import (
+    activity_table,
+    change_line,
+    channels_table,
+    decisions_table,
+    guards_table,
+    history_table,
+    members_table,
+)
 
 log = logging.getLogger("flask_presence")
 
@@ -64,6 +74,7 @@ def add_commands(
     new_source = _source_factory(service, service_info)
     presence = _presence_getter(service_info)
     _add_queries(group, new_source)
+    _add_history(group, new_source)
     _add_watch(group, new_source)
     _add_sending(group, presence)
     _add_moderation(group, presence)
@@ -125,6 +136,22 @@ def _add_queries(group: click.Group, new_source: SourceFactory) -> None:
         if payload is None:
             raise click.ClickException(f"Nobody is in {channel!r}.")
         _print(payload, lambda: members_table(payload), as_json)
+
+
+def _add_history(group: click.Group, new_source: SourceFactory) -> None:
+    @group.command("history")
+    @click.argument("channel", callback=parse_channel)
+    @click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=DEFAULT_LIMIT, help="How many messages.")
+    @click.option(
+        "--before", metavar="ID", callback=parse_message_id, help="Only messages before the one with this id."
+    )
+    @reads_state
+    def history(
+        url: str | None, headers: dict[str, str], as_json: bool, channel: str, limit: int, before: Position | None
+    ) -> None:
+        """Show the newest messages that CHANNEL keeps, oldest first."""
+        payload = new_source(f"history {channel}", url, headers).history(HistoryQuery(channel, limit, before))
+        _print(payload, lambda: history_table(payload), as_json)
 
 
 def _add_watch(group: click.Group, new_source: SourceFactory) -> None:

@@ -15,6 +15,7 @@ import click
 
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable
+from ..domain.history import Position, parse_position
 from .sources import ServerSource, SourceFailed
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,6 +70,14 @@ def parse_channel(_context: click.Context, parameter: click.Parameter, value: st
         return str(ChannelName.parse(value))
     except Exception as problem:
         raise click.BadParameter(str(problem), param=parameter) from None
+
+
+def parse_message_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Position | None:
+    """The id of a message that a channel keeps."""
+    place = None if value is None else parse_position(value)
+    if value is not None and place is None:
+        raise click.BadParameter("must be the id of a message")
+    return place
 
 
 def parse_json(_context: click.Context, parameter: click.Parameter, value: str) -> Any:

@@ -16,8 +16,15 @@ from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from ..hub.directory import Directory
-from ..stats.payloads import ServiceInfo, activity_payload, change_payloads, channel_list_payload, channel_payload
-from ..stats.query import MemberQuery, read_channel_query
+from ..stats.payloads import (
+    ServiceInfo,
+    activity_payload,
+    change_payloads,
+    channel_list_payload,
+    channel_payload,
+    history_payload,
+)
+from ..stats.query import HistoryQuery, MemberQuery, read_channel_query
 
 READ_TIMEOUT: Final = 15.0
 """Seconds without a byte from the server after which reading fails. A stream without changes sends empty lines more
@@ -39,6 +46,8 @@ class Source(Protocol):
 
     def channel(self, name: str, *, extras: bool) -> dict[str, Any] | None: ...
 
+    def history(self, query: HistoryQuery) -> dict[str, Any]: ...
+
     def watch(self, name: str | None) -> Iterator[dict[str, Any] | None]: ...
 
 
@@ -57,6 +66,9 @@ class StoreSource:
 
     def channel(self, name: str, *, extras: bool) -> dict[str, Any] | None:
         return channel_payload(self._directory, name, MemberQuery(with_connections=extras))
+
+    def history(self, query: HistoryQuery) -> dict[str, Any]:
+        return history_payload(self._directory, query)
 
     def watch(self, name: str | None) -> Iterator[dict[str, Any] | None]:
         return change_payloads(self._directory.watch(name))
@@ -90,6 +102,10 @@ class ServerSource:
         query = {"channel": name} | ({"include": "connections"} if extras else {})
         payload = self._get(f"/members?{urlencode(query)}", "memberCount")
         return payload if payload["memberCount"] else None
+
+    def history(self, query: HistoryQuery) -> dict[str, Any]:
+        fields = {"channel": query.channel, "limit": query.limit} | ({"before": query.before} if query.before else {})
+        return self._get(f"/history?{urlencode(fields)}", "messages", "more")
 
     def watch(self, name: str | None) -> Iterator[dict[str, Any] | None]:
         with self._open(f"/watch?{urlencode({'channel': name})}" if name else "/watch") as response:

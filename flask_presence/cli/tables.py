@@ -57,6 +57,20 @@ def members_table(channel: dict[str, Any]) -> Iterator[str]:
     return table(["USER", "NAME", "CONNECTIONS", "SINCE", "INFO"], rows)
 
 
+def history_table(payload: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        (
+            message["id"],
+            message["timestamp"],
+            message["from"].get("userId", message["from"]["clientId"]),
+            message["event"],
+            json.dumps(message["data"], ensure_ascii=False),
+        )
+        for message in payload["messages"]
+    ]
+    return table(["ID", "WHEN", "FROM", "EVENT", "DATA"], rows)
+
+
 def guards_table(guards: list[dict[str, str]]) -> Iterator[str]:
     rows = [(guard["pattern"], guard["kind"], guard["name"]) for guard in guards]
     return table(["PATTERN", "DECIDES ABOUT", "FUNCTION"], rows)

@@ -12,7 +12,8 @@ REFUSAL_WINDOW: Final = 10.0
 
 
 class RateLimit:
-    """A bucket that holds `burst` tokens and gets `rate` new ones a second. Each frame takes one token."""
+    """A bucket that holds `burst` tokens and gets `rate` new ones a second. A frame takes one token, or more if it asks
+    for much."""
 
     __slots__ = ("_burst", "_rate", "_refilled_at", "_refused", "_tokens", "_window_start")
 
@@ -24,14 +25,15 @@ class RateLimit:
         self._refused = 0
         self._window_start = now
 
-    def admit(self, now: float) -> bool:
-        """Take a token for a frame that arrives at `now`. Returns whether there was one."""
+    def admit(self, now: float, cost: int = 1) -> bool:
+        """Take the tokens for a frame that arrives at `now`. Returns whether there were enough: a frame that costs more
+        than `burst` needs a full bucket."""
         tokens = self._tokens + (now - self._refilled_at) * self._rate
         self._refilled_at = now
         if tokens > self._burst:
             tokens = self._burst
-        if tokens >= 1.0:
-            self._tokens = tokens - 1.0
+        if tokens >= cost or tokens == self._burst:
+            self._tokens = tokens - cost
             return True
         self._tokens = tokens
         if now - self._window_start > REFUSAL_WINDOW:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from .channels import Channel, ChannelName, ChannelType, count_channels, matches
 from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from .events import Reason
+from .history import NO_REPLAY, Replay, Replayed
 from .members import NOTHING_OWNED, Member, OwnedInfo, Profile, User, info_size
 
 
@@ -32,7 +33,7 @@ class Change:
 
 class Joiner(NamedTuple):
     """A connection that joins a channel. `info` is the part of its `userInfo` that a client may decide. `owned` is the
-    guard's verdict, which replaces an earlier one."""
+    guard's verdict, which replaces an earlier one. `replay` is what it wants to hear of what was said before."""
 
     channel: ChannelName
     client_id: str
@@ -40,6 +41,7 @@ class Joiner(NamedTuple):
     info: Mapping[str, Any] | None
     now: datetime
     owned: OwnedInfo = NOTHING_OWNED
+    replay: Replay = NO_REPLAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,15 @@ class Joined:
     """The outcome of a join.
 
     `is_new` says whether the connection was not in the channel before. `change` is what others must be told. In a
-    presence channel, `members` are all members after the join, in order of joining, and `me` is the one who joined.
+    presence channel, `members` are all members after the join, in order of joining, and `me` is the one who joined. If
+    the channel keeps messages, `replayed` is what the connection wanted to hear of them.
     """
 
     is_new: bool
     change: Change | None = None
     members: tuple[Member, ...] | None = None
     me: Member | None = None
+    replayed: Replayed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ class Roster:
     def join(self, joiner: Joiner) -> Joined:
         """Put a connection into a channel. Joining again merges its `info` and changes nothing else. Raises
         `JoinFailed` if the merged `info` would be too large."""
-        channel, client_id, user, _, now, _ = joiner
+        channel, client_id, user, now = joiner.channel, joiner.client_id, joiner.user, joiner.now
         state = self._channels.get(channel) or _ChannelState(channel, now)
         is_new = client_id not in state.connections
         if channel.type != "presence":

@@ -12,6 +12,11 @@ def isoformat(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+def parse_isoformat(text: str) -> datetime:
+    """The aware `datetime` that `isoformat` has turned into `text`."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
 def from_epoch(seconds: float) -> datetime:
     """The aware `datetime`, in UTC, that is `seconds` after the epoch."""
     return datetime.fromtimestamp(seconds, timezone.utc)

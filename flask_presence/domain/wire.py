@@ -6,13 +6,13 @@ never decoded: their bytes are copied into the frame that the server writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Annotated, Any, ClassVar, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from . import history, roster
 from .channels import ChannelName
 from .errors import (
     InternalError,
@@ -24,17 +24,24 @@ from .errors import (
     UnknownMessageType,
     UpdateFailed,
 )
-from .members import Member, User
-from .roster import Change
-from .timestamps import isoformat
+from .history import MAX_LIMIT, Page
+from .members import User
+from .timestamps import isoformat, parse_isoformat
 
 ABSENT: Final = Raw()
 """The value of a `Raw` field that is missing from the request."""
 
 EMPTY_STRING: Final = Raw(b'""')
 
+MAX_MESSAGE_ID: Final = 64
+"""How many characters a `messageId` may have."""
+BAD_BEFORE: Final = "before must be the id of a message"
 MAX_ECHO: Final = 200
 """How many characters of an unknown `type` are repeated in the answer."""
+
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
+MessageId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_MESSAGE_ID)]
 
 
 class Request(msgspec.Struct, tag_field="type"):
@@ -68,6 +75,8 @@ class Join(ChannelRequest, tag="join"):
     fault: ClassVar[type[RequestError]] = JoinFailed
 
     userInfo: dict[str, Any] | None = None
+    since: str | None = None
+    history: Limit | None = None
 
 
 class Leave(ChannelRequest, tag="leave"):
@@ -79,6 +88,7 @@ class Message(ChannelRequest, tag="channel:message"):
 
     data: Raw = ABSENT
     event: str = "message"
+    messageId: MessageId | None = None
 
     def complete(self) -> bool:
         return bool(self.channel) and self.data is not ABSENT
@@ -94,6 +104,11 @@ class Update(ChannelRequest, tag="channel:update"):
         return bool(self.channel) and self.userInfo is not None
 
 
+class History(ChannelRequest, tag="channel:history"):
+    limit: Limit | None = None
+    before: str | None = None
+
+
 class Ping(Request, tag="ping"):
     pass
 
@@ -107,13 +122,14 @@ class Auth(Request, tag="auth"):
         return bool(self.token)
 
 
-AnyRequest = Join | Leave | Message | Update | Ping | Auth
+AnyRequest = Join | Leave | Message | Update | History | Ping | Auth
 
 _REQUESTS: Final[dict[str, type[Request]]] = {
     "join": Join,
     "leave": Leave,
     "channel:message": Message,
     "channel:update": Update,
+    "channel:history": History,
     "ping": Ping,
     "auth": Auth,
 }
@@ -121,6 +137,11 @@ _EXPECTED: Final = {
     "channel": (str | None, "channel must be a string"),
     "event": (str, "event must be a string"),
     "token": (str | None, "token must be a string"),
+    "since": (str | None, "since must be a string: a position, or the id of a message"),
+    "history": (Limit | None, f"history must be a whole number from 1 to {MAX_LIMIT}"),
+    "limit": (Limit | None, f"limit must be a whole number from 1 to {MAX_LIMIT}"),
+    "before": (str | None, BAD_BEFORE),
+    "messageId": (MessageId | None, f"messageId must be a string of 1 to {MAX_MESSAGE_ID} characters"),
     "userInfo": (dict[str, Any] | None, "userInfo must be a JSON object, its numbers in the range of a double"),
 }
 
@@ -216,6 +237,9 @@ class Joined(Frame, tag="channel:joined", kw_only=True):
     channelType: str
     members: list[Raw] | UnsetType = UNSET
     me: Raw | UnsetType = UNSET
+    position: str | UnsetType = UNSET
+    recovered: bool | UnsetType = UNSET
+    messages: list[Raw] | UnsetType = UNSET
 
 
 class Left(Frame, tag="channel:left", kw_only=True):
@@ -225,6 +249,13 @@ class Left(Frame, tag="channel:left", kw_only=True):
 class Sent(Frame, tag="channel:sent", kw_only=True):
     channel: str
     delivered: int
+    id: str | UnsetType = UNSET
+
+
+class Kept(Frame, tag="channel:history", kw_only=True):
+    channel: str
+    messages: list[Raw]
+    more: bool
 
 
 class Updated(Frame, tag="channel:updated", kw_only=True):
@@ -260,6 +291,10 @@ class ChannelMessage(msgspec.Struct, tag_field="type", tag="channel:message"):
     timestamp: str
 
 
+class KeptMessage(ChannelMessage, tag="channel:message"):
+    id: str
+
+
 class MemberJoined(msgspec.Struct, tag_field="type", tag="presence:member_joined"):
     channel: str
     member: Raw
@@ -290,6 +325,7 @@ class AuthExpiring(msgspec.Struct, tag_field="type", tag="auth:expiring"):
     expiresAt: str
 
 
+_decode_kept = msgspec.json.Decoder(KeptMessage).decode
 _CHANGES: Final = {"joined": MemberJoined, "updated": MemberUpdated, "left": MemberLeft}
 _SERVER: Final = Sender("server")
 
@@ -305,12 +341,34 @@ def identity(user: User) -> Identity:
     return Identity(str(user.id))
 
 
-def joined(channel: ChannelName, members: Iterable[Member] | None, me: Member | None) -> Joined:
+def joined(channel: ChannelName, outcome: roster.Joined) -> Joined:
     answer = Joined(channel=str(channel), channelType=channel.type)
-    if members is not None and me is not None:
-        answer.members = [member.json for member in members]
-        answer.me = me.json
+    if outcome.members is not None and outcome.me is not None:
+        answer.members = [member.json for member in outcome.members]
+        answer.me = outcome.me.json
+    if outcome.replayed is not None:
+        answer.position, messages, recovered = outcome.replayed
+        answer.recovered = UNSET if recovered is None else recovered
+        answer.messages = UNSET if messages is None else [Raw(frame) for frame in messages]
     return answer
+
+
+def kept(channel: str, page: Page) -> Kept:
+    return Kept(channel=channel, messages=[Raw(frame) for frame in page.messages], more=page.more)
+
+
+def read_kept(frame: bytes) -> history.Message:
+    """Decode the frame of a kept message."""
+    kept = _decode_kept(frame)
+    data, sender = msgspec.json.decode(kept.data), kept.sender
+    user_id = None if sender.userId is UNSET else sender.userId
+    channel, moment = ChannelName(kept.channel), parse_isoformat(kept.timestamp)
+    return history.Message(kept.id, channel, kept.event, data, sender.clientId, user_id, moment)
+
+
+def with_id(payload: bytes, message_id: str) -> bytes:
+    """The JSON of a message's frame, with its id."""
+    return payload[:-1] + b',"id":"' + message_id.encode() + b'"}'
 
 
 def error(problem: RequestError) -> Error:
@@ -333,7 +391,7 @@ def server_message(channel: str, event: str, data: Raw, now: datetime) -> bytes:
     return encode(ChannelMessage(channel, event, data, _SERVER, isoformat(now)))
 
 
-def member_event(channel: str, change: Change, now: datetime) -> bytes:
+def member_event(channel: str, change: roster.Change, now: datetime) -> bytes:
     event = _CHANGES[change.kind](str(channel), change.member.json, isoformat(now))
     if change.reason is not None and isinstance(event, MemberLeft):
         event.reason = change.reason

@@ -12,6 +12,7 @@ from typing import TypeVar
 from ..backends import base
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
 from ..domain.frozen import freeze
+from ..domain.history import Page, Position
 from ..domain.members import Member
 from ..domain.readings import Survey
 from ..domain.roster import Change
@@ -32,9 +33,18 @@ class Directory:
         """See `backends.base.Directory`."""
         return self._backend.blocking
 
-    def publish(self, channel: str, payload: bytes, exclude: str | None = None) -> int:
-        """Send a frame's JSON to all connections in `channel` except `exclude`. Returns how many."""
-        return self._ask(lambda: self._backend.broadcast(channel, payload, exclude))
+    def publish(self, channel: str, payload: bytes, exclude: str | None = None, *, keep: bool = False) -> int:
+        """Send a frame's JSON to all connections in `channel` except `exclude`. Returns how many. With `keep`, the
+        channel keeps it, if it keeps messages."""
+        return self._ask(lambda: self._backend.broadcast(channel, payload, exclude, keep=keep))
+
+    def history(self, channel: str, limit: int, before: Position | None) -> Page:
+        """The newest `limit` kept messages of a channel that are older than `before` (`None`: all)."""
+        return self._ask(lambda: self._backend.history(channel, limit, before))
+
+    def clear_history(self, channel: str) -> int:
+        """Forget the kept messages of a channel. Returns how many there were."""
+        return self._ask(lambda: self._backend.clear_history(channel))
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
         """Send a frame's JSON to all connections of a user. Returns how many."""

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from ..domain import wire
 from ..domain.channels import ChannelName
+from ..domain.history import HistoryRules
 from ..domain.readings import Backlog
 from ..domain.roster import Change
 from .instruments import Instruments
@@ -20,9 +21,10 @@ from .session import Session
 class Audience:
     """The connections of this process in one channel, by client id."""
 
-    __slots__ = ("_connections", "_everyone", "guards_version", "is_guarded")
+    __slots__ = ("_connections", "_everyone", "guards_version", "is_guarded", "is_kept")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_kept: bool) -> None:
+        self.is_kept = is_kept  # whether the channel keeps its last messages
         self.is_guarded = False  # whether a message guard decides who may send
         self.guards_version = 0  # `Application.message_guards_version` when that was looked up
         self._connections: dict[str, Connection] = {}
@@ -54,8 +56,15 @@ class Audience:
 class FanOut:
     """Owns the audiences. `frame` turns a message's JSON into what a `Connection` takes."""
 
-    def __init__(self, application: Application, instruments: Instruments, frame: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self,
+        application: Application,
+        instruments: Instruments,
+        history: HistoryRules,
+        frame: Callable[[bytes], bytes],
+    ) -> None:
         self.transport: Transport | None = None
+        self._history = history
         self._application = application
         self._instruments = instruments
         self.meter = instruments.meter
@@ -66,7 +75,8 @@ class FanOut:
         """Let the session hear `channel` from now on."""
         audience = self._audiences.get(channel)
         if audience is None:
-            audience = self._audiences[channel] = Audience()
+            is_kept = self._history.find(channel) is not None
+            audience = self._audiences[channel] = Audience(is_kept=is_kept)
         audience.add(session.id, session.connection)
 
     def remove(self, session: Session, channel: ChannelName) -> None:
@@ -125,6 +135,11 @@ class FanOut:
             audience.guards_version = version
             audience.is_guarded = self._application.has_message_guard(ChannelName(channel))
         return audience.is_guarded
+
+    def is_kept(self, channel: str) -> bool:
+        """Whether `channel`, in which this process has connections, keeps its last messages."""
+        audience = self._audiences.get(channel)
+        return audience is not None and audience.is_kept
 
     def backlog(self) -> Backlog:
         """What is still to be sent, over all connections of this process."""

@@ -64,7 +64,7 @@ class Hub:
         self._users = UserIndex()
         offload = self._offload
         offload.current_loop = None
-        self._fan_out = fan_out = FanOut(application, self.instruments, self._frame)
+        self._fan_out = fan_out = FanOut(application, self.instruments, policy.history, self._frame)
         self._events = EventDispatcher(application, offload)
         self._membership = SessionMembership(backend, fan_out, self._events, policy, offload, self.clock)
         self._logins = LoginWatch(application, fan_out, policy, offload, self.clock, self._renew_user)
@@ -221,6 +221,10 @@ class Hub:
 
     def has_user(self, user_id: str) -> bool:
         return user_id in self._users
+
+    def give_up_channel(self, channel: str) -> None:
+        for session in [session for session in self.sessions.values() if channel in session.channels]:
+            session.connection.close(1011, "Messages were missed", "lost")
 
     def utc_now(self) -> datetime:
         return self.clock.utc_now()

@@ -18,6 +18,7 @@ from ..domain import wire
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, CredentialRejected, Forbidden, JoinFailed
 from ..domain.guards import Verdict
+from ..domain.history import DEFAULT_LIMIT, Replay
 from ..domain.members import NOTHING_OWNED, OwnedInfo, client_info
 from ..domain.roster import Joined, Joiner, Updated
 from ..loops.pending import Outcome, Pending, then, throw
@@ -46,6 +47,7 @@ class _Attempt:
     session: Session
     channel: ChannelName
     info: Mapping[str, Any] | None
+    replay: Replay
     owned: OwnedInfo = NOTHING_OWNED
     questions: int = 0
 
@@ -86,7 +88,10 @@ class Joins:
         limit = self._policy.max_channels
         if channel not in session.channels and len(session.channels) >= limit:
             raise JoinFailed(f"A connection may be in at most {limit} channels")
-        attempt = _Attempt(session, channel, info)
+        replay = Replay(request.since, request.history)
+        if replay.wanted:
+            session.pay_for(request.history or DEFAULT_LIMIT)
+        attempt = _Attempt(session, channel, info, replay)
         if channel.type == "public" and session.credential is None:
             return self._enter(attempt)
         return self._ask(attempt)
@@ -140,7 +145,8 @@ class Joins:
         session, channel = attempt.session, attempt.channel
         try:
             now = self._clock.utc_now()
-            joining = self._backend.join(Joiner(channel, session.id, session.user, attempt.info, now, attempt.owned))
+            joiner = Joiner(channel, session.id, session.user, attempt.info, now, attempt.owned, attempt.replay)
+            joining = self._backend.join(joiner)
         except (JoinFailed, BackendUnavailable) as problem:
             return self._not_entered(attempt, problem)
         if isinstance(joining, Pending):
@@ -160,7 +166,7 @@ class Joins:
             self._rechecks.confirm(session, channel)
         if session.ended is not None:  # while the backend let it in, so nothing else takes it out
             return then(self._membership.leave_anyway(session, channel, session.ended), lambda _: None)
-        return wire.joined(channel, joined.members, joined.me)
+        return wire.joined(channel, joined)
 
     def _not_entered(self, attempt: _Attempt, problem: JoinFailed | BackendUnavailable) -> Answer:
         """Raise the problem. A repeated join has superseded earlier verdicts, so its own takes effect all the same."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ..domain.channels import ChannelName
 from ..domain.events import Event, Reason
 from ..domain.guards import Verdict
+from ..domain.history import NO_RULES, HistoryRules
 from ..domain.members import User
 from ..domain.meter import Meter
 from ..domain.readings import Backlog
@@ -38,6 +39,7 @@ class Policy:
     enabled: bool = True
     max_channels: int = 100
     max_user_info: int = 4096
+    history: HistoryRules = NO_RULES
     rate_limit: tuple[float, float] | None = (100, 200)
     token_recheck: float = 60
     grace: float = 10

@@ -20,6 +20,7 @@ from ..domain.errors import (
     CredentialRejected,
     Forbidden,
     InvalidJSON,
+    InvalidRequest,
     NotFound,
     NotInChannel,
     NotMember,
@@ -32,6 +33,7 @@ from ..domain.errors import (
 )
 from ..domain.events import MessageSent
 from ..domain.guards import Verdict
+from ..domain.history import DEFAULT_LIMIT, Page, Published, parse_position
 from ..domain.members import client_info
 from ..domain.roster import Updated
 from ..domain.text import is_utf8
@@ -103,6 +105,7 @@ class Requests:
             wire.Leave: self._leave,
             wire.Message: self._message,
             wire.Update: self._update,
+            wire.History: self._history,
             wire.Ping: self._ping,
             wire.Auth: self._auth,
         }
@@ -138,8 +141,10 @@ class Requests:
             self._refuse(session, problem, request.requestId)
         except BackendUnavailable as problem:
             error = SendFailed if isinstance(request, wire.Message) else request.fault
-            if error is SendFailed and isinstance(problem, OutcomeUnknown):  # a second attempt might deliver it twice
-                self._refuse(session, SendFailed("Delivery unknown"), request.requestId)
+            if isinstance(request, wire.Message) and isinstance(problem, OutcomeUnknown):
+                # Without a `messageId`, a second attempt might deliver it twice.
+                is_repeatable = request.messageId is not None and self._fan_out.is_kept(request.channel or "")
+                self._refuse(session, SendFailed("Delivery unknown", retryable=is_repeatable), request.requestId)
             else:
                 self._refuse(session, error("Temporarily unavailable", retryable=True), request.requestId)
         except Exception as problem:
@@ -246,12 +251,32 @@ class Requests:
         name = str(channel)
         now = self._clock.utc_now()
         payload = wire.channel_message(name, request.event, request.data, session.id, session.user, now)
+        if self._fan_out.is_kept(name):
+            return self._send_kept(session, channel, request, payload)
         delivered = self._backend.publish(name, payload, session.id)
         if isinstance(delivered, Pending):
             return delivered.then(lambda outcome: self._sent(session, channel, request, outcome()))
         return self._sent(session, channel, request, delivered)
 
-    def _sent(self, session: Session, channel: ChannelName, request: wire.Message, delivered: int) -> wire.Frame:
+    def _send_kept(self, session: Session, channel: ChannelName, request: wire.Message, payload: bytes) -> Answer:
+        """Send a message in a channel that keeps it. A message that is repeated raises no event."""
+        key = None
+        if request.messageId is not None:  # what one user has sent, another cannot repeat
+            sender = f"user {session.user.id}" if session.user is not None else f"client {session.id}"
+            key = f"{sender}\0{request.messageId}"
+
+        def sent(outcome: Outcome[Published]) -> wire.Frame:
+            published = outcome()
+            if published.is_new:
+                answer = self._sent(session, channel, request, published.delivered)
+            else:
+                answer = wire.Sent(channel=str(channel), delivered=published.delivered)
+            answer.id = published.id
+            return answer
+
+        return then(self._backend.publish_kept(str(channel), payload, session.id, key), sent)
+
+    def _sent(self, session: Session, channel: ChannelName, request: wire.Message, delivered: int) -> wire.Sent:
         self._meter.published += 1
         if self._events.listens(MessageSent.name):
             self._events.emit(
@@ -270,6 +295,22 @@ class Requests:
     def _updated(self, outcome: Updated, session: Session, channel: ChannelName) -> wire.Frame:
         self._events.emit_change(session, channel, outcome.change)
         return wire.Updated(channel=str(channel), member=outcome.member.json)
+
+    def _history(self, session: Session, request: wire.History) -> Answer:
+        name, backend = request.channel or "", self._backend
+        limit, before = request.limit or DEFAULT_LIMIT, None
+        if request.before is not None:
+            before = parse_position(request.before)
+            if before is None:
+                raise InvalidRequest(wire.BAD_BEFORE)
+        if not session.is_in(name):
+            ChannelName.parse(name)
+            raise NotInChannel
+        session.pay_for(limit)
+        if not self._fan_out.is_kept(name):
+            return wire.kept(name, Page((), more=False))
+        ask = partial(backend.history, name, limit, before)
+        return then(self._offload.ask(ask) if backend.blocking else ask(), lambda page: wire.kept(name, page()))
 
     def _ping(self, _session: Session, _request: wire.Ping) -> wire.Frame:
         return wire.Pong(timestamp=int(self._clock.epoch() * 1000))

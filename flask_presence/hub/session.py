@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..domain.channels import ChannelName
+from ..domain.errors import RateLimitExceeded
 from ..domain.events import Event, Reason
 from ..domain.limits import RateLimit
 from ..domain.members import User
@@ -23,6 +24,8 @@ from .ports import Connection, Credential, Login, Policy
 MAX_WAITING_FRAMES: Final = 1024
 MAX_WAITING_BYTES: Final = 131072
 MAX_WAITING_EVENTS: Final = 1024
+MESSAGES_PER_FRAME: Final = 50
+"""How many kept messages a client may ask for at the price of one frame."""
 
 
 Handle = Callable[["Session", bytes, bool, bool], None]
@@ -159,6 +162,13 @@ class Session:
         if self._limit.exhausted:
             self.connection.close(1008, "Too many requests", "closed")
         return False
+
+    def pay_for(self, messages: int) -> None:
+        """Take from the rate limit what a request for so many kept messages costs beyond its own frame. Raises
+        `RateLimitExceeded` if that is too much."""
+        extra = (messages - 1) // MESSAGES_PER_FRAME
+        if extra and self._limit is not None and not self._limit.admit(self._owner.clock.monotonic(), extra):
+            raise RateLimitExceeded
 
     def put_back(self, payload: bytes, *, is_text: bool, admitted: bool) -> None:
         """Put a frame back at the front of the queue, to be handled after `finish`."""

@@ -6,6 +6,7 @@ does, so that ETags work.
 
 from __future__ import annotations
 
+import json
 import time
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Mapping
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
+from ..domain.history import Page, Position
 from ..domain.meter import BOUNDS, GUARD_OUTCOMES, Histogram, by_label, histogram
 from ..domain.readings import BUSIEST, BUSY_SLOTS, Backlog, Survey
 from ..domain.roster import Change
 from ..settings import Settings
-from .query import ChannelQuery, MemberQuery
+from .query import ChannelQuery, HistoryQuery, MemberQuery
 
 BUSIEST_SHOWN: Final = 5
 """How many of the busiest channels a payload names."""
@@ -47,6 +49,12 @@ class StateReader(Protocol):
     def stats(self) -> Stats: ...
     def survey(self) -> Survey: ...
     def check(self) -> None: ...
+
+
+class HistoryReader(Protocol):
+    """What the messages that channels keep are read from. See `hub.directory.Directory`."""
+
+    def history(self, channel: str, limit: int, before: Position | None) -> Page: ...
 
 
 def stats_payload(reader: StateReader) -> dict[str, Any]:
@@ -99,6 +107,12 @@ def empty_channel_payload(name: str) -> dict[str, Any]:
     kind = ChannelName(name).type
     payload = {"name": name, "type": kind, "memberCount": 0, "createdAt": None}
     return payload | ({"members": [], "connections": {}, "total": 0, "next": None} if kind == "presence" else {})
+
+
+def history_payload(reader: HistoryReader, query: HistoryQuery) -> dict[str, Any]:
+    """The kept messages of a channel, as the frames that clients got: `{messages, more}`."""
+    page = reader.history(query.channel, query.limit, query.before)
+    return {"messages": [json.loads(frame) for frame in page.messages], "more": page.more}
 
 
 def activity_payload(reader: StateReader, service_info: ServiceInfo) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
-from ..domain.channels import Channel, ChannelType, channel_type
+from ..domain.channels import Channel, ChannelName, ChannelType, channel_type
+from ..domain.errors import InvalidRequest
+from ..domain.history import DEFAULT_LIMIT, Position, parse_position
 
 MAX_LIMIT: Final = 1000
 MAX_OFFSET: Final = 10**9
@@ -109,6 +111,28 @@ def read_member_query(arguments: Mapping[str, str]) -> MemberQuery:
         limit=_number(arguments, "limit", 1, MAX_LIMIT),
         with_connections=_includes(arguments, "connections"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """Which of the messages that a channel keeps."""
+
+    channel: str
+    limit: int = DEFAULT_LIMIT
+    before: Position | None = None
+
+
+def read_history_query(arguments: Mapping[str, str]) -> HistoryQuery:
+    """Read `channel`, `limit` and `before`. Raises `InvalidQuery`."""
+    try:
+        channel = ChannelName.parse(arguments.get("channel", ""))
+    except InvalidRequest as problem:
+        raise InvalidQuery(problem.message) from None
+    text = arguments.get("before")
+    before = parse_position(text) if text else None
+    if text and before is None:
+        raise InvalidQuery(f"before must be the id of a message, not {text[:50]!r}")
+    return HistoryQuery(str(channel), _number(arguments, "limit", 1, MAX_LIMIT) or DEFAULT_LIMIT, before)
 
 
 def _type(text: str | None) -> ChannelType | None:

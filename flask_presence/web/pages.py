@@ -26,9 +26,10 @@ from ..stats.payloads import (
     channel_list_payload,
     channel_payload,
     empty_channel_payload,
+    history_payload,
     stats_payload,
 )
-from ..stats.query import InvalidQuery, MemberQuery, read_channel_query, read_member_query
+from ..stats.query import InvalidQuery, MemberQuery, read_channel_query, read_history_query, read_member_query
 from ..stats.shared import SharedAnswers
 from ..transport.takeover import Takeover
 from .access import PageAccess, StatsGuard
@@ -159,6 +160,10 @@ def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, 
         """Like `channel`, with the name in the query string, because a browser cannot put every name into a path."""
         name, query = request.args.get("channel", ""), read_member_query(request.args)
         return json_response(_channel_or_empty(shared, name, query), request=request)
+
+    @blueprint.get("/history")
+    def history() -> Response:
+        return json_response(history_payload(directory, read_history_query(request.args)), request=request)
 
     @blueprint.get("/channels/<presence_channel:name>", merge_slashes=False)
     def channel(name: str) -> Response:

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
-from flask_presence.backends.redis.store.calls import Call, Lost, Position
+from flask_presence.backends.redis.store.calls import Call, Lost
 from flask_presence.backends.redis.store.channels import ChannelOperations, Departure, Entered, Snapshot
 from flask_presence.backends.redis.store.entries import parse_entry
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.store.scripts import all_scripts
 from flask_presence.domain.channels import Channel, ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
+from flask_presence.domain.history import Position
 from flask_presence.domain.members import Member, OwnedInfo, User
 from flask_presence.domain.roster import Change, Joined, Joiner, Roster, Updated
 

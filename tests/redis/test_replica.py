@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_presence.backends.redis.store.calls import Position
 from flask_presence.backends.redis.store.entries import Document, Entry, encode
 from flask_presence.backends.redis.store.events import Event, parse_event
 from flask_presence.backends.redis.worker.replica import News, Replica
 from flask_presence.domain.errors import BackendUnavailable
+from flask_presence.domain.history import Position
 
 NOW = datetime(2024, 1, 15, tzinfo=timezone.utc)
 EPOCH = 7

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event, Reason
+from ...domain.history import NO_RULES, HistoryRules, Page, Position, Published, page
 from ...domain.members import Member, OwnedInfo, Profile, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Joiner, Updated
@@ -52,9 +53,18 @@ class RedisBackend:
     blocking = True
     outlives_process = True
 
-    def __init__(self, address: Address, prefix: str, lease: float, max_info: int, grace_abrupt: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        prefix: str,
+        lease: float,
+        max_info: int,
+        grace_abrupt: float,
+        history: HistoryRules = NO_RULES,
+    ) -> None:
         self._keys = Keys(prefix, address.db)
         self._lease = lease
+        self._history = history
         self._address = address
         self._client = Client(address)
         self._store = Store(self._keys, lease=lease, max_info=max_info, grace=grace_abrupt)
@@ -70,7 +80,7 @@ class RedisBackend:
     def start(self, loop: Loop) -> None:
         self._loop = loop
         own = Client(self._address)  # so that many queries do not keep changes waiting for a connection
-        self._worker = Worker(self._store, own, loop, self._listener, self._lease)
+        self._worker = Worker(self._store, own, loop, self._listener, self._history, self._lease)
         loop.run(self._worker.begin)
 
     def tick(self, now: float) -> None:  # noqa: ARG002 (Redis's clock or the monotonic clock decides)
@@ -147,12 +157,29 @@ class RedisBackend:
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> Pending[int]:
         return self._running_worker.publish(channel, payload, exclude)
 
-    def broadcast(self, channel: str, payload: bytes, exclude: str | None) -> int:
-        placed = self._ask(self._operations.publish(channel, payload, exclude))
+    def publish_kept(self, channel: str, payload: bytes, exclude: str | None, key: str | None) -> Pending[Published]:
+        return self._running_worker.publish_kept(channel, payload, exclude, key)
+
+    def broadcast(self, channel: str, payload: bytes, exclude: str | None, *, keep: bool = False) -> int:
+        retention = self._history.find(channel) if keep else None
+        if retention is not None:
+            kept = self._ask(self._store.history.publish(channel, payload, exclude, retention))
+            position, count = kept.position, kept.value.delivered
+        else:
+            placed = self._ask(self._operations.publish(channel, payload, exclude))
+            position, count = placed.position, placed.value
         worker = self._worker
         if worker is not None:
-            worker.loop.run(lambda: worker.expect(channel, placed.position))
-        return placed.value
+            worker.loop.run(lambda: worker.expect(channel, position))
+        return count
+
+    def history(self, channel: str, limit: int, before: Position | None) -> Page:
+        if self._history.find(channel) is None:
+            return Page((), more=False)
+        return page(self._ask(self._store.history.extract(channel, before=before, limit=limit)), limit)
+
+    def clear_history(self, channel: str) -> int:
+        return self._ask(self._store.history.clear(channel))
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         closed = self._control(text, user=user_id, client=client_id)

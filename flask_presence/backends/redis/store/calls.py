@@ -11,18 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from ....domain.errors import BackendUnavailable
+from ....domain.history import Position
 
 T = TypeVar("T")
 
 CHUNK: Final = 200
 """The maximum number of connections that one script looks at, so that no script takes long."""
-
-
-class Position(NamedTuple):
-    """A place in a channel's order. Epochs grow; within one, every event has the next number."""
-
-    epoch: int
-    number: int
 
 
 NOWHERE: Final = Position(0, 0)

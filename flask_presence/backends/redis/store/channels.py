@@ -14,9 +14,10 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from ....domain.channels import Channel, ChannelName
 from ....domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, UpdateFailed
 from ....domain.events import Reason
+from ....domain.history import Position
 from ....domain.members import Member, OwnedInfo, User, info_size
 from ....domain.roster import Change, Joiner
-from .calls import CHUNK, NOWHERE, Call, Lost, Operation, Placed, Position, Refused, pairs, position_of
+from .calls import CHUNK, NOWHERE, Call, Lost, Operation, Placed, Refused, pairs, position_of
 from .entries import Entry, Merged, encode, merged_document, new_document, parse_entry
 from .grace import Graces
 from .keys import Keys, escape, unescape
@@ -102,8 +103,8 @@ class ChannelOperations:
 
     def join(self, joiner: Joiner, known: Position = NOWHERE, *, with_list: bool = True) -> Operation[Placed[Entered]]:
         """Like `Roster.join`."""
-        channel, client_id, user, given, now, owned = joiner
-        listed, info = channel.type == "presence", given or {}
+        channel, client_id, user, now, owned = *joiner[:3], joiner.now, joiner.owned
+        listed, info = channel.type == "presence", joiner.info or {}
         if listed and user is None:
             raise JoinFailed("A presence channel needs a user")
         new = new_document(user, client_id, info, owned, now) if listed and user is not None else None

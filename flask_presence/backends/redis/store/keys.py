@@ -45,6 +45,11 @@ class Keys:
         tag = self._tag(name)
         return tuple(f"{tag}:{kind}" for kind in ("state", "members", "connections", "sessions", "graces"))
 
+    def history(self, name: str) -> tuple[str, str]:
+        """Stream: the kept messages. Hash: the keys by which repetitions of them are known."""
+        tag = self._tag(name)
+        return f"{tag}:log", f"{tag}:message_keys"
+
     def counting(self, name: str, *, listed: bool) -> tuple[str, str]:
         """State, and the key with as many entries as the channel has members."""
         tag = self._tag(name)

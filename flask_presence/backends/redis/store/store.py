@@ -7,6 +7,7 @@ from .counts import WorkerCounts
 from .dead_workers import DeadWorkers
 from .directory import ChannelDirectory
 from .grace import Graces
+from .history import HistoryOperations
 from .keys import Keys
 from .workers import Workers
 
@@ -21,6 +22,7 @@ class Store:
         self.workers = Workers(keys, lease)
         self.counts = WorkerCounts(keys)
         self.graces = Graces(keys)
+        self.history = HistoryOperations(keys)
         self.dead_workers = DeadWorkers(keys, self.workers, self.counts, self.graces, lease, grace)
         self.directory = ChannelDirectory(keys, self.workers, self.graces)
         self._max_info = max_info

@@ -6,16 +6,20 @@ the connection is joining; after that it is here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ....domain.errors import BackendUnavailable
+from ....domain.history import DEFAULT_LIMIT, Extract, Replayed, replay
 from ....domain.roster import Joined, Joiner
 from ....loops.pending import Outcome, Pending
 from ..client.pipeline import Pipeline
 from ..store.calls import Operation, Placed
 from ..store.channels import ChannelOperations, Entered
 from ..store.keys import escape
+from ..store.store import Store
 from .local_channel import LocalChannel
 from .local_channels import LocalChannels
 
@@ -30,12 +34,14 @@ class Join:
         self,
         channels: LocalChannels,
         pipeline: Pipeline,
+        store: Store,
         operations: Callable[[], ChannelOperations],
         local: LocalChannel,
         joiner: Joiner,
     ) -> None:
         self._channels = channels
         self._pipeline = pipeline
+        self._store = store
         self._operations = operations
         self._local = local
         self._joiner = joiner
@@ -43,7 +49,8 @@ class Join:
         user = joiner.user if local.name.type == "presence" else None
         self._user_key = escape(user.id) if user is not None else ""
         self._is_new = not local.has(joiner.client_id)
-        self._tries = 0
+        self._tries = self._reads = 0
+        self._log: Extract | None = None  # what was read of the kept messages
 
     def begin(self) -> Pending[Joined]:
         self._local.begin_join(self._client_id)
@@ -65,21 +72,22 @@ class Join:
     def _reach(self, placed: Placed[Entered], losses: int) -> Pending[Entered]:
         local, entered = self._local, placed.value
         has_list = bool(entered.entries) or not self._user_key
-        if not local.health.is_current and has_list and local.replica.position <= placed.position:
+        # A list without the messages before it would make connections here miss those, if the channel keeps them.
+        may_load = has_list and not (local.retention is not None and local.count)
+        if not local.health.is_current and may_load and local.replica.position <= placed.position:
             self._channels.load(local, placed.position, entered.entries, losses)
         return local.replica.reach(placed.position).map(lambda _: entered)
 
     def _finish(self, outcome: Outcome[Entered]) -> Joined | Pending[Joined]:
-        local = self._local
+        local, replayed = self._local, None
         try:
             entered = outcome()
             entry = local.replica.entries.get(self._user_key)
             if self._user_key and entry is None:
                 # Redis has lost its data meanwhile, and the new member with it.
-                self._tries += 1
-                if self._tries >= MAX_TRIES:
-                    raise BackendUnavailable("Redis keeps losing its data")
-                return self._enter().then(self._finish)
+                return self._try_again().then(self._finish)
+            if local.retention is not None and (replayed := self._replayed()) is None:
+                return self._read_log().then(lambda read: self._finish(partial(_after, read, entered)))
         except BackendUnavailable:
             local.end_join(self._client_id)
             local.health.doubt()  # Redis may have let it in all the same
@@ -89,6 +97,45 @@ class Join:
             raise
         local.joined(self._client_id, self._user_key)
         if entry is None:
-            return Joined(self._is_new)
+            return Joined(self._is_new, replayed=replayed)
         members = tuple(other.member for other in local.replica.entries.values())
-        return Joined(self._is_new, entered.change, members, entry.member)
+        return Joined(self._is_new, entered.change, members, entry.member, replayed)
+
+    def _try_again(self) -> Pending[Entered]:
+        self._tries += 1
+        if self._tries >= MAX_TRIES:
+            raise BackendUnavailable("Redis keeps losing its data")
+        return self._enter()
+
+    def _replayed(self) -> Replayed | None:
+        """What the connection wants to hear, up to the position of the copy; `None` if it has to be read first."""
+        replica, wanted = self._local.replica, self._joiner.replay
+        tail, position = replica.tail, replica.position
+        assert tail is not None, "the channel keeps messages"
+        if not wanted.wanted:
+            return Replayed(str(position))
+        tail.expire(time.monotonic())
+        if self._log is not None:
+            extract = tail.continued(self._log, position)
+            return None if extract is None else replay(extract, wanted)
+        return replay(tail.extract(position), wanted) if tail.serves(wanted, position) else None
+
+    def _read_log(self) -> Pending[None]:
+        self._reads += 1
+        if self._reads > MAX_TRIES:
+            raise BackendUnavailable("the kept messages change too fast")
+        wanted, position = self._joiner.replay, self._local.replica.position
+        since = wanted.known_since(position)
+        limit = (wanted.limit or DEFAULT_LIMIT) if since is None else None
+        reading = self._store.history.extract(self._local.name, after=since, limit=limit)
+
+        def keep(extract: Extract) -> None:
+            self._log = extract
+
+        return self._pipeline.run(reading).map(keep)
+
+
+def _after(read: Outcome[None], entered: Entered) -> Entered:
+    """What was entered, if the kept messages could be read."""
+    read()
+    return entered

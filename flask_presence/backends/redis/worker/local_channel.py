@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ....domain.channels import ChannelName
+from ....domain.history import Retention, Tail
 from ....domain.roster import Change
 from ....loops.pending import Pending
 from ...base import Listener
@@ -19,9 +20,10 @@ from .replica import News, Replica
 class LocalChannel:
     """The connections that are here for certain, those that are joining, and those that are leaving."""
 
-    def __init__(self, name: ChannelName, listener: Listener) -> None:
+    def __init__(self, name: ChannelName, listener: Listener, retention: Retention | None) -> None:
         self.name = name
-        self.replica = Replica(self._tell, self._has_user)
+        self.retention = retention  # of its messages, if it keeps any
+        self.replica = Replica(self._tell, self._has_user, None if retention is None else Tail(retention))
         self.health = self.replica.health
         self.leaving: dict[str, Pending[Change | None]] = {}
         self.unconfirmed: dict[str, Departure] = {}  # connections that left, without Redis having confirmed it

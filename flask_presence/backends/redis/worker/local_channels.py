@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
@@ -18,11 +18,12 @@ from typing import Final, TypeVar
 from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable
 from ....domain.events import MemberLeft
+from ....domain.history import HistoryRules, KeptMessage, Position, messages_after
 from ....loops.pending import Outcome, Pending
 from ...base import Listener
 from ..client.pipeline import Pipeline
 from ..client.subscriber import Subscriber
-from ..store.calls import NOWHERE, Placed, Position
+from ..store.calls import NOWHERE, Operation, Placed
 from ..store.channels import ChannelOperations, Departure, Healed
 from ..store.entries import Entry
 from ..store.events import parse_event
@@ -48,7 +49,8 @@ COMPARE_SOON: Final = (1.5, 3.0)
 
 
 class LocalChannels:
-    """Owns the local channels. `operations` returns those of the worker's current id. `writes_lost` is called when a
+    """Owns the local channels. `operations` returns those of the worker's current id, and `history` says which channels
+    keep messages. `writes_lost` is called when a
     channel has lost its latest changes in Redis, as with an old copy of its data.
 
     After a loss of data, members that other workers may still restore stay listed for `keep` seconds.
@@ -62,6 +64,7 @@ class LocalChannels:
         pipeline: Pipeline,
         subscriber: Subscriber,
         listener: Listener,
+        history: HistoryRules,
         keep: float,
         writes_lost: Callable[[], object],
     ) -> None:
@@ -71,6 +74,7 @@ class LocalChannels:
         self._pipeline = pipeline
         self._subscriber = subscriber
         self._listener = listener
+        self._history = history
         self._keep = keep
         self._writes_lost = writes_lost
         self._channels: dict[str, LocalChannel] = {}
@@ -90,7 +94,7 @@ class LocalChannels:
         """The local channel, which is new if there was none: a connection is about to join."""
         local = self._channels.get(name)
         if local is None:
-            local = self._channels[name] = LocalChannel(name, self._listener)
+            local = self._channels[name] = LocalChannel(name, self._listener, self._history.find(name))
             topic = self._store.keys.topic(name)
             self._by_topic[topic] = local
             self._subscriber.subscribe(topic)
@@ -138,16 +142,26 @@ class LocalChannels:
             self.subscribed(local).when(partial(self._start_healing, local))
         return healing
 
-    def load(self, local: LocalChannel, position: Position, entries: Mapping[str, Entry], losses: int) -> None:
+    def load(
+        self,
+        local: LocalChannel,
+        position: Position,
+        entries: Mapping[str, Entry],
+        losses: int,
+        missed: Sequence[KeptMessage] | None = None,
+    ) -> None:
         """Load a snapshot into the copy, unless events have been missed since it was requested: `losses` is the copy's
         number of losses at that time. If Redis has lost data, members who are missing from the snapshot stay listed for
-        a while."""
+        a while. If the channel keeps messages, `missed` are those since the copy's position; `None` if they are lost,
+        so that the connections here have to recover by themselves."""
         replica, now = local.replica, time.monotonic()
         if losses != local.health.losses:
             return
         if replica.position != NOWHERE and position.epoch > replica.position.epoch:
             self._keep_until = max(self._keep_until, now + self._keep)
-        replica.load(position, entries, keep=now < self._keep_until)
+        if replica.tail is not None and missed is None and replica.position != NOWHERE and local.count:
+            self._listener.give_up_channel(local.name)
+        replica.load(position, entries, keep=now < self._keep_until, missed=missed)
 
     def place(self, local: LocalChannel, pending: Pending[Placed[T]]) -> Pending[T]:
         """The outcome of an operation, settled when the copy reaches its place in the channel's order."""
@@ -242,25 +256,39 @@ class LocalChannels:
             return
         local.health.heal_starts()
         unconfirmed = dict(local.unconfirmed)
-        operation = self._operations().heal(
-            *(local.name, local.live_connections, local.possible, unconfirmed, local.replica.position),
-            datetime.now(timezone.utc),
-        )
+        operation = self._heal(local, unconfirmed, local.replica.position)
         healed = partial(self._healed, local, unconfirmed, local.health.losses)
         self._pipeline.run(operation, local.replica).when(healed)
 
+    def _heal(
+        self, local: LocalChannel, unconfirmed: Mapping[str, Departure], known: Position
+    ) -> Operation[tuple[Placed[Healed], list[KeptMessage] | None]]:
+        """The heal of a channel, and the kept messages after `known`; `None` if they are not all there."""
+        placed = yield from self._operations().heal(
+            *(local.name, local.live_connections, local.possible, unconfirmed, known), datetime.now(timezone.utc)
+        )
+        if local.retention is None:
+            return placed, None
+        extract = yield from self._store.history.extract(local.name, after=known.number)
+        is_same = known.epoch == placed.position.epoch == extract.position.epoch
+        return placed, messages_after(extract, known.number) if is_same else None
+
     def _healed(
-        self, local: LocalChannel, unconfirmed: Mapping[str, Departure], losses: int, outcome: Outcome[Placed[Healed]]
+        self,
+        local: LocalChannel,
+        unconfirmed: Mapping[str, Departure],
+        losses: int,
+        outcome: Outcome[tuple[Placed[Healed], list[KeptMessage] | None]],
     ) -> None:
         try:
-            placed = outcome()
+            placed, missed = outcome()
         except Exception as problem:
             if not isinstance(problem, BackendUnavailable):
                 log.exception("a channel could not be compared with Redis")
             self._end_healing(local, problem)
             return
         if not local.health.is_current or placed.position.epoch != local.replica.position.epoch:
-            self.load(local, placed.position, placed.value.entries, losses)
+            self.load(local, placed.position, placed.value.entries, losses, missed)
         if placed.value.writes_lost:
             self._writes_lost()
         for client_id, change in placed.value.left.items():

@@ -7,13 +7,15 @@ not left, whatever is published.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ....domain.errors import BackendUnavailable
 from ....domain.events import Reason
+from ....domain.history import KeptMessage, Position, Tail
 from ....loops.pending import Pending, raising
-from ..store.calls import NOWHERE, Position
+from ..store.calls import NOWHERE
 from ..store.entries import Entry, parse_entry
 from ..store.events import Event
 from .health import Health
@@ -33,10 +35,13 @@ class Replica:
     """The member list of one channel at one place in its order.
 
     `tell` is called for every piece of news, in order. `is_here` says whether a user has a connection to this worker in
-    the channel.
+    the channel. If the channel keeps messages, `tail` has the newest of them.
     """
 
-    def __init__(self, tell: Callable[[News], object], is_here: Callable[[str], bool]) -> None:
+    def __init__(
+        self, tell: Callable[[News], object], is_here: Callable[[str], bool], tail: Tail | None = None
+    ) -> None:
+        self.tail = tail
         self.position = NOWHERE
         self.health = Health()
         self._tell = tell
@@ -73,12 +78,21 @@ class Replica:
         if not self._paused and self.health.is_current:
             self._take_early()
 
-    def load(self, position: Position, entries: Mapping[str, Entry], *, keep: bool = False) -> None:
-        """Move to the position of a snapshot. What differs is news, and so are the messages that were heard meanwhile.
+    def load(
+        self,
+        position: Position,
+        entries: Mapping[str, Entry],
+        *,
+        keep: bool = False,
+        missed: Sequence[KeptMessage] | None = None,
+    ) -> None:
+        """Move to the position of a snapshot. What differs is news, and so are the messages that were heard meanwhile,
+        and the kept messages that were `missed`; `None` if that is not known.
 
         With `keep`, members who are missing from the snapshot stay listed, because other workers may still be
         restoring them.
         """
+        old = self.position
         missing = [user for user in self._entries if user not in entries]
         for user in missing:
             if not keep:
@@ -86,11 +100,17 @@ class Replica:
         for user, entry in sorted(entries.items(), key=lambda item: item[1].place):
             self._put(user, entry, "")
         early, self._early = self._early, []
-        for event in early:
-            if event.position > position:
-                self._early.append(event)
-            elif event.kind == "message":
-                self._tell(News("message", event.client, message=event.body))
+        heard = {event.position: event for event in early if event.position <= position}
+        self._early = [event for event in early if event.position > position]
+        for message in missed or ():
+            place = Position(position.epoch, message.number)
+            if old < place <= position and place not in heard:
+                heard[place] = Event("message", place, "", str(message.previous), None, message.frame)
+        for _, event in sorted(heard.items()):
+            if event.kind in ("message", "cleared"):
+                self._take(event)
+        if self.tail is not None and missed is None:
+            self.tail.start(position.number)
         self.position, self._in_order = position, False
         self.health.loaded(lists_missing=keep and bool(missing))
         self._wake()
@@ -143,7 +163,12 @@ class Replica:
 
     def _take(self, event: Event) -> None:
         if event.kind == "message":
+            if self.tail is not None and event.user:
+                self.tail.add(event.kept, time.monotonic())
             self._tell(News("message", event.client, message=event.body))
+        elif event.kind == "cleared":
+            if self.tail is not None:
+                self.tail.start(event.position.number)
         elif event.kind == "left":
             self._remove(event.user, event.client, event.body, event.reason)
         else:

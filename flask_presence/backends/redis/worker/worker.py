@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable, NotFound, NotMember
 from ....domain.events import Reason
+from ....domain.history import HistoryRules, Position, Published
 from ....domain.members import OwnedInfo, Profile, User
 from ....domain.roster import Change, Joined, Joiner, Updated
 from ....loops.base import Loop
@@ -23,7 +24,7 @@ from ...base import Listener
 from ..client.client import Client
 from ..client.pipeline import Pipeline
 from ..client.subscriber import Subscriber
-from ..store.calls import NOWHERE, Call, Lost, Operation, Placed, Position, Refused
+from ..store.calls import NOWHERE, Call, Lost, Operation, Placed, Refused
 from ..store.channels import Departure
 from ..store.entries import Entry
 from ..store.server_check import check_server
@@ -49,7 +50,9 @@ MAX_CLOCK_ERROR: Final = 1000
 class Worker:
     """One process's share of the service."""
 
-    def __init__(self, store: Store, client: Client, loop: Loop, listener: Listener, lease: float) -> None:
+    def __init__(
+        self, store: Store, client: Client, loop: Loop, listener: Listener, history: HistoryRules, lease: float
+    ) -> None:
         self.loop = loop
         self._client = client
         self._store = store
@@ -64,6 +67,7 @@ class Worker:
         self._subscriber = Subscriber(client, loop, self._hear, self._lost, self._is_behind)
         self._channels = LocalChannels(
             *(store, lambda: self.worker_id, lambda: self._operations, self._pipeline, self._subscriber, listener),
+            history=history,
             keep=lease / 2,
             writes_lost=self._writes_lost,
         )
@@ -142,7 +146,7 @@ class Worker:
 
         def begin(_: None) -> Pending[Joined]:
             timed = joiner._replace(owned=self._timed(joiner.owned))
-            return Join(self._channels, self._pipeline, operations, local, timed).begin()
+            return Join(self._channels, self._pipeline, self._store, operations, local, timed).begin()
 
         return self._heartbeat.clock.known.map(begin)
 
@@ -216,6 +220,22 @@ class Worker:
 
         def make() -> Operation[Placed[int]]:
             return self._operations.publish(channel, payload, exclude, replica.position)
+
+        return self._retry_lost(local, make, pause=False).map(sent)
+
+    def publish_kept(self, channel: str, payload: bytes, exclude: str | None, key: str | None) -> Pending[Published]:
+        self.breaker.check()
+        local = self._channels.get(channel)
+        if local is None or local.retention is None:
+            raise BackendUnavailable("the channel has just been closed")
+        replica, retention = local.replica, local.retention
+
+        def sent(placed: Placed[Published]) -> Published:
+            replica.expect(placed.position)
+            return placed.value
+
+        def make() -> Operation[Placed[Published]]:
+            return self._store.history.publish(channel, payload, exclude, retention, key=key, known=replica.position)
 
         return self._retry_lost(local, make, pause=False).map(sent)
 

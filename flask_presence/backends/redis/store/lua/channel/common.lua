@@ -1,7 +1,8 @@
 -- What the channel scripts share. Everything that a client has sent is in ARGV, never in a script's text; JSON is bytes.
 --
 -- A channel is
---   state        hash: e epoch, q number of the last event, c when the channel began (the caller's text),
+--   state        hash: e epoch, q number of the last event, c when the channel began (the caller's text), and if it keeps
+--                messages: m number of the last one in this epoch, l seconds for which they are kept, b their bytes;
 --                r followed by a user: id of the caller who has reserved the member NUL end of the reservation, ms
 --   members      hash: user -> version NUL place NUL document; version and place are event numbers
 --   connections  hash: client -> user NUL worker
@@ -64,11 +65,12 @@ local function is_empty()
   return redis.call('HLEN', connections) == 0 and redis.call('HLEN', members) == 0
 end
 
--- If the channel is empty, keep only its numbers, for a while, for workers' copies that lag behind.
+-- If the channel is empty, keep only its numbers: for a while, for workers' copies that lag behind, and for longer than
+-- its kept messages.
 local function close_if_empty()
   if is_empty() then
     redis.call('HDEL', state, 'c')
-    redis.call('EXPIRE', state, 300)
+    redis.call('EXPIRE', state, 300 + (redis.call('HGET', state, 'l') or 0))
   end
 end
 
