@@ -24,6 +24,8 @@ from .domain.signatures import GuardResult
 from .extension import Presence
 from .testing import TestClient
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BackendUnavailable",
     "Channel",
@@ -47,6 +49,7 @@ __all__ = [
     "Stats",
     "TestClient",
     "User",
+    "__version__",
     "allow",
     "deny",
     "signals",
