@@ -1,7 +1,7 @@
 """The public types, as mypy and pyright see them in an app: they accept what is right, and find what is wrong.
 
-`typed_usage.py` must pass. In `typed_mistakes.py` each checker must find a mistake on every line that ends with
-`# error`, and on no other.
+`typed_usage.py` must pass, and so must the Python in the documents, which has no annotations. In `typed_mistakes.py`
+each checker must find a mistake on every line that ends with `# error`, and on no other.
 """
 
 from __future__ import annotations
@@ -23,23 +23,47 @@ from flask_presence.domain.events import Event
 from flask_presence.settings import SettingArguments, Settings
 
 from ..conftest import missing
-from ..support.server import ROOT
+from ..support.documents import ROOT, blocks_of
 
 FOLDER = Path(__file__).parent
 USAGE, MISTAKES = FOLDER / "typed_usage.py", FOLDER / "typed_mistakes.py"
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PRELUDE = """# pyright: reportUndefinedVariable=false
+from __future__ import annotations
+from flask import Flask
+from flask_presence import Presence
+app = Flask("app")
+presence = Presence()
+"""
+
+MYPY = f"""
+[mypy]
+strict = True
+mypy_path = {ROOT}
+cache_dir = /dev/null
+
+[mypy-flask_presence.*]
+follow_imports = silent
+
+[mypy-documents.*]
+disallow_untyped_defs = False
+disallow_untyped_calls = False
+disallow_untyped_decorators = False
+check_untyped_defs = True
+disable_error_code = name-defined, no-redef, method-assign, import-untyped
+"""
+"""As for an installed package, mypy says nothing about flask_presence itself. Names in the documents may belong to the
+reader's app, and later blocks replace functions of earlier ones."""
 
 Found = dict[int, list[str]]
 """What a checker says about a file, by line."""
 
 
 def mypy(folder: Path) -> dict[Path, Found]:
-    """What `mypy --strict` says. As for any installed package, it says nothing about flask_presence itself."""
+    """What `mypy --strict` says."""
     config = folder / "mypy.ini"
-    config.write_text(
-        f"[mypy]\nstrict = True\nmypy_path = {ROOT}\ncache_dir = /dev/null\n"
-        "[mypy-flask_presence.*]\nfollow_imports = silent\n",
-        encoding="utf-8",
-    )
+    config.write_text(MYPY, encoding="utf-8")
     output = run(folder, "mypy", "--config-file", str(config), "--no-error-summary")
     found: dict[Path, Found] = defaultdict(lambda: defaultdict(list))
     for line in output.splitlines():
@@ -51,7 +75,7 @@ def mypy(folder: Path) -> dict[Path, Found]:
 
 
 def pyright(folder: Path) -> dict[Path, Found]:
-    """What pyright says, in strict mode."""
+    """What pyright says, in strict mode except about the documents."""
     if shutil.which("node") is None:
         missing("Node")
     config = folder / "pyrightconfig.json"
@@ -64,9 +88,15 @@ def pyright(folder: Path) -> dict[Path, Found]:
 
 
 def run(folder: Path, checker: str, *options: str) -> str:
-    """The output of a checker that reads copies of both files in `folder`."""
+    """The output of a checker that reads copies of both files, and the documents' blocks, in `folder`."""
     copies = [Path(shutil.copy(path, folder)).name for path in (USAGE, MISTAKES)]
-    command = [sys.executable, "-m", checker, *options, *copies]
+    package = folder / "documents"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for document in DOCUMENTS:
+        blocks = [block.text for block in blocks_of(document) if block.language == "python"]
+        (package / f"{document.stem.replace('-', '_')}.py").write_text("\n".join([PRELUDE, *blocks]), encoding="utf-8")
+    command = [sys.executable, "-m", checker, *options, *copies, package.name]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1, f"it found no mistakes at all: {done.stdout}{done.stderr}"
     return done.stdout
