@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 from ..support.client import Client, client
@@ -11,7 +12,7 @@ from ..support.server import Server, running, wait_until
 def lose(server: Server, one: Client) -> None:
     """Cut a connection without a close frame, and wait until the server has noticed."""
     before = server.json("/presence/stats")["connections"]
-    one.socket.socket.close()
+    one.socket.socket.shutdown(socket.SHUT_RDWR)
     wait_until(lambda: server.json("/presence/stats")["connections"] < before)
 
 
