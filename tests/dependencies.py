@@ -3,7 +3,7 @@
     python -m tests.dependencies lowest
     python -m tests.dependencies newest --python python3.13 -n 2
 
-It makes a virtual environment, `.venv-lowest` or `.venv-newest`, with the tools of `requirements.txt`, and leaves out
+It makes a virtual environment, `.venv-lowest` or `.venv-newest`, with the tools in `requirements.txt`, and leaves out
 the tests of Redis, of browsers and of the repository. Arguments that it does not know go to pytest.
 """
 
@@ -75,10 +75,10 @@ def lowest(requirement: Requirement) -> str:
 
 
 def tools(dependencies: set[str]) -> list[str]:
-    """The pins of `requirements.txt`, without those of the dependencies."""
+    """The tools in `requirements.txt`, without their pins: an older Python may need older versions."""
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if re.match(r"\w", line)]
-    return [pin for pin in pins if Requirement(pin).name not in dependencies]
+    pins = [line for line in lines if re.match(r"\w", line) and Requirement(line).name not in dependencies]
+    return [pin.partition("==")[0] for pin in pins]
 
 
 if __name__ == "__main__":
