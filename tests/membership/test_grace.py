@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 
 from ..support.client import Client, client
@@ -12,7 +11,7 @@ from ..support.server import Server, running, wait_until
 def lose(server: Server, one: Client) -> None:
     """Cut a connection without a close frame, and wait until the server has noticed."""
     before = server.json("/presence/stats")["connections"]
-    one.socket.socket.shutdown(socket.SHUT_RDWR)
+    one.cut()
     wait_until(lambda: server.json("/presence/stats")["connections"] < before)
 
 
