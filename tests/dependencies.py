@@ -4,7 +4,7 @@
     python -m tests.dependencies newest --python python3.13 -n 2
 
 It makes a virtual environment, `.venv-lowest` or `.venv-newest`, with the tools in `requirements.txt`, and leaves out
-the tests of Redis, of browsers and of the repository. Arguments that it does not know go to pytest.
+the tests of browsers, of types and of the repository. Arguments that it does not know go to pytest.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = [
     "--ignore=tests/client",
-    "--ignore=tests/redis",
     "--ignore=tests/repository",
     "--ignore=tests/server_api/test_types.py",
     "--ignore=tests/stats/test_stats_page.py",
-    "-knot redis",
 ]
 
 
