@@ -16,7 +16,7 @@ from typing import Any
 from flask import Flask, Response, abort, jsonify, render_template, request
 from flask_jwt_extended import JWTManager, create_access_token, get_jwt, get_jwt_identity, verify_jwt_in_request
 
-from flask_presence import Presence, User, allow, deny
+from flask_presence import MemberJoined, Presence, User, allow, deny
 
 USERS: dict[str, dict[str, Any]] = {
     "ann": {"name": "Ann Archer", "staff": True},
@@ -88,12 +88,12 @@ def may_enter(user: User, room: str) -> dict[str, Any]:
 
 
 @presence.message_guard("room-announcements")
-def may_announce(user: User) -> bool | dict[str, Any]:
+def may_announce(user: User | None) -> bool | dict[str, Any]:
     """Everybody may read announcements, and staff may write them."""
-    return True if user.claims.get("staff") else deny("Only staff write here.")
+    return True if user is not None and user.claims.get("staff") else deny("Only staff write here.")
 
 
 @presence.on("member.joined")
-def greet(event: Any) -> None:
+def greet(event: MemberJoined) -> None:
     """Greet each new member, so that everybody in the room sees it."""
     presence.publish(event.channel, "greeting", {"text": f"Welcome, {event.member.name}!"})

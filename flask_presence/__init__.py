@@ -6,7 +6,7 @@ Rule: the names in `__all__` are public, and everything else is private.
 from __future__ import annotations
 
 from . import signals
-from .domain.channels import Channel, ChannelName, Stats
+from .domain.channels import Channel, ChannelName, ChannelType, Stats
 from .domain.errors import BackendUnavailable, ConfigurationError, PresenceError, PresenceTestError
 from .domain.events import (
     ChannelJoined,
@@ -21,8 +21,11 @@ from .domain.events import (
 from .domain.guards import GuardInfo, allow, deny
 from .domain.history import Message
 from .domain.members import Member, User
+from .domain.signatures import GuardResult
 from .extension import Presence
 from .testing import TestClient
+
+__version__ = "0.1.0"
 
 __all__ = [
     "BackendUnavailable",
@@ -30,10 +33,12 @@ __all__ = [
     "ChannelJoined",
     "ChannelLeft",
     "ChannelName",
+    "ChannelType",
     "ClientConnected",
     "ClientDisconnected",
     "ConfigurationError",
     "GuardInfo",
+    "GuardResult",
     "Member",
     "MemberJoined",
     "MemberLeft",
@@ -46,6 +51,7 @@ __all__ = [
     "Stats",
     "TestClient",
     "User",
+    "__version__",
     "allow",
     "deny",
     "signals",

@@ -6,8 +6,8 @@ and guards and handlers can be registered before any app exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from flask import Flask, current_app
 from flask.testing import FlaskClient
@@ -21,16 +21,35 @@ from .app.patterns import compile_pattern
 from .app.service import Service
 from .domain import wire
 from .domain.callables import fit_arguments
-from .domain.channels import Channel, Stats, channel_type
+from .domain.channels import Channel, ChannelType, Stats, channel_type
 from .domain.events import check_event_name
 from .domain.guards import GuardInfo, GuardRegistry
 from .domain.history import MAX_LIMIT, Message, parse_position
-from .domain.members import Member, User
+from .domain.members import Member, User, UserId
+from .domain.signatures import (
+    GuardFunction,
+    LoaderFunction,
+    MessageGuardFunction,
+    OnChannelJoined,
+    OnChannelLeft,
+    OnClientConnected,
+    OnClientDisconnected,
+    OnMemberJoined,
+    OnMemberLeft,
+    OnMemberUpdated,
+    OnMessageSent,
+    StatsGuardFunction,
+)
 from .hub.hub import Hub
 from .settings import load_settings
 from .testing import TestClient
 from .web.access import StatsGuard
 from .web.blueprint import check_routing, register_blueprint
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .settings import SettingArguments
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,8 +70,8 @@ class Presence:
     threads, and do not wait for any client. They raise `BackendUnavailable` while the state store is unreachable.
     """
 
-    def __init__(self, app: Flask | None = None, **settings: Any) -> None:
-        self._defaults = settings
+    def __init__(self, app: Flask | None = None, **settings: Unpack[SettingArguments]) -> None:
+        self._defaults: Mapping[str, Any] = settings
         self._guards = GuardRegistry("join", 3)
         self._message_guards = GuardRegistry("message", 4)
         self._handlers = HandlerRegistry()
@@ -75,7 +94,7 @@ class Presence:
         app.extensions[EXTENSION] = self
         app.extensions[SERVICE] = service
 
-    def guard(self, pattern: str) -> Callable[[F], F]:
+    def guard(self, pattern: str) -> Callable[[GuardFunction], GuardFunction]:
         """Register a function that decides who may join the private and presence channels that `pattern` matches.
 
         It is called with `(user, channel, user_info)`, a `User`, a `ChannelName` and a dict, or with the first of
@@ -89,7 +108,7 @@ class Presence:
         """
         return self._register(self._guards, pattern)
 
-    def message_guard(self, pattern: str) -> Callable[[F], F]:
+    def message_guard(self, pattern: str) -> Callable[[MessageGuardFunction], MessageGuardFunction]:
         """Register a function that decides who may send to the channels that `pattern` matches, even public ones.
 
         It is called for every `channel:message` of a client, with `(user, channel, event, data)` or the first of these.
@@ -114,6 +133,22 @@ class Presence:
 
         return register
 
+    @overload
+    def on(self, event: Literal["client.connected"]) -> Callable[[OnClientConnected], OnClientConnected]: ...
+    @overload
+    def on(self, event: Literal["client.disconnected"]) -> Callable[[OnClientDisconnected], OnClientDisconnected]: ...
+    @overload
+    def on(self, event: Literal["channel.joined"]) -> Callable[[OnChannelJoined], OnChannelJoined]: ...
+    @overload
+    def on(self, event: Literal["channel.left"]) -> Callable[[OnChannelLeft], OnChannelLeft]: ...
+    @overload
+    def on(self, event: Literal["member.joined"]) -> Callable[[OnMemberJoined], OnMemberJoined]: ...
+    @overload
+    def on(self, event: Literal["member.updated"]) -> Callable[[OnMemberUpdated], OnMemberUpdated]: ...
+    @overload
+    def on(self, event: Literal["member.left"]) -> Callable[[OnMemberLeft], OnMemberLeft]: ...
+    @overload
+    def on(self, event: Literal["message"]) -> Callable[[OnMessageSent], OnMessageSent]: ...
     def on(self, event: str) -> Callable[[F], F]:
         """Register a handler of the events with this name, like `"member.joined"`.
 
@@ -130,7 +165,7 @@ class Presence:
 
         return register
 
-    def user_loader(self, function: F = _NO_FUNCTION) -> F:
+    def user_loader(self, function: LoaderFunction = _NO_FUNCTION) -> LoaderFunction:
         """Register the function that identifies users, in place of flask-jwt-extended.
 
         It takes no arguments, and runs in a request context that is made from the upgrade request. It returns a `User`,
@@ -140,7 +175,7 @@ class Presence:
         self._user_loader = fit_arguments(_decorated(function, "user_loader"), 0, "a user_loader")
         return function
 
-    def stats_guard(self, function: F = _NO_FUNCTION) -> F:
+    def stats_guard(self, function: StatsGuardFunction = _NO_FUNCTION) -> StatsGuardFunction:
         """Register the function that decides who may see the pages.
 
         It takes no arguments, and runs in the page's request context. It answers like a guard.
@@ -152,7 +187,7 @@ class Presence:
         """The channel, with its members if it is a presence channel. `None` if nobody is in it."""
         return self._hub.directory.channel(name)
 
-    def list_channels(self, type: str | None = None, prefix: str | None = None) -> list[Channel]:
+    def list_channels(self, type: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
         """All channels that somebody is in, oldest first, without their members.
 
         If `type` is given (`"public"`, `"private"` or `"presence"`), only channels of this type; if `prefix` is given,
@@ -210,7 +245,7 @@ class Presence:
         """Counts of channels, members and connections, over all workers."""
         return self._hub.directory.stats()
 
-    def disconnect(self, user_id: str | None = None, client_id: str | None = None, reason: str = "") -> int:
+    def disconnect(self, user_id: UserId | None = None, client_id: str | None = None, reason: str = "") -> int:
         """Close the connections of a user, or the one with a client id, with the close code 4403. Returns how many.
 
         This reaches all workers. The connections have left all channels when it returns, and the user's grace periods
@@ -221,7 +256,7 @@ class Presence:
         user = None if user_id is None else arguments.user_id(user_id)
         return self._hub.directory.disconnect(user, client_id, arguments.reason_text(reason))
 
-    def send_to_user(self, user_id: str, event: str, data: Any) -> int:
+    def send_to_user(self, user_id: UserId, event: str, data: Any) -> int:
         """Send a `user:message` to all connections of a user, on all workers. Returns their number.
 
         It does not matter which channels they are in. A user who is not connected misses it. `data` is encoded like
@@ -231,12 +266,12 @@ class Presence:
         payload = wire.user_message(event, _json(data), self._hub.clock.utc_now())
         return self._hub.directory.send_to_user(arguments.user_id(user_id), payload)
 
-    def is_online(self, user_id: str) -> bool:
+    def is_online(self, user_id: UserId) -> bool:
         """Whether a user has an open connection on any worker. If a worker was killed, its connections count for up to
         `PRESENCE_LEASE` seconds more."""
         return self._hub.directory.is_online(arguments.user_id(user_id))
 
-    def remove(self, name: str, user_id: str, reason: str = "") -> int:
+    def remove(self, name: str, user_id: UserId, reason: str = "") -> int:
         """Take all connections of a user out of a channel, on all workers. Returns how many.
 
         They get `channel:removed` with the `reason`, and may join again if the guard allows it. The user's grace period
@@ -245,7 +280,7 @@ class Presence:
         text = arguments.reason_text(reason)
         return self._hub.directory.remove(arguments.channel_name(name), arguments.user_id(user_id), text)
 
-    def recheck(self, user_id: str | None = None, channel: str | None = None) -> int:
+    def recheck(self, user_id: UserId | None = None, channel: str | None = None) -> int:
         """Verify logins and ask guards again, for the connections of a user, in a channel, or both, on all workers.
 
         Returns how many connections match, before they have been rechecked. A connection whose login has ended is
@@ -267,7 +302,7 @@ class Presence:
         self._service().drain()
 
     def test_client(
-        self, user: User | str | None = None, app: Flask | None = None, http: FlaskClient | None = None
+        self, user: User | UserId | None = None, app: Flask | None = None, http: FlaskClient | None = None
     ) -> TestClient:
         """Create a client without a socket, for tests. Use it in a `with` statement.
 

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from .domain.errors import ConfigurationError
 from .domain.history import HistoryRules, Retention
@@ -56,6 +56,43 @@ class Settings:
     def in_memory(self) -> bool:
         """Whether each process keeps its state in memory."""
         return self.backend == MEMORY
+
+
+class HistoryRule(TypedDict):
+    """How many messages a channel keeps, and for how many seconds after the last one."""
+
+    messages: int
+    seconds: float
+
+
+class SettingArguments(TypedDict, total=False):
+    """The keyword arguments of `Presence`: every setting, with the types that `load_settings` accepts."""
+
+    enabled: bool
+    url_prefix: str
+    subdomain: str | None
+    host: str | None
+    backend: str
+    auth_required: bool
+    token_in_query: bool
+    allowed_origins: str | list[str] | tuple[str, ...] | set[str] | frozenset[str]
+    max_connections: int
+    max_channels: int
+    max_message_size: int
+    max_user_info: int
+    max_outbox: int
+    history: Mapping[str, HistoryRule | tuple[int, float]]
+    rate_limit: tuple[float, float] | None
+    ping_interval: float
+    ping_timeout: float
+    token_recheck: float
+    drain: float
+    grace: float
+    grace_abrupt: float
+    stats_public: bool
+    redis_prefix: str
+    lease: float
+    isolated_workers: bool
 
 
 def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:

@@ -94,7 +94,7 @@ class TestClient:
         self._http = http
         self._connection = _RecordingConnection()
         self._opened: tuple[InlineLoop, Session] | None = None
-        self.client_id = ""
+        self.client_id: str = ""
 
     def __enter__(self) -> TestClient:
         if self._http is not None:

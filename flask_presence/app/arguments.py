@@ -5,11 +5,9 @@ Rule: a wrong argument raises before anything is sent or changed.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..domain.channels import ChannelName
 from ..domain.errors import InvalidRequest
-from ..domain.members import User
+from ..domain.members import User, UserId
 from ..domain.text import sendable
 
 
@@ -23,7 +21,7 @@ def channel_name(name: str) -> str:
         raise ValueError(problem.message) from None
 
 
-def user_id(value: Any) -> str:
+def user_id(value: UserId) -> str:
     """A user's id as `User` has it. Raises `TypeError`."""
     return User(value).id
 

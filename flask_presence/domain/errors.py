@@ -160,7 +160,7 @@ class PresenceTestError(PresenceError):
 
     def __init__(self, text: str, answer: dict[str, Any] | None = None, status: int | None = None) -> None:
         self.status = status
-        self.answer = answer or {}
+        self.answer: dict[str, Any] = answer or {}
         self.code: str | None = self.answer.get("code")
         self.message: str = self.answer.get("message", text)
         super().__init__(text)

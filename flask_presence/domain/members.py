@@ -33,7 +33,11 @@ _encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
-@dataclass(frozen=True, slots=True)
+UserId = str | int | UUID
+"""A user's id as an app may give it. It becomes a string."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class User:
     """The user that a connection belongs to. Immutable.
 
@@ -48,22 +52,20 @@ class User:
     avatar: str | None = None
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
-    def __post_init__(self) -> None:
-        if isinstance(self.id, (int, UUID)) and not isinstance(self.id, bool):
-            object.__setattr__(self, "id", str(self.id))
-        if not isinstance(self.id, str) or not self.id:
-            raise TypeError(
-                f"User.id must be a non-empty string, an int or a UUID, not {self.id!r}; convert it with str()"
-            )
-        if not is_sendable(self.id):  # replaced, it would be the id of somebody else
-            raise TypeError(f"User.id must have no lone surrogates, unlike {self.id!r}")
-        for name in ("name", "email", "avatar"):
-            text = getattr(self, name)
-            if isinstance(text, str):
-                object.__setattr__(self, name, sendable(text))
-            elif text is not None:
-                raise TypeError(f"User.{name} must be a string or None, not {text!r}")
-        object.__setattr__(self, "claims", freeze(self.claims))
+    def __init__(
+        self,
+        id: UserId,
+        name: str | None = None,
+        email: str | None = None,
+        avatar: str | None = None,
+        claims: Mapping[str, Any] = NO_INFO,
+    ) -> None:
+        object.__setattr__(self, "id", _text_id(id))
+        for field_name, text in (("name", name), ("email", email), ("avatar", avatar)):
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"User.{field_name} must be a string or None, not {text!r}")
+            object.__setattr__(self, field_name, text and sendable(text))
+        object.__setattr__(self, "claims", freeze(claims))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object: `{id, name?, email?, avatar?}`. The claims stay on the server."""
@@ -107,6 +109,15 @@ class Member:
     def json(self) -> msgspec.Raw:
         """`to_dict()` as JSON. It is encoded once, however many frames it goes into."""
         return msgspec.Raw(_encode(self.to_dict()))
+
+
+def _text_id(user_id: UserId) -> str:
+    text = str(user_id) if isinstance(user_id, (int, UUID)) and not isinstance(user_id, bool) else user_id
+    if not isinstance(text, str) or not text:
+        raise TypeError(f"User.id must be a non-empty string, an int or a UUID, not {text!r}; convert it with str()")
+    if not is_sendable(text):  # replaced, it would be the id of somebody else
+        raise TypeError(f"User.id must have no lone surrogates, unlike {text!r}")
+    return text
 
 
 def check_info(info: Mapping[str, Any], max_bytes: int) -> dict[str, Any]:

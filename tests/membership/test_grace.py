@@ -11,7 +11,7 @@ from ..support.server import Server, running, wait_until
 def lose(server: Server, one: Client) -> None:
     """Cut a connection without a close frame, and wait until the server has noticed."""
     before = server.json("/presence/stats")["connections"]
-    one.socket.socket.close()
+    one.cut()
     wait_until(lambda: server.json("/presence/stats")["connections"] < before)
 
 

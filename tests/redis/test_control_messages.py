@@ -206,7 +206,7 @@ def test_an_old_copy_of_the_data_brings_back_no_grace_period(program: str) -> No
     with pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
         servers.enter("near", "ann")
         eve = servers.enter("far", "eve")
-        eve.socket.socket.close()
+        eve.cut()
         wait_until(lambda: servers.far.json(f"/heard/{eve.id}")[-1]["name"] == "client.disconnected")
         assert servers.members() == ["ann", "eve"]
         servers.admin.save()
@@ -225,7 +225,7 @@ def test_a_grace_period_that_begins_later_ends_at_once(program: str, method: str
     with pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
         ann, eve = servers.enter("near", "ann"), servers.enter("far", "eve")
         servers.cut(eve)
-        eve.socket.socket.close()
+        eve.cut()
         wait_until(lambda: servers.far.json(f"/heard/{eve.id}")[-1]["name"] == "client.disconnected")
         servers.near.call(method, user_id="eve", **arguments)
         servers.proxy.mend()
@@ -239,7 +239,7 @@ def test_no_grace_period_begins_while_a_message_waits_for_its_worker(program: st
         lost = [servers.enter("far", f"eve-{number}") for number in range(4)]
         with stopped(servers):
             for one in lost:
-                one.socket.socket.close()
+                one.cut()
             for number in range(len(lost)):
                 servers.near.call("recheck", user_id=f"eve-{number}")
         wait_until(lambda: servers.members() == ["ann"])

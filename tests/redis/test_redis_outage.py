@@ -236,7 +236,7 @@ def test_a_connection_that_is_lost_during_an_outage_has_its_grace(program: str) 
         settled(eve, [("member_joined", "ann")])
         redis_server.process.send_signal(signal.SIGSTOP)
         wait_until(lambda: bob.request("join", channel="other")["type"] == "error")
-        ann.socket.socket.close()
+        ann.cut()
         wait_until(lambda: one.json(f"/heard/{ann.id}")[-1]["name"] == "client.disconnected")
         redis_server.process.send_signal(signal.SIGCONT)
 

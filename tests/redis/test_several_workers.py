@@ -390,7 +390,7 @@ def test_a_user_who_came_back_and_leaves_has_left_at_once(config: dict[str, Any]
         lost, back = (stack.enter_context(client(server, "ann")) for server in (one, other))
         lost.join("presence-room")
         back.join("presence-room")
-        lost.socket.socket.close()
+        lost.cut()
         wait_until(lambda: watcher.say("presence-room", "anybody?")["delivered"] == 1)
         back.request("leave", channel="presence-room")
         settled(watcher, [("member_joined", "ann"), ("member_left", "ann")])

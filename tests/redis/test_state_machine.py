@@ -80,5 +80,5 @@ def test_test_clients_leave_nothing_in_redis(redis_server: RedisServer, prefix: 
                 wait_until(lambda end=end: time.monotonic() > end)  # type: ignore[misc]
             assert ann.update("presence-room", x=number)["member"]["x"] == number
     keys = redis.Redis(port=redis_server.port, decode_responses=True)
-    assert keys.smembers(f"{prefix}:workers") == set()
+    assert not keys.smembers(f"{prefix}:workers")
     assert {key for key in keys.scan_iter(f"{prefix}:*") if keys.ttl(key) < 0} == {f"{prefix}:data_since"}

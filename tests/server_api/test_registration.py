@@ -81,7 +81,7 @@ def test_async_to_sync_keeps_the_arguments_of_the_function(function: Any) -> Non
 def test_a_function_that_returns_a_coroutine_is_logged_as_a_mistake(caplog: pytest.LogCaptureFixture) -> None:
     """This holds for guards and handlers."""
     presence, app = make_presence_app()
-    presence.guard("*")(lambda: coroutine())
+    presence.guard("*")(lambda: coroutine())  # type: ignore[type-var]
     presence.on("client.connected")(lambda: coroutine())
     with caplog.at_level(logging.ERROR), presence.test_client(user="ann", app=app) as ann:
         with pytest.raises(PresenceTestError, match="FORBIDDEN"):
@@ -122,6 +122,6 @@ def test_a_bad_pattern_event_or_loader_raises_at_registration(presence: Presence
     with pytest.raises(ValueError, match="pattern"):
         presence.guard("a b")
     with pytest.raises(ValueError, match=r"member\.joined"):
-        presence.on("member.join")
+        presence.on("member.join")  # type: ignore[call-overload]
     with pytest.raises(TypeError):
-        presence.user_loader(lambda user: None)
+        presence.user_loader(lambda user: None)  # type: ignore[type-var]

@@ -165,7 +165,7 @@ def test_a_connection_that_ends_without_a_close_is_lost(connect: Connect, server
     """Its code is 1006."""
     one = connect("ann")
     one.join(f"presence-{name}")
-    one.socket.socket.close()
+    one.cut()
     wait_until(lambda: server.json(f"/heard/{one.id}")[-1]["name"] == "client.disconnected")
     last = server.json(f"/heard/{one.id}")[-1]
     assert (last["code"], last["reason"]) == ("1006", "lost")

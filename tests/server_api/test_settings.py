@@ -42,7 +42,7 @@ def test_a_wrong_setting_raises_and_is_named(key: str, value: Any) -> None:
 
 def test_an_unknown_argument_lists_the_valid_settings() -> None:
     with pytest.raises(ConfigurationError, match="PRESENCE_PING_INTERVAL"):
-        Presence(make_app(), pingg=5)
+        Presence(make_app(), pingg=5)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(("arguments", "config"), [({"url_prefix": "/a"}, {}), ({"url_prefix": "/b"}, {"URL": "/a"})])

@@ -62,7 +62,7 @@ def test_a_test_client_works_with_a_user_identity_loader(app: Flask) -> None:
     jwt = JWTManager(app)
     jwt.user_identity_loader(lambda user: user.id)
     presence = Presence(app)
-    with presence.test_client(user=User(7, claims={"exp": 5, "team": "red"}), app=app) as one:  # type: ignore[arg-type]
+    with presence.test_client(user=User(7, claims={"exp": 5, "team": "red"}), app=app) as one:
         assert one.join("presence-room")["me"]["id"] == "7"
 
 

@@ -29,7 +29,7 @@ def test_the_pages_return_403_until_the_app_allows_access() -> None:
         assert server.json("/presence/health") == {"status": "ok"}
 
 
-def app_with_guard(guard: Callable[[], object]) -> Flask:
+def app_with_guard(guard: Callable[[], Any]) -> Flask:
     presence, app = make_presence_app()
     presence.stats_guard(guard)
     return app
@@ -98,7 +98,7 @@ def test_a_stats_guard_opens_the_pages_with_true() -> None:
     """It runs in the request context of the page."""
     presence, app = make_presence_app()
     assert app.test_client().get("/presence/stats").status_code == 403
-    presence.stats_guard(lambda: request.headers.get("X-Admin") == "yes" or "not quite")
+    presence.stats_guard(lambda: request.headers.get("X-Admin") == "yes" or "not quite")  # type: ignore[type-var]
     assert app.test_client().get("/presence/stats").status_code == 403
     assert app.test_client().get("/presence/stats", headers={"X-Admin": "yes"}).status_code == 200
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import closing
 
 import pytest
 
@@ -46,7 +48,10 @@ def test_the_page_shows_names_as_text(connect: Connect, server: Server, name: st
 
 
 def test_the_page_redirects_to_its_url_with_a_slash(server: Server) -> None:
-    assert server.get("/presence")[0] == 200
+    with closing(http.client.HTTPConnection(server.host, timeout=DEADLINE)) as connection:
+        connection.request("GET", "/presence")
+        response = connection.getresponse()
+        assert (response.status, response.headers["Location"]) == (308, f"{server.origin}/presence/")
 
 
 @pytest.mark.parametrize("odd", ["a//b", "/a", "//", "..", ".", "?x=1#y", "%2F", "a/../b", "ä"])

@@ -22,6 +22,7 @@ from flask_jwt_extended import (
 )
 
 from flask_presence import BackendUnavailable, ChannelName, Presence, User, allow, deny
+from flask_presence.domain.events import EVENT_NAMES
 
 REVOKED: set[str] = set()
 CLOSED: set[str] = set()
@@ -70,7 +71,7 @@ def add_guards(presence: Presence) -> None:
         return deny("Not on Mondays")
 
     @presence.guard("truthy-*")
-    def truthy(_user: User) -> str:
+    def truthy(_user: User) -> Any:
         return "yes"
 
     @presence.guard("none-*")
@@ -167,10 +168,9 @@ def add_handlers(presence: Presence) -> None:
             shape["data"] = event.data
         HEARD.append({"name": event.name, **shape})
 
-    for name in ("client.connected", "client.disconnected", "channel.joined", "channel.left"):
-        presence.on(name)(remember)
-    for name in ("member.joined", "member.updated", "member.left", "message"):
-        presence.on(name)(remember)
+    on: Any = presence.on
+    for name in EVENT_NAMES:
+        on(name)(remember)
 
     @presence.on("message")
     def fail(event: Any) -> None:

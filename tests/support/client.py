@@ -7,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import SHUT_RDWR
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -75,6 +76,10 @@ class Client:
         self.request("ping")
         events, self._events = list(self._events), deque()
         return events
+
+    def cut(self) -> None:
+        """Lose the connection without a close frame, even while a thread reads from it."""
+        self.socket.socket.shutdown(SHUT_RDWR)
 
     def wait_closed(self) -> tuple[int, str]:
         """Wait until the server closes, and return its code and reason."""

@@ -16,15 +16,21 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
 
 from .ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 20.0
 
-GUNICORN = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--bind", "fd://{fd}"]
+HAS_CONTROL_SOCKET = Version(version("gunicorn")) >= Version("25.1")
+GUNICORN = [sys.executable, "-m", "gunicorn", "--bind", "fd://{fd}"]
+if HAS_CONTROL_SOCKET:
+    GUNICORN.append("--no-control-socket")
 COMMANDS = {
     "gunicorn-gevent": [*GUNICORN, "-k", "gevent", "{app}"],
     "gunicorn-gevent-websocket": [*GUNICORN, "-k", "geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "{app}"],

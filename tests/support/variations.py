@@ -126,7 +126,7 @@ def uuids(app: Flask) -> None:
 
     @presence.user_loader
     def find() -> User:
-        return User(uuid.UUID(int=5))  # type: ignore[arg-type]
+        return User(uuid.UUID(int=5))
 
 
 def leeway(app: Flask) -> None:
