@@ -33,6 +33,7 @@ settings.load_profile("shared machine")
 
 LONGEST = [
     "stats/test_stats_page.py",
+    "deployment/test_nginx.py",
     "redis/test_several_workers.py",
     "client/test_presence_js.py",
     "redis/test_redis_outage.py",

@@ -331,6 +331,8 @@ def check_command(words: list[str]) -> None:
         key = words[0].partition("=")[0]
         assert key.removeprefix("FLASK_PRESENCE_").lower() in {one.name for one in fields(Settings)}, key
         words = words[1:]
+    if words[0] == "sudo":
+        words = words[1:]
     program, arguments = words[0].rpartition("/")[2], words[1:]
     checks: dict[str, Callable[[list[str]], None]] = {
         "flask": check_flask,
@@ -344,6 +346,10 @@ def check_command(words: list[str]) -> None:
         "ruff": lambda given: None,
         "mypy": lambda given: None,
         ".": lambda given: None,
+        "cp": check_files,
+        "install": check_files,
+        "docker": check_files,
+        **dict.fromkeys(("curl", "nginx", "sudoedit", "systemctl", "useradd"), lambda given: None),
     }
     assert program in checks, f"{program} is not known here"
     checks[program](arguments)
@@ -401,7 +407,14 @@ def check_install(arguments: list[str]) -> None:
             assert argument in ("install", "-q", "-r", *tested)
 
 
+def check_files(arguments: list[str]) -> None:
+    """Files of the repository must exist."""
+    patterns = [one for one in arguments if one.startswith("example/")]
+    assert [pattern for pattern in patterns if not list(ROOT.glob(pattern))] == []
+
+
 def check_gunicorn(arguments: list[str]) -> None:
+    check_files(arguments)
     module = arguments[-1].partition(":")[0]
     assert module == "app" or (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
 
