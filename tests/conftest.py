@@ -128,7 +128,8 @@ def either_backend(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture(scope="session", params=["memory", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that tests share, once with each backend: `gunicorn -k gevent`."""
-    with running(**either_backend(request)) as running_server:
+    history = {"kept-*": (20, 60), "long-*": (1000, 60)}
+    with running(PRESENCE_HISTORY=history, **either_backend(request)) as running_server:
         yield running_server
 
 

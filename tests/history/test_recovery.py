@@ -1,0 +1,191 @@
+"""Kept messages survive faults: what was missed is made up for, or everybody concerned learns that it is lost."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+import redis
+from websockets.exceptions import ConnectionClosed
+
+from ..support.client import Client, client
+from ..support.proxy import running_proxy
+from ..support.redis_server import RedisServer, running_redis
+from ..support.server import running, wait_until
+from .test_history_requests import hear, say
+
+ROOM = "private-kept-room"
+KEPT = 10
+
+
+class Service:
+    """Two servers on a Redis of their own: `near`, and `far`, which reaches it through a proxy."""
+
+    def __init__(self, redis_server: RedisServer, stack: ExitStack) -> None:
+        self.redis_server = redis_server
+        self._stack = stack
+        self.proxy = stack.enter_context(running_proxy(redis_server.port))
+        options = {"PRESENCE_HISTORY": {"kept-*": (KEPT, 60)}, "PRESENCE_LEASE": 2.0, "PRESENCE_RATE_LIMIT": None}
+        self.near = stack.enter_context(running(PRESENCE_BACKEND=redis_server.url, **options))
+        url = f"redis://127.0.0.1:{self.proxy.port}/0"
+        self.far = stack.enter_context(running(PRESENCE_BACKEND=url, **options))
+
+    def enter(self, where: str, user: str, **fields: Any) -> tuple[Client, dict[str, Any]]:
+        """A new connection to one of the servers, and the answer to its join."""
+        one = self._stack.enter_context(client(getattr(self, where), user))
+        answer: dict[str, Any] = {}
+
+        def is_in() -> bool:
+            answer.update(one.request("join", channel=ROOM, **fields))
+            return bool(answer["type"] == "channel:joined")
+
+        wait_until(is_in)
+        return one, answer
+
+    @property
+    def admin(self) -> Any:
+        return redis.Redis(port=self.redis_server.port, socket_timeout=5)
+
+    def cut_subscriptions(self) -> None:
+        self.admin.client_kill_filter(_type="pubsub")
+
+
+@pytest.fixture
+def service(program: str) -> Iterator[Service]:
+    with running_redis(program) as redis_server, ExitStack() as stack:
+        yield Service(redis_server, stack)
+
+
+def test_a_worker_makes_up_for_what_its_subscription_missed(service: Service) -> None:
+    """Its clients get every message once, in order, whenever the subscription is cut."""
+    (ann, _), (bob, _), (eve, _) = (
+        service.enter("near", "ann"),
+        service.enter("near", "bob"),
+        service.enter("far", "eve"),
+    )
+    numbers = itertools.count()
+    for _ in range(5):
+        say(ann, ROOM, next(numbers), next(numbers))
+        service.cut_subscriptions()
+        say(ann, ROOM, next(numbers), next(numbers))
+        count = next(numbers)
+        say(ann, ROOM, count)
+        heard = [event["data"] for one in (bob, eve) for event in hear(one, 5)]
+        assert heard == [*range(count - 4, count + 1)] * 2
+
+
+def test_a_worker_that_cannot_make_up_for_it_says_so(service: Service) -> None:
+    """It was cut off for longer than the messages are kept, so its clients are closed with 1011, and ask themselves."""
+    (ann, _), (eve, joined) = service.enter("near", "ann"), service.enter("far", "eve")
+    ids = say(ann, ROOM, "heard")
+    assert hear(eve, 1)[0]["id"] == ids[0]
+    service.proxy.cut()
+    wait_until(lambda: eve.request("channel:message", channel=ROOM, data=1)["type"] == "error")
+    say(ann, ROOM, *range(KEPT + 1))
+    service.proxy.mend()
+    assert eve.wait_closed() == (1011, "Messages were missed")
+    _, answer = service.enter("far", "eve", since=joined["position"])
+    assert (answer["recovered"], [message["data"] for message in answer["messages"]]) == (False, [*range(1, KEPT + 1)])
+
+
+def test_a_worker_that_was_cut_off_reads_what_is_kept(service: Service) -> None:
+    (ann, _), (eve, _) = service.enter("near", "ann"), service.enter("far", "eve")
+    say(ann, ROOM, "before")
+    assert hear(eve, 1)[0]["data"] == "before"
+    service.proxy.cut()
+    wait_until(lambda: eve.request("channel:message", channel=ROOM, data=1)["type"] == "error")
+    say(ann, ROOM, *range(KEPT))
+    service.proxy.mend()
+    assert [event["data"] for event in hear(eve, KEPT)] == [*range(KEPT)]
+
+
+def test_an_emptied_redis_is_no_silent_gap(service: Service) -> None:
+    """Nobody knows what was lost with the data, so clients that come back do not recover."""
+    (ann, joined), (eve, _) = service.enter("near", "ann"), service.enter("far", "eve")
+    say(ann, ROOM, "lost")
+    service.redis_server.stop()
+    service.redis_server.start()
+    for one in (ann, eve):
+        assert one.wait_closed() == (1011, "Messages were missed")
+    ann, answer = service.enter("near", "ann", since=joined["position"])
+    assert (answer["recovered"], answer["messages"]) == (False, [])
+    _, answer = service.enter("far", "eve", since=answer["position"])
+    assert answer["recovered"] is True
+    say(ann, ROOM, "new")
+    _, again = service.enter("far", "late", since=answer["position"])
+    assert [message["data"] for message in again["messages"]] == ["new"]
+
+
+def test_a_client_of_a_killed_worker_recovers_at_another(service: Service) -> None:
+    (ann, _), (eve, _) = service.enter("near", "ann"), service.enter("far", "eve")
+    ids = say(ann, ROOM, "heard")
+    assert hear(eve, 1)[0]["id"] == ids[0]
+    service.far.kill()
+    say(ann, ROOM, "one", "two")
+    eve, answer = service.enter("near", "eve", since=ids[0])
+    assert (answer["recovered"], [message["data"] for message in answer["messages"]]) == (True, ["one", "two"])
+    say(ann, ROOM, "three")
+    assert hear(eve, 1)[0]["data"] == "three"
+
+
+def test_both_copies_of_a_message_go_out_once(service: Service) -> None:
+    """They race over two workers. Both get the same answer."""
+    (near, _), (far, _), (bob, _) = (service.enter(*one) for one in (("near", "ann"), ("far", "ann"), ("near", "bob")))
+    with ThreadPoolExecutor() as pool:
+        for turn in range(30):
+            sending = [pool.submit(one.say, ROOM, turn, messageId=f"m{turn}") for one in (near, far)]
+            assert sending[0].result() == sending[1].result()
+    assert [event["data"] for event in hear(bob, 30)] == [*range(30)]
+    assert bob.silent()
+
+
+def flush(service: Service) -> None:
+    service.admin.flushall()
+
+
+@pytest.mark.parametrize("fault", [Service.cut_subscriptions, flush])
+def test_who_recovers_misses_nothing_and_hears_nothing_twice(
+    service: Service, fault: Callable[[Service], None]
+) -> None:
+    """Clients come and go while one writes and a fault strikes again and again."""
+    writer, joined = service.enter("near", "ann")
+    count, faults = 200, 4
+    confirmed: list[int] = []
+    done = threading.Event()
+
+    def write() -> None:
+        one = writer
+        for number in range(count):
+            while True:
+                with suppress(ConnectionClosed):
+                    answer = one.request("channel:message", channel=ROOM, data=number, messageId=f"m{number}")
+                    if answer["type"] == "channel:sent":
+                        confirmed.append(number)
+                        break
+                    continue
+                one, _ = service.enter("near", "ann")
+            if number % (count // faults) == count // faults // 2:
+                fault(service)
+        done.set()
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    seen, heard, since = joined["position"], list[int](), 0
+    while not (done.is_set() and heard[-1:] == [count - 1]):
+        reader, answer = service.enter("far", "eve", since=seen)
+        if not answer["recovered"]:
+            since, heard = since + 1, []
+        seen = answer["position"]
+        with suppress(ConnectionClosed):
+            for message in [*answer["messages"], *reader.events()]:
+                heard.append(message["data"])
+                seen = message["id"]
+        assert heard == [*range(heard[0], heard[0] + len(heard))] if heard else True
+        reader.socket.close()
+    writing.join()
+    assert confirmed == [*range(count)]
