@@ -1,7 +1,7 @@
 """Chaos: several real servers on a real Redis, clients that act at random, and faults of every kind.
 
 Rule: a client keeps its view by snapshots and events alone, none of which may be impossible. After the faults every
-view is right again, as are the counts of every server and the data in Redis.
+view is right again, as are the counts of every server and the data in Redis. Meanwhile a `Conversation` goes on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import redis
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
+from .conversation import HISTORY, LISTENERS, WRITERS, Conversation
 from .redis_server import RedisServer, running_redis
 from .server import DEADLINE, Server, running, wait_until
 
@@ -208,6 +209,8 @@ class World:
         """Play rounds of requests and faults, and check each. Return the seconds that each round needed to heal after
         its last fault. Stop early at `until`, in seconds of the monotonic clock."""
         healed: list[float] = []
+        conversation = Conversation(self.random.randrange(2**32), self.servers, self._tokens)
+        conversation.start()
         self.act(4)
         while len(healed) < rounds and time.monotonic() < until:
             for _ in range(self.random.randrange(1, 4)):
@@ -217,8 +220,13 @@ class World:
             fault_over = self.calm_at - CALM
             for _ in range(self.random.randrange(20)):
                 self.act(self.random.randrange(1, 6))
-            self.check()
+            self.check(others=WRITERS + LISTENERS)
             healed.append(time.monotonic() - fault_over)
+        conversation.stop()
+        self.check()
+        self.done += conversation.counts
+        wrong = list(conversation.problems())
+        assert not wrong, "\n".join([f"a conversation with gaps after {self.log}:", *wrong[:20]])
         self.disconnect_all()
         return healed
 
@@ -280,12 +288,13 @@ class World:
 
     # Checks
 
-    def check(self) -> None:
-        """Wait until every view, every server and Redis agree; fail with the differences."""
+    def check(self, others: int = 0) -> None:
+        """Wait until every view, every server and Redis agree; fail with the differences. Up to so many `others` may be
+        connected."""
         while time.monotonic() < self.calm_at:
             time.sleep(0.05)  # a message that is sent before this may be lost, as documented
         deadline = time.monotonic() + HEALING_TIMEOUT
-        while problems := list(self._problems()):
+        while problems := list(self._problems(others)):
             if time.monotonic() > deadline:
                 raise AssertionError("\n".join([f"not healed after {self.log[-4:]}:", *problems[:20]]))
             time.sleep(0.1)
@@ -293,7 +302,7 @@ class World:
         wrong = self.wrong + [text for one in self.connected() for text in one.wrong]
         assert not wrong, "\n".join(["impossible:", *wrong[:20]])
 
-    def _problems(self) -> Iterator[str]:
+    def _problems(self, others: int) -> Iterator[str]:
         connected = self.connected()
         for channel in CHANNELS:
             inside = [one for one in connected if channel in one.views]
@@ -318,7 +327,8 @@ class World:
                         yield f"{channel}: {one.user} at {one.server.port} sees {sorted(seen)}, not {users}"
         stats = [server.get("/presence/stats") for server in self.servers]
         for status, _, body in stats:
-            if status != 200 or json.loads(body)["connections"] != len(connected):
+            expected = range(len(connected), len(connected) + others + 1)
+            if status != 200 or json.loads(body)["connections"] not in expected:
                 yield f"stats: {status} {body}, {len(connected)} connections expected"
 
     def _in_redis(self, channel: str) -> list[str]:
@@ -380,6 +390,7 @@ def running_world(program: str, seed: int, servers: int = 3) -> Iterator[World]:
             "PRESENCE_GRACE": 1,
             "PRESENCE_GRACE_ABRUPT": 0 if seed % 2 else 1,
             "PRESENCE_DRAIN": 0.5,
+            "PRESENCE_HISTORY": HISTORY,
         }
         started = [stack.enter_context(running(arguments=("--log-level", "warning"), **config)) for _ in range(servers)]
         yield World(seed, started, redis_server, prefix)
