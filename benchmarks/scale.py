@@ -87,17 +87,17 @@ def _take_turn(
     with running_redis(program) as redis_server, servers_on(redis_server, peer, count) as servers:
         workers = f"{count} worker{'s' * (count > 1)}"
         for title, arguments in MESSAGES:
-            report = _load(servers, redis_server, [*arguments, "--seconds", str(seconds)], tokens)
+            report = load(servers, redis_server, [*arguments, "--seconds", str(seconds)], tokens)
             per_cpu = report["published_per_s"] / report["server_cpu"]
             _note(rows, f"{title}: messages per CPU s, {workers}", peer, per_cpu)
             _note(rows, f"{title}: messages/s, {workers}", peer, report["published_per_s"])
             failures += _check(report, peer, title)
-        report = _load(servers, redis_server, [*LATENCY, "--seconds", str(2 * seconds)], tokens)
+        report = load(servers, redis_server, [*LATENCY, "--seconds", str(2 * seconds)], tokens)
         failures += _check(report, peer, "latency")
         for share in ("p50_ms", "p99_ms"):
             _note(rows, f"500 messages/s to 20: {share.replace('_', ', ')}, {workers}", peer, report[share])
         if peer is OURS:
-            report = _load(servers, redis_server, STORM, tokens)
+            report = load(servers, redis_server, STORM, tokens)
             _note(rows, f"1000 users join one channel at once: joins/s, {workers}", peer, 1000 / report["joined_s"])
 
 
@@ -159,12 +159,12 @@ def _fill(redis_server: RedisServer, count: int) -> None:
 
 
 @contextmanager
-def servers_on(redis_server: RedisServer, peer: Peer, count: int) -> Iterator[list[Server]]:
+def servers_on(redis_server: RedisServer, peer: Peer, count: int, **settings: str) -> Iterator[list[Server]]:
     """Servers of one worker each that share a Redis."""
     url = redis_server.url
     os.sched_setaffinity(redis_server.process.pid, {SERVER_CORE})
     with ExitStack() as stack:
-        environment = {"FLASK_PRESENCE_BACKEND": json.dumps(url), "BENCHMARK_REDIS": url}
+        environment = {"FLASK_PRESENCE_BACKEND": json.dumps(url), "BENCHMARK_REDIS": url, **settings}
         yield [stack.enter_context(running(peer, **environment)) for _ in range(count)]
 
 
@@ -176,10 +176,14 @@ def test_servers(redis_server: RedisServer, count: int) -> Iterator[list[TestSer
         yield [stack.enter_context(running_test_server(**config)) for _ in range(count)]
 
 
-def _start(servers: list[Server], redis_server: RedisServer, arguments: Any, tokens: Path) -> subprocess.Popen[str]:
+def _start(
+    servers: list[Server], redis_server: RedisServer | None, arguments: Any, tokens: Path
+) -> subprocess.Popen[str]:
     peer = servers[0].peer
     command = ["taskset", "-c", str(CLIENT_CORE), str(CLIENT), "--path", peer.path, "--dialect", peer.dialect]
-    command += ["--timeout", str(TIMEOUT), *arguments, "--pid", str(redis_server.process.pid)]
+    command += ["--timeout", str(TIMEOUT), *arguments]
+    if redis_server is not None:
+        command += ["--pid", str(redis_server.process.pid)]
     for server in servers:
         command += ["--port", str(server.port), *(part for pid in server.pids for part in ("--pid", str(pid)))]
     if peer.has_presence:
@@ -195,7 +199,8 @@ def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     return report
 
 
-def _load(servers: list[Server], redis_server: RedisServer, arguments: Any, tokens: Path) -> dict[str, Any]:
+def load(servers: list[Server], redis_server: RedisServer | None, arguments: Any, tokens: Path) -> dict[str, Any]:
+    """The load client's report. The CPU time of the servers and of Redis, if there is one, is in it."""
     return _finish(_start(servers, redis_server, arguments, tokens))
 
 

@@ -218,7 +218,8 @@ def _newest(messages: Sequence[KeptMessage], limit: int) -> tuple[tuple[bytes, .
 
 
 class _Logged(NamedTuple):
-    message: KeptMessage
+    number: int
+    frame: bytes
     key: str | None
     delivered: int
 
@@ -245,20 +246,20 @@ class MessageLog:
     @property
     def next_id(self) -> str:
         """The id of the next message."""
-        return str(Position(self._epoch, self._last + 1))
+        return f"{self._epoch}-{self._last + 1}"
 
     def find(self, key: str) -> Published | None:
         """The kept message that was sent with `key`."""
         found = self._by_key.get(key)
         if found is None:
             return None
-        return Published(found.delivered, str(Position(self._epoch, found.message.number)), is_new=False)
+        return Published(found.delivered, str(Position(self._epoch, found.number)), is_new=False)
 
     def add(self, frame: bytes, key: str | None, delivered: int, now: float) -> Published:
         """Keep a message whose id is `next_id`."""
         published = Published(delivered, self.next_id, is_new=True)
-        logged = _Logged(KeptMessage(self._last + 1, self._last, frame), key, delivered)
         self._last += 1
+        logged = _Logged(self._last, frame, key, delivered)
         self._log.append(logged)
         if key is not None:
             self._by_key[key] = logged
@@ -299,12 +300,13 @@ class MessageLog:
     def _newest(self, position: Position, limit: int) -> Extract:
         """The newest messages up to a position. Numbers in memory follow each other, so they count from the end."""
         newer = self._last - position.number
-        found = [one.message for one in islice(reversed(self._log), newer, newer + limit)]
+        newest = islice(reversed(self._log), newer, newer + limit)
+        found = [KeptMessage(one.number, one.number - 1, one.frame) for one in newest]
         found.reverse()
         return Extract(position, position.number, found, is_cut=newer + len(found) < len(self._log))
 
     def _drop(self, logged: _Logged) -> None:
-        self.size -= len(logged.message.frame)
+        self.size -= len(logged.frame)
         if logged.key is not None and self._by_key.get(logged.key) is logged:
             del self._by_key[logged.key]
 
