@@ -228,7 +228,7 @@ class Presence:
         before it. Raises `ValueError` if `limit` is not from 1 to 1000, if `before` is not the id of a message, and if
         no channel can have this name.
         """
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
             raise ValueError(f"limit must be a whole number from 1 to {MAX_LIMIT}, not {limit!r}")
         place = None if before is None else parse_position(before)
         if before is not None and place is None:

@@ -212,7 +212,9 @@ def _history(key: str, value: Any) -> dict[str, Retention]:
             raise _wrong(what, f"a number of messages from 1 to {MAX_KEPT_MESSAGES}, and seconds", given)
         if not _is_number(seconds) or not 1 <= seconds <= MAX_KEPT_SECONDS:
             raise _wrong(what, f"messages, and a number of seconds from 1 to {MAX_KEPT_SECONDS}", given)
-        if isinstance(pattern, str) and ("<" in pattern or ">" in pattern):
+        if not isinstance(pattern, str):
+            raise _wrong(key, expected, value)
+        if "<" in pattern or ">" in pattern:
             raise ConfigurationError(f"{what}: only guards may have converters; write '*' instead")
         rules[pattern] = Retention(messages, float(seconds))
     try:
