@@ -6,62 +6,26 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from typing import Any
+from contextlib import suppress
 
 import pytest
-import redis
 from websockets.exceptions import ConnectionClosed
 
-from ..support.client import Client, client
-from ..support.proxy import running_proxy
-from ..support.redis_server import RedisServer, running_redis
-from ..support.server import running, wait_until
+from ..support.pair import Pair, running_pair
 from .test_history_requests import hear, say
 
 ROOM = "private-kept-room"
 KEPT = 10
 
 
-class Service:
-    """Two servers on a Redis of their own: `near`, and `far`, which reaches it through a proxy."""
-
-    def __init__(self, redis_server: RedisServer, stack: ExitStack) -> None:
-        self.redis_server = redis_server
-        self._stack = stack
-        self.proxy = stack.enter_context(running_proxy(redis_server.port))
-        options = {"PRESENCE_HISTORY": {"kept-*": (KEPT, 60)}, "PRESENCE_LEASE": 2.0, "PRESENCE_RATE_LIMIT": None}
-        self.near = stack.enter_context(running(PRESENCE_BACKEND=redis_server.url, **options))
-        url = f"redis://127.0.0.1:{self.proxy.port}/0"
-        self.far = stack.enter_context(running(PRESENCE_BACKEND=url, **options))
-
-    def enter(self, where: str, user: str, **fields: Any) -> tuple[Client, dict[str, Any]]:
-        """A new connection to one of the servers, and the answer to its join."""
-        one = self._stack.enter_context(client(getattr(self, where), user))
-        answer: dict[str, Any] = {}
-
-        def is_in() -> bool:
-            answer.update(one.request("join", channel=ROOM, **fields))
-            return bool(answer["type"] == "channel:joined")
-
-        wait_until(is_in)
-        return one, answer
-
-    @property
-    def admin(self) -> Any:
-        return redis.Redis(port=self.redis_server.port, socket_timeout=5)
-
-    def cut_subscriptions(self) -> None:
-        self.admin.client_kill_filter(_type="pubsub")
-
-
 @pytest.fixture
-def service(program: str) -> Iterator[Service]:
-    with running_redis(program) as redis_server, ExitStack() as stack:
-        yield Service(redis_server, stack)
+def service(program: str) -> Iterator[Pair]:
+    options = {"PRESENCE_HISTORY": {"kept-*": (KEPT, 60)}, "PRESENCE_LEASE": 2.0, "PRESENCE_RATE_LIMIT": None}
+    with running_pair(program, ROOM, **options) as service:
+        yield service
 
 
-def test_a_worker_makes_up_for_what_its_subscription_missed(service: Service) -> None:
+def test_a_worker_makes_up_for_what_its_subscription_missed(service: Pair) -> None:
     """Its clients get every message once, in order, whenever the subscription is cut."""
     (ann, _), (bob, _), (eve, _) = (
         service.enter("near", "ann"),
@@ -79,13 +43,12 @@ def test_a_worker_makes_up_for_what_its_subscription_missed(service: Service) ->
         assert heard == [*range(count - 4, count + 1)] * 2
 
 
-def test_a_worker_that_cannot_make_up_for_it_says_so(service: Service) -> None:
+def test_a_worker_that_cannot_make_up_for_it_says_so(service: Pair) -> None:
     """It was cut off for longer than the messages are kept, so its clients are closed with 1011, and ask themselves."""
     (ann, _), (eve, joined) = service.enter("near", "ann"), service.enter("far", "eve")
     ids = say(ann, ROOM, "heard")
     assert hear(eve, 1)[0]["id"] == ids[0]
-    service.proxy.cut()
-    wait_until(lambda: eve.request("channel:message", channel=ROOM, data=1)["type"] == "error")
+    service.cut_off(eve)
     say(ann, ROOM, *range(KEPT + 1))
     service.proxy.mend()
     assert eve.wait_closed() == (1011, "Messages were missed")
@@ -93,23 +56,21 @@ def test_a_worker_that_cannot_make_up_for_it_says_so(service: Service) -> None:
     assert (answer["recovered"], [message["data"] for message in answer["messages"]]) == (False, [*range(1, KEPT + 1)])
 
 
-def test_a_worker_that_was_cut_off_reads_what_is_kept(service: Service) -> None:
+def test_a_worker_that_was_cut_off_reads_what_is_kept(service: Pair) -> None:
     (ann, _), (eve, _) = service.enter("near", "ann"), service.enter("far", "eve")
     say(ann, ROOM, "before")
     assert hear(eve, 1)[0]["data"] == "before"
-    service.proxy.cut()
-    wait_until(lambda: eve.request("channel:message", channel=ROOM, data=1)["type"] == "error")
+    service.cut_off(eve)
     say(ann, ROOM, *range(KEPT))
     service.proxy.mend()
     assert [event["data"] for event in hear(eve, KEPT)] == [*range(KEPT)]
 
 
-def test_an_emptied_redis_is_no_silent_gap(service: Service) -> None:
+def test_an_emptied_redis_is_no_silent_gap(service: Pair) -> None:
     """Nobody knows what was lost with the data, so clients that come back do not recover."""
     (ann, joined), (eve, _) = service.enter("near", "ann"), service.enter("far", "eve")
     say(ann, ROOM, "lost")
-    service.redis_server.stop()
-    service.redis_server.start()
+    service.restart_redis()
     for one in (ann, eve):
         assert one.wait_closed() == (1011, "Messages were missed")
     ann, answer = service.enter("near", "ann", since=joined["position"])
@@ -121,7 +82,7 @@ def test_an_emptied_redis_is_no_silent_gap(service: Service) -> None:
     assert [message["data"] for message in again["messages"]] == ["new"]
 
 
-def test_a_client_of_a_killed_worker_recovers_at_another(service: Service) -> None:
+def test_a_client_of_a_killed_worker_recovers_at_another(service: Pair) -> None:
     (ann, _), (eve, _) = service.enter("near", "ann"), service.enter("far", "eve")
     ids = say(ann, ROOM, "heard")
     assert hear(eve, 1)[0]["id"] == ids[0]
@@ -133,7 +94,7 @@ def test_a_client_of_a_killed_worker_recovers_at_another(service: Service) -> No
     assert hear(eve, 1)[0]["data"] == "three"
 
 
-def test_both_copies_of_a_message_go_out_once(service: Service) -> None:
+def test_both_copies_of_a_message_go_out_once(service: Pair) -> None:
     """They race over two workers. Both get the same answer."""
     (near, _), (far, _), (bob, _) = (service.enter(*one) for one in (("near", "ann"), ("far", "ann"), ("near", "bob")))
     with ThreadPoolExecutor() as pool:
@@ -144,14 +105,12 @@ def test_both_copies_of_a_message_go_out_once(service: Service) -> None:
     assert bob.silent()
 
 
-def flush(service: Service) -> None:
+def flush(service: Pair) -> None:
     service.admin.flushall()
 
 
-@pytest.mark.parametrize("fault", [Service.cut_subscriptions, flush])
-def test_who_recovers_misses_nothing_and_hears_nothing_twice(
-    service: Service, fault: Callable[[Service], None]
-) -> None:
+@pytest.mark.parametrize("fault", [Pair.cut_subscriptions, flush])
+def test_who_recovers_misses_nothing_and_hears_nothing_twice(service: Pair, fault: Callable[[Pair], None]) -> None:
     """Clients come and go while one writes and a fault strikes again and again."""
     writer, joined = service.enter("near", "ann")
     count, faults = 200, 4

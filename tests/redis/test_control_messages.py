@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 import urllib.parse
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import pytest
-import redis
 
 from flask_presence.backends.redis.store import control
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.worker.heartbeat import remove_dead
 from flask_presence.domain.roster import Joiner
 
-from ..support.client import Client, client
-from ..support.proxy import running_proxy
+from ..support.client import client
+from ..support.pair import Pair, running_pair
 from ..support.redis_server import running_redis
-from ..support.server import DEADLINE, running, wait_until
+from ..support.server import DEADLINE, wait_until
 from ..support.store import Client as RedisClient
 from ..support.store import store_of
 from .test_channel_operations import ANN, NOW, ROOM
@@ -32,83 +28,30 @@ STANDSTILL = 3.0
 """Seconds for which a worker is stopped, which is shorter than the default lease."""
 
 
-class Pair:
-    """Two servers on a Redis of their own: `near`, and `far`, which reaches it through a proxy."""
-
-    def __init__(self, program: str, stack: ExitStack, **options: Any) -> None:
-        self._stack = stack
-        self.redis_server = stack.enter_context(running_redis(program))
-        self.proxy = stack.enter_context(running_proxy(self.redis_server.port))
-        self.near = stack.enter_context(running(PRESENCE_BACKEND=self.redis_server.url, **options))
-        url = f"redis://127.0.0.1:{self.proxy.port}/0"
-        self.far = stack.enter_context(running(PRESENCE_BACKEND=url, **options))
-
-    def enter(self, place: str, user: str) -> Client:
-        """A member of the room on one of the servers."""
-        one = self._stack.enter_context(client(getattr(self, place), user))
-        one.join("presence-room")
-        return one
-
-    @property
-    def admin(self) -> Any:
-        return self._stack.enter_context(redis.Redis(port=self.redis_server.port, socket_timeout=5))
-
-    def cut(self, far: Client) -> None:
-        """Cut the far server off from Redis."""
-        self.proxy.cut()
-        wait_until(lambda: far.request("join", channel="presence-room")["type"] == "error")
-
-    def restart_redis(self) -> None:
-        """Restart Redis with the data that was saved, or without any."""
-        self.redis_server.stop()
-        self.redis_server.start()
-
-    def members(self) -> list[str]:
-        status, _, body = self.near.get("/presence/channels/presence-room")
-        return [member["id"] for member in json.loads(body)["members"]] if status == 200 else []
-
-
-@contextmanager
-def pair(program: str, **options: Any) -> Iterator[Pair]:
-    with ExitStack() as stack:
-        yield Pair(program, stack, **options)
-
-
-def cut_subscriptions(servers: Pair) -> None:
-    servers.admin.client_kill_filter(_type="pubsub")
-
-
-@contextmanager
-def stopped(servers: Pair) -> Iterator[None]:
-    """The far server stands still in this block."""
-    pids = servers.far.worker_pids()
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+def listed(servers: Pair) -> list[str]:
+    """The ids of the members."""
+    status, _, body = servers.near.get("/presence/channels/presence-room")
+    return [member["id"] for member in json.loads(body)["members"]] if status == 200 else []
 
 
 def test_a_message_reaches_a_worker_that_was_not_subscribed(program: str) -> None:
-    with pair(program, PRESENCE_LEASE=LEASE) as servers:
-        eve = servers.enter("far", "eve")
+    with running_pair(program, PRESENCE_LEASE=LEASE) as servers:
+        eve, _ = servers.enter("far", "eve")
         for _ in range(3):
-            cut_subscriptions(servers)
+            servers.cut_subscriptions()
         servers.near.call("disconnect", user_id="eve")
         assert eve.wait_closed()[0] == 4403
 
 
 def test_a_message_reaches_a_worker_that_loses_its_subscription_twice(program: str) -> None:
     """The second time, the worker is reading what it missed the first time."""
-    with pair(program, PRESENCE_LEASE=LEASE) as servers:
+    with running_pair(program, PRESENCE_LEASE=LEASE) as servers:
         for user in ("eve", "bob"):
-            member = servers.enter("far", user)
+            member, _ = servers.enter("far", user)
             for _ in range(5):
-                cut_subscriptions(servers)
+                servers.cut_subscriptions()
                 wait_until(lambda: servers.admin.client_list(_type="pubsub"))
-                cut_subscriptions(servers)
+                servers.cut_subscriptions()
                 servers.near.call("disconnect", client_id="nobody")
             servers.near.call("disconnect", user_id=user)
             assert member.wait_closed()[0] == 4403
@@ -116,12 +59,12 @@ def test_a_message_reaches_a_worker_that_loses_its_subscription_twice(program: s
 
 def test_a_message_reaches_a_worker_that_stood_still_and_lost_its_subscription(program: str) -> None:
     """What the worker still reads from the lost connection was published before the message."""
-    with pair(program) as servers:
-        ann, eve = servers.enter("near", "ann"), servers.enter("far", "eve")
+    with running_pair(program) as servers:
+        (ann, _), (eve, _) = servers.enter("near", "ann"), servers.enter("far", "eve")
         ann.say("presence-room", "hello")
-        with stopped(servers):
+        with servers.far_stands_still():
             ann.say("presence-room", "hello")
-            cut_subscriptions(servers)
+            servers.cut_subscriptions()
             servers.near.call("disconnect", user_id="eve")
             end = time.monotonic() + STANDSTILL
             wait_until(lambda: time.monotonic() > end)
@@ -129,8 +72,8 @@ def test_a_message_reaches_a_worker_that_stood_still_and_lost_its_subscription(p
 
 
 def test_a_message_reaches_a_worker_whose_subscription_was_silent(program: str) -> None:
-    with pair(program, PRESENCE_LEASE=LEASE) as servers:
-        eve = servers.enter("far", "eve")
+    with running_pair(program, PRESENCE_LEASE=LEASE) as servers:
+        eve, _ = servers.enter("far", "eve")
         servers.proxy.mute()
         servers.near.call("disconnect", user_id="eve")  # which may wait until the subscription has been replaced
         assert eve.wait_closed()[0] == 4403
@@ -138,9 +81,9 @@ def test_a_message_reaches_a_worker_whose_subscription_was_silent(program: str) 
 
 def test_a_message_reaches_a_worker_that_was_cut_off_from_redis(program: str) -> None:
     """The worker tried in vain to reconnect before."""
-    with pair(program, PRESENCE_LEASE=3 * DEADLINE) as servers:
-        eve = servers.enter("far", "eve")
-        servers.cut(eve)
+    with running_pair(program, PRESENCE_LEASE=3 * DEADLINE) as servers:
+        eve, _ = servers.enter("far", "eve")
+        servers.cut_off(eve)
         assert servers.near.call("disconnect", user_id="eve") == 0
         assert eve.request("ping")["type"] == "pong"
         servers.proxy.mend()
@@ -148,7 +91,7 @@ def test_a_message_reaches_a_worker_that_was_cut_off_from_redis(program: str) ->
 
 
 def test_a_message_reaches_a_worker_that_starts_while_it_is_cut_off(program: str) -> None:
-    with pair(program) as servers:
+    with running_pair(program) as servers:
         servers.proxy.cut()
         with client(servers.near, "ann"), client(servers.far, "eve") as eve:
             assert servers.near.call("disconnect", user_id="eve") == 0
@@ -160,25 +103,25 @@ def test_a_message_reaches_a_worker_that_starts_while_it_is_cut_off(program: str
 @pytest.mark.parametrize("saved", [False, True], ids=["empty", "an old copy"])
 def test_a_message_is_not_lost_with_the_data_of_redis(program: str, saved: bool) -> None:
     """The workers that know of it send it again to one that was cut off."""
-    with pair(program, PRESENCE_LEASE=LEASE) as servers:
-        ann, eve = servers.enter("near", "ann"), servers.enter("far", "eve")
+    with running_pair(program, PRESENCE_LEASE=LEASE) as servers:
+        (ann, _), (eve, _) = servers.enter("near", "ann"), servers.enter("far", "eve")
         if saved:
             servers.admin.save()
-        servers.cut(eve)
+        servers.cut_off(eve)
         assert servers.near.call("disconnect", user_id="eve") == 0
         servers.restart_redis()
         wait_until(lambda: ann.request("join", channel="presence-room")["type"] == "channel:joined")
         assert eve.request("ping")["type"] == "pong"
         servers.proxy.mend()
         assert eve.wait_closed()[0] == 4403
-        again = servers.enter("near", "eve")
-        assert ann.say("presence-room", "hello")["delivered"] == 1
+        again, _ = servers.enter("near", "eve")
+        wait_until(lambda: ann.say("presence-room", "hello")["delivered"] == 1)
         assert again.request("ping")["type"] == "pong"
 
 
 def test_an_old_copy_of_the_data_brings_back_no_role(program: str) -> None:
     """The guards are asked again about everybody who is listed."""
-    with pair(program, app="tests.support.permissions_app:create_app()", PRESENCE_STATS_PUBLIC=True) as servers:
+    with running_pair(program, app="tests.support.permissions_app:create_app()", PRESENCE_STATS_PUBLIC=True) as servers:
 
         def answer(verdict: Any) -> None:
             steps = urllib.parse.quote(json.dumps([{"answer": verdict}]))
@@ -203,18 +146,18 @@ def test_an_old_copy_of_the_data_brings_back_no_role(program: str) -> None:
 
 
 def test_an_old_copy_of_the_data_brings_back_no_grace_period(program: str) -> None:
-    with pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
+    with running_pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
         servers.enter("near", "ann")
-        eve = servers.enter("far", "eve")
+        eve, _ = servers.enter("far", "eve")
         eve.cut()
         wait_until(lambda: servers.far.json(f"/heard/{eve.id}")[-1]["name"] == "client.disconnected")
-        assert servers.members() == ["ann", "eve"]
+        assert listed(servers) == ["ann", "eve"]
         servers.admin.save()
         servers.near.call("disconnect", user_id="eve")
-        assert servers.members() == ["ann"]
+        assert listed(servers) == ["ann"]
         servers.restart_redis()
-        assert servers.members() == ["ann", "eve"]
-        wait_until(lambda: servers.members() == ["ann"])
+        assert listed(servers) == ["ann", "eve"]
+        wait_until(lambda: listed(servers) == ["ann"])
 
 
 @pytest.mark.parametrize(
@@ -222,9 +165,9 @@ def test_an_old_copy_of_the_data_brings_back_no_grace_period(program: str) -> No
 )
 def test_a_grace_period_that_begins_later_ends_at_once(program: str, method: str, arguments: dict[str, str]) -> None:
     """The worker that lost the connection was cut off from Redis when the user was sent away."""
-    with pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
-        ann, eve = servers.enter("near", "ann"), servers.enter("far", "eve")
-        servers.cut(eve)
+    with running_pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
+        (ann, _), (eve, _) = servers.enter("near", "ann"), servers.enter("far", "eve")
+        servers.cut_off(eve)
         eve.cut()
         wait_until(lambda: servers.far.json(f"/heard/{eve.id}")[-1]["name"] == "client.disconnected")
         servers.near.call(method, user_id="eve", **arguments)
@@ -234,15 +177,15 @@ def test_a_grace_period_that_begins_later_ends_at_once(program: str, method: str
 
 def test_no_grace_period_begins_while_a_message_waits_for_its_worker(program: str) -> None:
     """The worker stood still when the users lost their connections and were sent away."""
-    with pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
+    with running_pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
         servers.enter("near", "ann")
-        lost = [servers.enter("far", f"eve-{number}") for number in range(4)]
-        with stopped(servers):
+        lost = [servers.enter("far", f"eve-{number}")[0] for number in range(4)]
+        with servers.far_stands_still():
             for one in lost:
                 one.cut()
             for number in range(len(lost)):
                 servers.near.call("recheck", user_id=f"eve-{number}")
-        wait_until(lambda: servers.members() == ["ann"])
+        wait_until(lambda: listed(servers) == ["ann"])
 
 
 def test_the_users_of_a_dead_worker_get_no_grace_period_if_they_were_sent_away(program: str, prefix: str) -> None:
