@@ -1,4 +1,4 @@
-"""Two servers on a Redis of their own: one is near it, and one reaches it through a proxy, so that it can be cut off."""
+"""Two servers on a Redis of their own: one is near it, and one reaches it through a proxy that can cut it off."""
 
 from __future__ import annotations
 
