@@ -6,6 +6,8 @@ Rule: sans IO. A message is numbered, published and kept in one step.
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from ....domain.history import (
@@ -29,11 +31,11 @@ BATCH: Final = 250
 
 
 class HistoryOperations:
-    """The kept messages under one prefix. `known`: see `ChannelOperations`."""
+    """The kept messages under one prefix. `known`: see `ChannelOperations`. `clock` in seconds."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys
-        self._index = HistoryIndex(keys)
+        self._index = HistoryIndex(keys, clock)
 
     def publish(
         self,

@@ -7,7 +7,6 @@ lacks one that keeps something only if Redis has lost the index, and for `RENEW_
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -22,7 +21,7 @@ RENEW_EVERY: Final = 60.0
 class HistoryIndex:
     """The channels under one prefix, and which of them this process has noted of late. `clock` in seconds."""
 
-    def __init__(self, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, keys: Keys, clock: Callable[[], float]) -> None:
         self._keys = keys
         self._clock = clock
         self._noted: set[str] = set()
