@@ -6,11 +6,15 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import pytest
 
+from flask_presence.backends.memory import MemoryBackend
+from flask_presence.domain.history import HistoryRules, Retention
+from flask_presence.domain.timestamps import from_epoch
 from flask_presence.stats.format import size
 
 from ..conftest import Connect, either_backend
@@ -127,6 +131,33 @@ def test_messages_no_longer_count_when_their_time_is_over(service: Service, name
     wait_until(lambda: service.total() == before)
     service.server.call("publish", name=channel, event="news", data="again")
     assert service.total()["messages"] == before["messages"] + 1
+
+
+def test_memory_counts_nothing_whose_time_is_over() -> None:
+    """Also before the next tick, which forgets it."""
+
+    class Listener:
+        now = 1000.0
+
+        def utc_now(self) -> datetime:
+            return from_epoch(self.now)
+
+        def deliver(self, *_: object) -> int:
+            return 0
+
+    listener: Any = Listener()
+    backend = MemoryBackend(1000, HistoryRules({"kept-*": Retention(5, 60), "kept-long": Retention(5, 90)}))
+    backend.bind(listener)
+    sizes = {}
+    for channel in ("kept-short", "kept-long"):
+        backend.broadcast(channel, b'{"data":1}', None, keep=True)
+        sizes[channel] = backend.history_size(channel)
+    assert backend.history_size(None) == (2, sum(size.bytes for size in sizes.values() if size))
+    listener.now += 60
+    assert backend.history_size("kept-short") == (0, 0)
+    assert backend.history_size(None) == backend.history_size("kept-long") == sizes["kept-long"]
+    assert backend.history_size("kept-nobody") == (0, 0)
+    assert backend.history_size("other") is None
 
 
 def test_history_pages_backwards_through_what_is_kept(service: Service, connect: Connect, name: str) -> None:
