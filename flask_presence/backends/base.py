@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import Event, Reason
-from ..domain.history import Page, Position, Published
+from ..domain.history import HistorySize, Page, Position, Published
 from ..domain.members import Member, OwnedInfo, Profile, User
 from ..domain.readings import Reading, Survey
 from ..domain.roster import Change, Joined, Joiner, Updated
@@ -167,6 +167,10 @@ class Directory(Protocol):
 
     def clear_history(self, channel: str) -> int:
         """Forget the kept messages of a channel. Returns how many there were."""
+
+    def history_size(self, channel: str | None) -> HistorySize | None:
+        """What a channel keeps (`None`: all channels together). The outcome is `None` if the channel keeps no
+        messages."""
 
     def get(self, name: str) -> Channel | None:
         """The channel with its members, or `None` if nobody is in it."""

@@ -13,14 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from ..domain.channels import Channel, ChannelName, ChannelType
 from ..domain.events import MemberLeft, Reason
-from ..domain.history import (
-    NO_RULES,
-    HistoryRules,
-    MessageLog,
-    Page,
-    Position,
-    Published,
-)
+from ..domain.history import NO_RULES, HistoryRules, HistorySize, MessageLog, Page, Position, Published
 from ..domain.members import Member, OwnedInfo, Profile, User
 from ..domain.readings import Survey
 from ..domain.roster import Change, Joined, Joiner, Roster, Updated
@@ -180,6 +173,14 @@ class MemoryBackend:
 
     def clear_history(self, channel: str) -> int:
         return self._logs[channel].clear() if channel in self._logs else 0
+
+    def history_size(self, channel: str | None) -> HistorySize | None:
+        if channel is not None and self._history.find(channel) is None:
+            return None
+        now = self._listener.utc_now().timestamp()
+        names = self._logs if channel is None else self._logs.keys() & {channel}
+        logs = [log for log in map(self._logs.__getitem__, names) if now < log.ends_at]
+        return HistorySize(sum(map(len, logs)), sum(log.size for log in logs))
 
     def get(self, name: str) -> Channel | None:
         return self._roster.get(name)

@@ -93,7 +93,7 @@ class ServerSource:
         self._opener = build_opener(_NoRedirects, ProxyHandler({}))
 
     def activity(self) -> dict[str, Any]:
-        return self._get("/activity", "stats", "received", "sent", "outbox", "busiest", "backend")
+        return self._get("/activity", "stats", "received", "sent", "history", "outbox", "busiest", "backend")
 
     def channels(self, type: str | None, prefix: str | None, *, extras: bool) -> dict[str, Any]:
         return self._get(f"/channels?{urlencode(_channels_query(type, prefix, extras))}", "channels")

@@ -25,6 +25,7 @@ def activity_table(activity: dict[str, Any]) -> Iterator[str]:
         ("Memberships", str(stats["totalMembers"])),
         ("Messages in", f"{_rate(activity['received']['rate'])} a second"),
         ("Messages out", f"{_rate(activity['sent']['rate'])} a second"),
+        ("Kept messages", f"{activity['history']['messages']} ({size(activity['history']['bytes'])})"),
         ("Busiest", busiest or "none"),
         ("Slow clients", f"{outbox['blocked']} now, {outbox['closed']} closed; {waiting}"),
         *(("", _slow_client(client)) for client in outbox["slowest"]),

@@ -157,6 +157,13 @@ class Page(NamedTuple):
     more: bool
 
 
+class HistorySize(NamedTuple):
+    """How many messages are kept, and how many bytes their frames' JSON has."""
+
+    messages: int
+    bytes: int
+
+
 class Published(NamedTuple):
     """A message that has gone to `delivered` connections. `is_new` is false if it repeats an earlier one, which has
     this `id`."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 from ..backends import base
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
 from ..domain.frozen import freeze
-from ..domain.history import Page, Position
+from ..domain.history import HistorySize, Page, Position
 from ..domain.members import Member
 from ..domain.readings import Survey
 from ..domain.roster import Change
@@ -45,6 +45,14 @@ class Directory:
     def clear_history(self, channel: str) -> int:
         """Forget the kept messages of a channel. Returns how many there were."""
         return self._ask(lambda: self._backend.clear_history(channel))
+
+    def history_size(self) -> HistorySize:
+        """What all channels keep together."""
+        return self._ask(lambda: self._backend.history_size(None)) or HistorySize(0, 0)
+
+    def history_size_of(self, channel: str) -> HistorySize | None:
+        """What a channel keeps; `None` if it keeps no messages."""
+        return self._ask(lambda: self._backend.history_size(channel))
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
         """Send a frame's JSON to all connections of a user. Returns how many."""

@@ -50,6 +50,7 @@ class PresenceCollector(Collector):
         help_text = "Whether the state store answers (1) or not (0)"
         try:
             survey, stats = self._directory.survey(), self._directory.stats()
+            history = self._directory.history_size()
         except BackendUnavailable:
             yield _gauge("backend_up", help_text, 0)
             return
@@ -61,6 +62,8 @@ class PresenceCollector(Collector):
         for channel_type, count in stats.by_type.items():
             channels.add_metric([channel_type], count)
         yield channels
+        yield _gauge("history_messages", "Messages that channels keep", history.messages)
+        yield _gauge("history_bytes", "Bytes of the messages that channels keep", history.bytes)
         outbox, counts = survey.outbox, survey.counts
         yield _gauge("outbox_bytes", "Bytes that wait to be sent, over all connections", outbox.waiting)
         yield _gauge("outbox_largest_bytes", "Bytes that wait to be sent to the slowest connection", outbox.most)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ..domain.channels import Channel, ChannelName, ChannelType, Stats
-from ..domain.history import Page, Position
+from ..domain.history import HistorySize, Page, Position
 from ..domain.meter import BOUNDS, GUARD_OUTCOMES, Histogram, by_label, histogram
 from ..domain.readings import BUSIEST, BUSY_SLOTS, Backlog, Survey
 from ..domain.roster import Change
@@ -48,6 +48,8 @@ class StateReader(Protocol):
     def connections_of(self, name: str) -> Mapping[str, int]: ...
     def stats(self) -> Stats: ...
     def survey(self) -> Survey: ...
+    def history_size(self) -> HistorySize: ...
+    def history_size_of(self, channel: str) -> HistorySize | None: ...
     def check(self) -> None: ...
 
 
@@ -82,15 +84,16 @@ def channel_list_payload(reader: StateReader, query: ChannelQuery) -> dict[str, 
 
 
 def channel_payload(reader: StateReader, name: str, query: MemberQuery) -> dict[str, Any] | None:
-    """`{name, type, memberCount, createdAt, members?, connections?, total?, next?}`, or `None` if nobody is in it.
+    """`{name, type, memberCount, createdAt, history?, members?, connections?, total?, next?}`; `None` for an empty
+    channel.
 
-    If the query has `with_connections`, `connections` is the number of connections by user id, for the `members` of
-    this page.
+    If the channel keeps messages, `history` is `{messages, bytes}`. If the query has `with_connections`, `connections`
+    is the number of connections by user id, for the `members` of this page.
     """
     channel = reader.channel(name)
     if channel is None:
         return None
-    payload = channel.to_dict()
+    payload = channel.to_dict() | _kept_by(reader, name)
     members = payload.get("members")
     if members is None:
         return payload
@@ -102,10 +105,10 @@ def channel_payload(reader: StateReader, name: str, query: MemberQuery) -> dict[
     return payload | _paging(query.offset, query.limit, total)
 
 
-def empty_channel_payload(name: str) -> dict[str, Any]:
+def empty_channel_payload(reader: StateReader, name: str) -> dict[str, Any]:
     """Like `channel_payload`, for a channel that nobody is in."""
     kind = ChannelName(name).type
-    payload = {"name": name, "type": kind, "memberCount": 0, "createdAt": None}
+    payload = {"name": name, "type": kind, "memberCount": 0, "createdAt": None} | _kept_by(reader, name)
     return payload | ({"members": [], "connections": {}, "total": 0, "next": None} if kind == "presence" else {})
 
 
@@ -129,6 +132,7 @@ def activity_payload(reader: StateReader, service_info: ServiceInfo) -> dict[str
         "isolatedWorkers": service_info.isolated_workers,
         "received": _flow(counts["received"], received),
         "sent": _flow(counts["answers"] + counts["deliveries"], sent),
+        "history": reader.history_size()._asdict(),
         "deliveries": int(counts["deliveries"]),
         "published": int(counts["published"]),
         "receivedBytes": int(counts["bytes_received"]),
@@ -154,6 +158,12 @@ def change_payloads(
         else:
             channel, change = item
             yield {"change": change.kind, "channel": str(channel), "member": change.member.to_dict()}
+
+
+def _kept_by(reader: StateReader, channel: str) -> dict[str, Any]:
+    """`{history?: {messages, bytes}}`."""
+    size = reader.history_size_of(channel)
+    return {} if size is None else {"history": size._asdict()}
 
 
 def _paging(offset: int, limit: int | None, total: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 from ..domain.channels import Channel, ChannelType, Stats, count_channels, matches
+from ..domain.history import HistorySize
 from ..domain.readings import Survey
 from ..hub.directory import Directory
 
@@ -30,6 +31,7 @@ class SharedAnswers:
         self._directory = directory
         self._channels = _Shared(directory.channels)
         self._survey = _Shared(directory.survey)
+        self._history_size = _Shared(directory.history_size)
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
         return [channel for channel in self._channels.get() if matches(channel.name, kind, prefix)]
@@ -46,6 +48,12 @@ class SharedAnswers:
 
     def connections_of(self, name: str) -> Mapping[str, int]:
         return self._directory.connections_of(name)
+
+    def history_size(self) -> HistorySize:
+        return self._history_size.get()
+
+    def history_size_of(self, channel: str) -> HistorySize | None:
+        return self._directory.history_size_of(channel)
 
     def check(self) -> None:
         self._directory.check()

@@ -137,7 +137,7 @@ def _page(
 
 
 def _channel_or_empty(shared: SharedAnswers, name: str, query: MemberQuery) -> dict[str, Any]:
-    return channel_payload(shared, name, query) or empty_channel_payload(name)
+    return channel_payload(shared, name, query) or empty_channel_payload(shared, name)
 
 
 def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, service_info: ServiceInfo) -> None:

@@ -81,13 +81,13 @@ def restricted(program: str, tmp_path: Path) -> Iterator[RedisServer]:
 def test_the_documented_permissions_of_redis_are_enough(restricted: RedisServer) -> None:
     """`docs/scaling.md` names them."""
     url = restricted.url.replace("redis://", "redis://app:secret@")
-    log = talk(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="shop")
+    log = talk(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="shop", PRESENCE_HISTORY={"room": (5, 60)})
     assert "Redis answers with an error" not in log
     changes = watch(Client(url), Keys("shop"), None)
     assert next(changes) is None, "the app may subscribe to all channels"
     changes.close()
     keys = [key.decode() for key in redis.Redis(port=restricted.port).scan_iter()]
-    assert keys
+    assert "shop:histories" in keys
     assert all(key.startswith("shop:") for key in keys)
     with running(PRESENCE_BACKEND=url, PRESENCE_REDIS_PREFIX="other") as server, client(server, "ann") as ann:
         answer = ann.request("join", channel="room")

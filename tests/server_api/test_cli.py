@@ -111,7 +111,7 @@ def test_a_header_or_a_password_opens_closed_pages() -> None:
         assert "secret" not in wrong.output
 
 
-@pytest.mark.parametrize("command", [["stats"], ["channels"], ["members", "presence-x"], ["watch"]])
+@pytest.mark.parametrize("command", [["stats"], ["channels"], ["members", "presence-x"], ["history", "x"], ["watch"]])
 def test_a_question_to_the_memory_backend_names_the_url_option(command: list[str]) -> None:
     result = run(*command)
     assert (result.exit_code, result.stdout) == (1, "")

@@ -15,7 +15,7 @@ from flask_presence import deny
 from ..support.flask_app import make_presence_app
 from ..support.server import running
 
-PAGES = ("/", "/stats", "/activity", "/channels", "/channels/x", "/members", "/metrics", "/watch")
+PAGES = ("/", "/stats", "/activity", "/channels", "/channels/x", "/members", "/history", "/metrics", "/watch")
 
 
 def test_the_pages_return_403_until_the_app_allows_access() -> None:
@@ -78,7 +78,7 @@ def test_the_stats_guard_runs_once_for_each_request() -> None:
 
     visitor = app_with_guard(guard).test_client()
     for page in PAGES:
-        status = 404 if page == "/channels/x" else 200
+        status = {"/channels/x": 404, "/history": 400}.get(page, 200)  # nobody is in x, and no channel is given
         assert visitor.get(f"/presence{page}", headers={"X-Key": "secret"}).status_code == status
         assert visitor.get(f"/presence{page}", headers={"X-Key": "wrong"}).status_code == 403
     assert seen == [f"/presence{page}" for page in PAGES for _ in range(2)]

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from flask_presence.stats.format import count, size
 from flask_presence.web.page_state import HELPERS
 
 from ..conftest import Connect, either_backend
 from ..support.browser import Browser, BrowserContext, Page, expect
 from ..support.client import client
+from ..support.metrics import scrape, value
 from ..support.raw import greet, masked, small_socket
 from ..support.redis_server import running_redis
 from ..support.server import Server, running, wait_until
@@ -27,6 +29,7 @@ LIVE = 10_000
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that only these tests use, so that they know its numbers."""
     options = {"PRESENCE_MAX_OUTBOX": 300_000, "PRESENCE_RATE_LIMIT": None, **either_backend(request)}
+    options["PRESENCE_HISTORY"] = {"kept-*": {"messages": 20, "seconds": 3600}}
     with running(send_buffer=16_384, **options) as running_server:
         yield running_server
 
@@ -220,6 +223,45 @@ def test_the_busiest_channel_and_a_slow_client_are_shown(
     assert line is not None
     assert len({point.split(",")[1] for point in line.split()}) > 1
     assert page.locator("[data-flow=received] [data-peak]").inner_text() != "0"
+
+
+def test_the_kept_messages_are_counted(show: Open, server: Server, connect: Connect, name: str) -> None:
+    """Those of the open channel, if it keeps messages, and those of all channels; with the script and without it."""
+    kept, other = f"presence-kept-{name}", f"presence-{name}"
+    for channel in (kept, other):
+        connect("ann").join(channel)
+
+    def publish() -> None:
+        """Publish a message. Returns when nothing older is cached."""
+        assert server.call("publish", name=kept, event="news", data="x" * 1000) == 1
+        wait_until(lambda: server.json("/presence/activity")["history"] == total())
+
+    def total() -> dict[str, float]:
+        samples = scrape(server)
+        return {unit: value(samples, f"history_{unit}") for unit in ("messages", "bytes")}
+
+    def expect_kept(page: Page, number: int) -> None:
+        """The page has the figures of the open channel, with so many messages, and of all channels."""
+        own = server.json(f"/presence/channels/{kept}")["history"]
+        assert own["messages"] == number
+        text = f"Kept messages: {number} ({size(own['bytes'])})"
+        expect(page.locator("[data-kept]")).to_have_text(text, timeout=LIVE)
+        cell = page.locator("tr", has=page.get_by_role("rowheader", name="Kept messages")).locator("td")
+        text = f"{count(total()['messages'])} ({size(total()['bytes'])})"
+        expect(cell).to_have_text(text, timeout=LIVE)
+
+    for number, options in enumerate(({}, {"java_script_enabled": False}), 1):
+        publish()
+        page = show(f"?channel={other}&search={name}", **options)
+        expect(page.locator("[data-name]")).to_have_text(other)
+        expect(page.locator("[data-kept]")).to_be_hidden()
+        page.locator("#channels").get_by_role("link", name=kept, exact=True).click()
+        expect_kept(page, number)
+    page = show(f"?channel={kept}")
+    expect_kept(page, 2)
+    publish()
+    expect_kept(page, 3)
+    expect(show(f"?channel=kept-nobody-{name}").locator("[data-kept]")).to_have_text("Kept messages: 0 (0 B)")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

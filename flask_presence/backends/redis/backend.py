@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event, Reason
-from ...domain.history import NO_RULES, HistoryRules, Page, Position, Published, page
+from ...domain.history import NO_RULES, HistoryRules, HistorySize, Page, Position, Published, page
 from ...domain.members import Member, OwnedInfo, Profile, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Joiner, Updated
@@ -180,6 +180,11 @@ class RedisBackend:
 
     def clear_history(self, channel: str) -> int:
         return self._ask(self._store.history.clear(channel))
+
+    def history_size(self, channel: str | None) -> HistorySize | None:
+        if channel is None:
+            return self._ask(self._store.history.total_size())
+        return None if self._history.find(channel) is None else self._ask(self._store.history.size(channel))
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         closed = self._control(text, user=user_id, client=client_id)

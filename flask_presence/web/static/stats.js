@@ -230,6 +230,7 @@ function showOpenChannel(channel) {
   find("[data-close]", panel).href = pageUrl({ channel: "", members: 0 });
   const members = channel.members ?? [];
   setText(find("[data-summary]", panel), summaryOf(channel, members));
+  showKept(find("[data-kept]", panel), channel.history);
   find(".scroll", panel).hidden = !members.length;
   showRows(find("#members"), find("#member-row"), members, (member) => member.id, (field, member) => {
     setText(field("name"), member.name);
@@ -245,6 +246,11 @@ function summaryOf({ memberCount }, members) {
   if (members.length) return `${count(memberCount)} members`;
   if (!memberCount) return "Nobody is in this channel.";
   return `${count(memberCount)} connections; only presence channels list their members.`;
+}
+
+function showKept(element, kept) {
+  element.hidden = !kept;
+  setText(element, kept ? `Kept messages: ${count(kept.messages)} (${size(kept.bytes)})` : "");
 }
 
 function showDetails(element, { id, name, clientId, joinedAt, updatedAt, ...details }) {

@@ -121,6 +121,11 @@ class Keys:
         return f"{self.prefix}:grace_owners"
 
     @property
+    def histories(self) -> str:
+        """Sorted set: the channels that keep messages, and until when each of them may."""
+        return f"{self.prefix}:histories"
+
+    @property
     def worker_counts(self) -> str:
         """Hash: the reading of each worker."""
         return f"{self.prefix}:worker_counts"

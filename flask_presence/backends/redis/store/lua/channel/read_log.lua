@@ -8,6 +8,7 @@ local found = redis.call('HMGET', state, 'e', 'q', 'm')
 local at = found[1] or ''
 local reply, size, limit = {at, found[2] or 0, found[3] or 0, 0}, 0, tonumber(ARGV[3])
 if not found[3] then return reply end -- nothing has been kept in this epoch
+if ARGV[2] == '0-0' then return reply end -- nothing is before it, and XREVRANGE refuses it
 local from, upto = at .. '-' .. (ARGV[1] ~= '' and ARGV[1] or '0'), ARGV[2] ~= '' and ARGV[2] or '+'
 local count = 0
 while true do
