@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from flask import Flask
 from werkzeug.exceptions import Forbidden
@@ -31,6 +32,9 @@ from .log_throttle import LogThrottle
 from .stall_watch import StallWatch
 
 Handler = Callable[[Any], object]
+
+_VALUES: Final = re.compile(", not |: ")
+"""What comes before a value in the description of a mistake."""
 
 
 class HandlerRegistry:
@@ -117,7 +121,7 @@ class FlaskApplication:
                 raise
             name = _guard_name(match)
             text = f"%s failed; %.200r was denied{hint(self._app, problem)}"
-            self._log_throttle.log(name, logging.ERROR, text, name, str(channel), problem=problem)
+            self._log_throttle.log(_kind(name, problem), logging.ERROR, text, name, str(channel), problem=problem)
             return Verdict(False, mistake="it raised", seconds=time.monotonic() - began)
 
     def _ask(self, match: Match, channel: ChannelName, *arguments: Any) -> Verdict:
@@ -137,7 +141,8 @@ class FlaskApplication:
         verdict = dataclasses.replace(verdict, seconds=time.monotonic() - began)
         if verdict.mistake:
             text = "%s allowed %.200r: %s" if verdict.allowed else "%s denied %.200r: %s"
-            self._log_throttle.log(name, logging.ERROR, text, name, str(channel), verdict.mistake)
+            kind = f"{name}: {_VALUES.split(verdict.mistake)[0]}"
+            self._log_throttle.log(kind, logging.ERROR, text, name, str(channel), verdict.mistake)
         return verdict
 
     def listens(self, event_name: str) -> bool:
@@ -163,7 +168,17 @@ class FlaskApplication:
             self._call(handler, event, None, name)  # the login has ended; the event is still to be handled
         except BaseException as problem:
             text = f"%s failed on %s of client %s{hint(self._app, problem)}"
-            self._log_throttle.log(name, logging.ERROR, text, name, event.name, event.client_id, problem=problem)
+            kind = _kind(name, problem)
+            self._log_throttle.log(kind, logging.ERROR, text, name, event.name, event.client_id, problem=problem)
+
+
+def _kind(name: str, problem: BaseException) -> str:
+    """The kind of a log line: what failed, with which exception, at which line. Clients cannot make up new kinds."""
+    place = problem.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = "" if place is None else f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+    return f"{name}: {type(problem).__qualname__} at {where}"
 
 
 def _guard_name(match: Match | None) -> str:

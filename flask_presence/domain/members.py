@@ -65,6 +65,8 @@ class User:
             if text is not None and not isinstance(text, str):
                 raise TypeError(f"User.{field_name} must be a string or None, not {text!r}")
             object.__setattr__(self, field_name, text and sendable(text))
+        if not isinstance(claims, Mapping):
+            raise TypeError(f"User.claims must be a mapping, not {claims!r:.200}")
         object.__setattr__(self, "claims", freeze(claims))
 
     def to_dict(self) -> dict[str, Any]:

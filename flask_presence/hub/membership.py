@@ -86,12 +86,21 @@ class SessionMembership:
 
     def leave_all(self, session: Session, reason: Reason, done: Callable[[], object]) -> None:
         """Take a session that has ended out of all its channels, whatever goes wrong. Calls `done` afterwards."""
-        leaving = [self.leave_anyway(session, channel, reason) for channel in list(session.channels.values())]
+        entering = session.entering
+        channels = [channel for channel in session.channels.values() if channel != entering]
+        leaving = [self.leave_anyway(session, channel, reason) for channel in channels]
         session.left = Pending()
-        if session.entering is not None:  # once it is in, the end of the join takes it out
-            joined: Pending[bool] = Pending()
-            session.after_join = [*(session.after_join or ()), lambda: joined.settle(lambda: True)]
-            leaving.append(joined)
+        if (
+            entering is not None
+        ):  # the join is under way, so a leave might overtake it; once it is in, its end takes it out
+            left: Pending[bool] = Pending()
+
+            def leave() -> None:
+                still_in = entering in session.channels
+                then(self.leave_anyway(session, entering, reason) if still_in else True, left.settle)
+
+            session.after_join = [*(session.after_join or ()), leave]
+            leaving.append(left)
         when_all(leaving, done)
 
     def leave_anyway(self, session: Session, channel: ChannelName, reason: Reason) -> Pending[bool] | bool:

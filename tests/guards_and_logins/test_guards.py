@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from flask_presence import ChannelName, Presence, User, allow
+
 from ..conftest import Connect
 from ..support.client import client
+from ..support.flask_app import make_app
 from ..support.raw import greet, masked
 from ..support.server import DEADLINE, Server, running, wait_until
 from ..support.variations import variation
@@ -47,6 +51,29 @@ def test_the_log_names_the_mistake_of_a_guard(connect: Connect, server: Server, 
     log = server.log()
     assert "a guard returns True, False or deny(reason), not 'yes'" in log
     assert "secret of the guard" in log
+
+
+def test_each_kind_of_mistake_of_a_guard_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One mistake does not hide another."""
+    app = make_app()
+    presence = Presence(app)
+    mistakes: list[Callable[[], Any]] = [
+        lambda: 1,
+        lambda: {"authorized": "yes"},
+        lambda: allow({"id": 1}),
+        lambda: allow({"a": {1}}),
+        lambda: dict[str, int]()["missing"],
+        lambda: int("x"),
+    ]
+
+    @presence.guard("room-*")
+    def answer(_user: User, _channel: ChannelName, user_info: dict[str, Any]) -> Any:
+        return mistakes[user_info["number"]]()
+
+    with presence.test_client("ann", app) as ann:
+        for number in [*range(len(mistakes))] * 2:
+            ann.request({"type": "join", "channel": "presence-room-1", "userInfo": {"number": number}})
+    assert len([record for record in caplog.records if "answer" in record.getMessage()]) == len(mistakes)
 
 
 def test_no_guard_is_asked_about_a_public_channel(connect: Connect, name: str) -> None:

@@ -351,7 +351,7 @@ def test_operations_on_an_empty_channel_leave_no_key_that_stays(redis_client: Cl
     known = Position(5, 7)
 
     def heal() -> None:
-        healed = redis_client.run(operations.heal(ROOM, list, tuple, {}, known, NOW)).value
+        healed = redis_client.run(operations.heal(ROOM, list, tuple, (), {}, known, NOW)).value
         assert (healed.entries, healed.left) == ({}, {})
 
     def refused(error: type[Exception], operation: Any) -> None:

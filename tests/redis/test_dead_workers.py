@@ -262,7 +262,7 @@ def test_a_worker_that_is_killed_after_a_loss_leaves_nothing_behind(program: str
             client.run(dead.join(Joiner(ROOM, "1", ANN, None, NOW), entered.position))
         else:
             live = LiveConnection("1", "ann", entered.value.entry)
-            client.run(dead.heal(ROOM, lambda: [live], lambda: {"1"}, {}, entered.position, NOW))
+            client.run(dead.heal(ROOM, lambda: [live], lambda: {"1"}, (), {}, entered.position, NOW))
         workers.add_connections("dead", {"2": BOB})
         assert workers.claim(["dead"]) == "dead"
         ended = {event.client_id for event in workers.remove("dead") if event.name == "client.disconnected"}

@@ -396,6 +396,19 @@ def test_a_user_who_came_back_and_leaves_has_left_at_once(config: dict[str, Any]
         settled(watcher, [("member_joined", "ann"), ("member_left", "ann")])
 
 
+def test_a_connection_that_is_lost_right_after_its_join_has_its_grace(config: dict[str, Any]) -> None:
+    """Comparing the channel with Redis at that moment does not end it."""
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-lost-at-once", "PRESENCE_GRACE_ABRUPT": 60}
+    with running(**options) as server, ExitStack() as stack:
+        for number in range(20):
+            one = stack.enter_context(client(server, f"user-{number}"))
+            channel = f"presence-room-{number}"
+            one.join(channel)
+            one.cut()
+            wait_until(lambda one=one: server.json(f"/heard/{one.id}")[-1]["name"] == "client.disconnected")  # type: ignore[misc]
+            assert server.json(f"/presence/channels/{channel}")["memberCount"] == 1
+
+
 def test_requests_about_missing_channels_write_nothing_into_redis(
     redis_server: RedisServer, connect: Connect, config: dict[str, Any]
 ) -> None:

@@ -169,3 +169,23 @@ def test_a_connection_that_ends_without_a_close_is_lost(connect: Connect, server
     wait_until(lambda: server.json(f"/heard/{one.id}")[-1]["name"] == "client.disconnected")
     last = server.json(f"/heard/{one.id}")[-1]
     assert (last["code"], last["reason"]) == ("1006", "lost")
+
+
+def test_events_are_balanced_if_a_connection_ends_while_it_joins_again(
+    connect: Connect, server: Server, name: str
+) -> None:
+    """Every join that handlers hear of is followed by a leave."""
+    channel = f"presence-room-{name}"
+    for turn in range(10):
+        one = connect(f"{name}-{turn}")
+        one.join(channel)
+        for number in range(4):
+            one.send({"type": "join", "channel": channel, "userInfo": {"number": number}})
+        if turn % 2:
+            server.call("disconnect", client_id=one.id)
+        else:
+            one.cut()
+        wait_until(lambda one=one: server.json(f"/heard/{one.id}")[-1]["name"] == "client.disconnected")  # type: ignore[misc]
+        names = [event["name"] for event in server.json(f"/heard/{one.id}")]
+        for what in ("channel", "member"):
+            assert names.count(f"{what}.joined") == names.count(f"{what}.left") == 1, names

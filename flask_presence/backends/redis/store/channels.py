@@ -236,6 +236,7 @@ class ChannelOperations:
         channel: ChannelName,
         live_connections: Callable[[], list[LiveConnection]],
         possible: Callable[[], Container[str]],
+        leaving: Container[str],
         departures: Mapping[str, Departure],
         known: Position,
         now: datetime,
@@ -243,8 +244,8 @@ class ChannelOperations:
         """Make Redis know the worker's connections in `channel`, and no others. Returns the channel after that.
 
         `live_connections` are in the channel for certain; `possible` are these and those that are joining. Both are
-        asked for again after each step, because connections come and go meanwhile. `departures` tells how connections
-        left, as far as that is known.
+        asked for again after each step, because connections come and go meanwhile. Those that are `leaving` are taken
+        out by operations of their own. `departures` tells how connections left, as far as that is known.
         """
         live = live_connections()
         stored: list[bytes] = []
@@ -256,7 +257,7 @@ class ChannelOperations:
             writes_lost = writes_lost or is_older == 1
         left: dict[str, Change] = {}
         for client in stored:
-            if client.decode() not in possible():
+            if client.decode() not in possible() and client.decode() not in leaving:
                 departure = departures.get(client.decode(), Departure())
                 try:
                     placed = yield from self.leave(channel, client.decode(), departure, known)

@@ -265,7 +265,8 @@ class LocalChannels:
     ) -> Operation[tuple[Placed[Healed], list[KeptMessage] | None]]:
         """The heal of a channel, and the kept messages after `known`; `None` if they are not all there."""
         placed = yield from self._operations().heal(
-            *(local.name, local.live_connections, local.possible, unconfirmed, known), datetime.now(timezone.utc)
+            *(local.name, local.live_connections, local.possible, local.leaving, unconfirmed, known),
+            datetime.now(timezone.utc),
         )
         if local.retention is None:
             return placed, None
