@@ -169,6 +169,41 @@ def test_a_message_whose_answer_was_lost_goes_out_once(far: Tab, proxy: Proxy, s
         assert messages_to(bob) == []
 
 
+def test_every_message_of_a_page_goes_out_once_and_in_order(far: Tab, proxy: Proxy, server: Server, name: str) -> None:
+    """The page sends without waiting for answers, while its network is cut in several ways. It also sends as soon as it
+    is back, and when it hears what it missed."""
+    channel = f"presence-{name}-kept"
+    with client(server, "bob") as bob:
+        bob.join(channel)
+        far.join(channel)
+        bob.events()
+        far.do("void (window.sent = [], window.say = () => sent.push(attempt(room.send('m', sent.length))))")
+        far.do("void presence.on('state', (state) => state === 'connected' && say())")
+        far.do("void room.on('message:question', () => say())")
+        for strike in ("cut", "mute", "abandon") * 2:
+            far.do("void (say(), say())")
+            if strike == "mute":
+                proxy.mute()
+                far.do("void (say(), say())")
+            far.do("void (say(), window.before = presence.clientId)")
+            if strike == "abandon":
+                proxy.abandon()
+                far.wait("presence.clientId && presence.clientId !== before")
+            else:
+                cut(far, proxy)
+                bob.say(channel, "missed", event="question")
+                mend(far, proxy)
+            is_back(far)
+        assert told(far) == ["missed"] * 4
+        answers = far.do("Promise.all(sent)")
+        numbers = list(range(len(answers)))
+        messages = server.call("get_channel_history", name=channel, limit=1000)
+        messages = [message for message in messages if message["event"] == "m"]
+        assert [message["data"] for message in messages] == numbers
+        assert [message["id"] for message in messages] == [answer.get("id") for answer in answers]
+        assert messages_to(bob) == numbers
+
+
 def test_messages_that_a_killed_server_did_not_read_are_sent_in_order(
     far: Tab, proxy: Proxy, server: Server, name: str
 ) -> None:
