@@ -62,7 +62,7 @@ function enter(name) {
     .on('message:wave', (place, { from }) => isPlace(place) && wave(from.userId, place))
     .on('removed', () => {})
     .on('error', () => {}); // the room itself says it
-  // The newest messages come first, after a reconnect those that were missed, and then those that are being sent.
+  // `message` brings the newest kept messages, then the new ones, and after a reconnect those that were missed.
   room = presence.join(`presence-room-${name}`, { away: document.hidden }, { history: PAGE })
     .on('members', showMembers)
     .on('left', (member) => {
