@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -26,9 +27,14 @@ HISTORY = {
 
 
 @pytest.fixture(scope="module")
-def server(redis_server: RedisServer) -> Iterator[Server]:
-    """On Redis, so that the messages outlive the server."""
-    with running(**HISTORY, **on_redis(redis_server)) as running_server:
+def service(redis_server: RedisServer) -> dict[str, Any]:
+    """Settings of servers on Redis, so that the messages outlive them."""
+    return HISTORY | on_redis(redis_server)
+
+
+@pytest.fixture(scope="module")
+def server(service: dict[str, Any]) -> Iterator[Server]:
+    with running(**service) as running_server:
         yield running_server
 
 
@@ -415,69 +421,52 @@ def test_a_refused_rejoin_ends_what_waits_for_it(far: Tab, proxy: Proxy, server:
         assert far.do("pending.then(({code}) => code)") == "DISCONNECTED"
 
 
-class Wire:
-    """A real connection of a page, of which a test may replace answers."""
-
-    def __init__(self, tab: Tab) -> None:
-        self.sent: list[str] = []
-        self.replaced: list[str] = []
-        self.routes: list[WebSocketRoute] = []
-        self.replacement: str | None = None
-        tab.page.route_web_socket("**/presence/ws*", self._connect)
-
-    def _connect(self, route: WebSocketRoute) -> None:
-        self.routes.append(route)
-        server = route.connect_to_server()
-
-        def from_page(frame: str | bytes) -> None:
-            self.sent.append(str(frame))
-            server.send(frame)
-
-        def from_server(frame: str | bytes) -> None:
-            text = str(frame)
-            if self.replacement is not None and '"channel:sent"' in text:
-                request_id = text.rpartition('"requestId":')[2]
-                text, self.replacement = f'{self.replacement[:-1]},"requestId":{request_id}', None
-            route.send(text)
-
-        route.on_message(from_page)
-        server.on_message(from_server)
-
-
-def test_a_message_of_unknown_delivery_is_sent_again(open_tab: OpenTab, server: Server, name: str) -> None:
-    """After a moment, on the same connection."""
-    channel = f"presence-{name}-kept"
-    with client(server, "bob") as bob:
-        bob.join(channel)
-        ann = open_tab("ann")
-        wire = Wire(ann)
-        ann.do("(presence.close(), presence.connect(), 1)")
-        ann.join(channel)
-        wire.replacement = '{"type":"error","code":"SEND_FAILED","message":"Delivery unknown","retryable":true}'
-        answer = ann.do("room.send('message', 'unknown')")
-        assert wire.replacement is None
-        assert answer["delivered"] == 1
-        tries = [frame for frame in wire.sent if '"channel:message"' in frame]
-        assert len(tries) == 2
-        assert len({frame.partition('"messageId":')[2].partition(",")[0] for frame in tries}) == 1
-        assert kept(server, channel) == ["unknown"]
-        wire.replacement = '{"type":"error","code":"SEND_FAILED","message":"Delivery unknown"}'
-        assert ann.do("attempt(room.send('message', 'unsafe'))")["message"] == "Delivery unknown"
-
-
-def test_a_server_that_cannot_make_up_for_messages_closes_and_the_page_recovers(
-    open_tab: OpenTab, server: Server, name: str
+def test_a_message_of_unknown_delivery_is_sent_again(
+    browser: Browser, server: Server, service: dict[str, Any], redis_server: RedisServer, name: str
 ) -> None:
-    """It closes with 1011."""
+    """Redis got the message, and its answer was lost. A channel that keeps nothing rejects the promise."""
     channel = f"presence-{name}-kept"
+    with ExitStack() as stack:
+        proxy = stack.enter_context(running_proxy(redis_server.port))
+        far_service = service | {"PRESENCE_BACKEND": f"redis://127.0.0.1:{proxy.port}/0"}
+        ann = stack.enter_context(opening_tabs(browser, stack.enter_context(running(**far_service))))("ann")
+        bob = stack.enter_context(client(server, "bob"))
+        bob.join(channel)
+        ann.join(channel)
+        ann.do("(window.unkept = presence.join('unkept'), unkept.joined.then(() => 1))")
+        bob.events()
+        proxy.mute()
+        ann.do("void (window.answers = Promise.all([room, unkept].map((one) => attempt(one.send('m', 'unknown')))))")
+        assert bob.event()["data"] == "unknown"
+        bob.say(channel, "meanwhile")
+        answer, unknown = ann.do("answers")
+        assert answer == {"delivered": 1, "id": server.call("get_channel_history", name=channel)[0]["id"]}
+        assert unknown == {"code": "SEND_FAILED", "message": "Delivery unknown", "retryable": False}
+        is_back(ann)
+        bob.say(channel, "after")
+        hears(ann, "after")
+        assert told(ann) == ["meanwhile", "after"]
+        assert kept(server, channel) == ["unknown", "meanwhile", "after"]
+        assert messages_to(bob) == []
+
+
+def test_a_page_recovers_from_a_server_that_closes_with_1011(open_tab: OpenTab, server: Server, name: str) -> None:
+    """As it does if it has lost messages of the channel for good."""
+    channel = f"presence-{name}-kept"
+    routes: list[WebSocketRoute] = []
+
+    def connect(route: WebSocketRoute) -> None:
+        route.connect_to_server()
+        routes.append(route)
+
     with client(server, "bob") as bob:
         bob.join(channel)
         ann = open_tab("ann")
-        wire = Wire(ann)
+        ann.page.route_web_socket("**/presence/ws*", connect)
         ann.do("(presence.close(), presence.connect(), 1)")
         ann.join(channel)
         ann.do("void (states.length = 0)")
-        wire.routes[-1].close(code=1011, reason="Messages were lost")
+        routes[-1].close(code=1011, reason="Messages were lost")
         ann.wait("states.length > 0")
         assert ann.do("states[0]") == ["waiting", 1011]
         bob.say(channel, "missed")
