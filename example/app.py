@@ -41,6 +41,10 @@ def create_app() -> Flask:
         JWT_SECRET_KEY=secrets.token_hex(),
         # Everybody may see the statistics, to which the page links. By default only debug mode shows them.
         PRESENCE_STATS_PUBLIC=True,
+        # Each room keeps its last fifty messages for a day. What is worth nothing a moment later, such as cursors and
+        # who is typing, would push them out. So the page sends it to a second channel: `private-room-general` beside
+        # `presence-room-general`. The guards' patterns match both.
+        PRESENCE_HISTORY={"presence-room-*": {"messages": 50, "seconds": 86400}},
     )
     app.config.from_prefixed_env()
     jwt.init_app(app)
@@ -95,5 +99,6 @@ def may_announce(user: User | None) -> bool | dict[str, Any]:
 
 @presence.on("member.joined")
 def greet(event: MemberJoined) -> None:
-    """Greet each new member, so that everybody in the room sees it."""
-    presence.publish(event.channel, "greeting", {"text": f"Welcome, {event.member.name}!"})
+    """Greet each new member, so that everybody in the room sees it. A broadcast is not kept."""
+    greeting = {"type": "greeting", "channel": event.channel, "text": f"Welcome, {event.member.name}!"}
+    presence.broadcast_to_channel(event.channel, greeting)

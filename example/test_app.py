@@ -61,14 +61,33 @@ def test_only_staff_write_announcements(presence_client: Connect) -> None:
     assert bob.received[-1]["data"] == {"text": "Lunch is at noon"}
 
 
+def test_a_room_keeps_its_last_fifty_messages(presence_client: Connect) -> None:
+    """What is sent beside the chat, such as cursors and who is typing, is not kept, and neither are greetings."""
+    ann = presence_client(user("ann"))
+    ann.join("presence-room-general")
+    ann.join("private-room-general")
+    for number in range(60):
+        ann.send("presence-room-general", "message", {"text": str(number)})
+        ann.send("private-room-general", "cursor", {"x": 0, "y": 0})
+
+    back = presence_client(user("bob"))
+    assert "messages" not in back.request({"type": "join", "channel": "private-room-general", "history": 20})
+    joined = back.request({"type": "join", "channel": "presence-room-general", "history": 20})
+    assert [message["data"]["text"] for message in joined["messages"]] == [str(number) for number in range(40, 60)]
+    request = {"type": "channel:history", "channel": "presence-room-general", "limit": 40}
+    page = back.request(request | {"before": joined["messages"][0]["id"]})
+    assert [message["data"]["text"] for message in page["messages"]] == [str(number) for number in range(10, 40)]
+    assert page["more"] is False
+
+
 def test_a_new_member_is_greeted_once(presence_client: Connect) -> None:
     """A second tab of the same user is no new member."""
     ann = presence_client(user("ann"))
     ann.join("presence-room-general")
     second = presence_client(user("ann"))
     second.join("presence-room-general")
-    greetings = [event["data"] for event in ann.received if event.get("event") == "greeting"]
-    assert greetings == [{"text": "Welcome, Ann Archer!"}]
+    greetings = [event["text"] for event in ann.received if event["type"] == "greeting"]
+    assert greetings == ["Welcome, Ann Archer!"]
 
 
 def test_a_logout_ends_the_connections_of_that_login_only(app: Flask, presence_client: Connect) -> None:

@@ -4,14 +4,15 @@ const element = (tag, textContent = '', className = '') =>
 
 const TYPING_SHOWN = 3000;
 const CURSORS_PER_SECOND = 20;
+const PAGE = 20; // messages
 const CLOSED = { 4401: 'Your login has expired.', 4403: 'The server has ended this session.' };
 
-let presence, room, me, token;
+let presence, room, live, me, token;
 
 $('login').onsubmit = (event) => {
   event.preventDefault();
   const login = new FormData(event.target, event.submitter);
-  me = login.get('user');
+  sessionStorage.user = me = login.get('user'); // a reload logs in again; your app has a cookie for this
   presence = new Presence(document.body.dataset.socket, {
     auth: 'protocol', // keeps the token out of URLs, and so out of logs
     // presence.js calls this for every connection, and again before the token expires.
@@ -22,27 +23,31 @@ $('login').onsubmit = (event) => {
     }
   });
   presence.on('state', showState);
+  presence.on('broadcast', ({ type, channel, text }) => type === 'greeting' && channel === room.name && note(text));
   showState(presence.state);
   $('login').hidden = true;
   $('room').hidden = $('quit').hidden = false;
-  enter('general');
+  enter(sessionStorage.room ?? 'general');
 };
 
 $('quit').onsubmit = async (event) => {
   event.preventDefault();
   const headers = { Authorization: `Bearer ${token}` };
   await fetch(event.target.action, { method: 'POST', headers }).catch(() => {}); // the page reloads in any case
+  sessionStorage.clear();
   location.reload();
 };
 
 function enter(name) {
-  room?.leave().catch(() => {}); // the answer does not matter any more
+  for (const left of [room, live]) left?.leave().catch(() => {}); // the answer does not matter any more
+  sessionStorage.room = name;
   for (const button of $('rooms').querySelectorAll('button')) {
     button.ariaCurrent = button.value === name ? 'true' : null;
   }
   call(`Room: ${name}`);
   $('room').classList.remove('outside');
   $('log').replaceChildren();
+  oldest = undefined;
   $('members').replaceChildren();
   showOnline(0);
   $('send').disabled = true;
@@ -50,7 +55,15 @@ function enter(name) {
   cursors.forEach((_, id) => dropCursor(id));
   typists.forEach((_, id) => stopTyping(id));
 
-  room = presence.join(`presence-room-${name}`, { away: document.hidden })
+  // What is worth nothing a moment later goes through a channel that keeps no messages.
+  live = presence.join(`private-room-${name}`)
+    .on('message:typing', (_, { from }) => startTyping(from.userId))
+    .on('message:cursor', (place, { from }) => (isPlace(place) ? moveCursor : dropCursor)(from.userId, place))
+    .on('message:wave', (place, { from }) => isPlace(place) && wave(from.userId, place))
+    .on('removed', () => {})
+    .on('error', () => {}); // the room itself says it
+  // `message` brings the newest kept messages, then the new ones, and after a reconnect those that were missed.
+  room = presence.join(`presence-room-${name}`, { away: document.hidden }, { history: PAGE })
     .on('members', showMembers)
     .on('left', (member) => {
       note(`${member.name} has left.`);
@@ -58,17 +71,16 @@ function enter(name) {
       stopTyping(member.id);
     })
     .on('updated', keepAwake)
-    .on('message:message', (data, { from }) => {
-      stopTyping(from.userId);
-      if (isText(data?.text)) say(from.userId, data.text);
+    .on('message', (data, details) => {
+      stopTyping(details.from.userId);
+      showMessage({ data, ...details });
     })
-    .on('message:greeting', (data, { from }) => {
-      if (from.clientId === 'server') note(data.text); // another client cannot send as the server
+    .on('gap', (messages) => {
+      note('Some messages may be missing here.');
+      messages.forEach(showMessage);
     })
-    .on('message:typing', (_, { from }) => startTyping(from.userId))
-    .on('message:cursor', (place, { from }) => (isPlace(place) ? moveCursor : dropCursor)(from.userId, place))
-    .on('message:wave', (place, { from }) => isPlace(place) && wave(from.userId, place))
     .on('removed', ({ message }) => {
+      live.leave().catch(() => {});
       showOutside(name);
       note(`You are no longer in this room. ${message}`);
     })
@@ -76,7 +88,10 @@ function enter(name) {
       if (room?.state === 'refused') showOutside(name);
       note(code === 'FORBIDDEN' ? `Sorry, you cannot come in. ${message}` : `Sorry, that failed. ${message}`);
     });
-  room.joined.then(() => document.activeElement.closest('#login, #rooms') && $('text').focus(), () => {});
+  room.joined.then(() => {
+    if (document.activeElement.closest('#login, #rooms')) $('text').focus();
+    showOlder(); // if the newest ones do not fill the log
+  }, () => {});
 }
 
 $('rooms').onclick = ({ target }) => target.value && enter(target.value);
@@ -111,7 +126,8 @@ $('again').onclick = () => presence.connect();
 
 /* Who is here */
 
-const nameOf = (id) => room.members.find((member) => member.id === id)?.name ?? id;
+const users = new Map([...$('users').children].map(({ value, textContent }) => [value, textContent]));
+const nameOf = (id) => room.members.find((member) => member.id === id)?.name ?? users.get(id) ?? id; // or they have left
 const initials = (name) => name.split(/\s+/).map((word) => word[0] ?? '').join('').slice(0, 2).toUpperCase();
 const paint = (node, id) => {
   node.style.setProperty('--hue', [...id].reduce((sum, letter) => sum * 31 + letter.codePointAt(0), 7) % 360);
@@ -149,30 +165,53 @@ function keepAwake(member) {
 
 /* Chat */
 
-const send = (event, data) => room?.send(event, data).catch(() => {}); // not worth a second attempt
+const send = (event, data) => live?.send(event, data).catch(() => {}); // not worth a second attempt
+let oldest; // the id of the oldest message in the log; null if the room keeps no older one
 
 $('composer').onsubmit = async (event) => {
   event.preventDefault();
   const text = $('text').value;
   const here = room;
+  const line = messageLine(me, text, new Date()); // the server sends a message to everybody but its sender
+  line.classList.add('unsent');
+  show(line);
+  $('log').scrollTop = $('log').scrollHeight;
   $('text').value = '';
   typedAt = 0;
   try {
-    await room.send('message', { text });
-    if (room === here) say(me, text); // the server sends a message to everybody but its sender
+    const { id } = await room.send('message', { text }); // a lost connection only delays this
+    line.classList.remove('unsent');
+    if (room === here) oldest ??= id;
   } catch ({ message }) {
+    line.remove();
     note(`Your message was not sent. ${message}`);
     $('text').value ||= text;
   }
 };
 
-function say(id, text) {
+function showMessage(message) {
+  if (oldest === undefined) oldest = message.id;
+  if (isChat(message)) show(lineOf(message));
+}
+
+const isChat = ({ event, data }) => event === 'message' && isText(data?.text);
+const lineOf = ({ data, from, timestamp }) => messageLine(from.userId, data.text, new Date(timestamp));
+
+function messageLine(id, text, date) {
   const line = element('p', '', id === me ? 'message mine' : 'message');
   const name = nameOf(id);
+  const bubble = element('span', '', 'bubble');
   const body = element('span', '', 'body');
   body.append(element('b', name), element('span', text));
-  line.append(avatar(id, name), body);
-  show(line);
+  bubble.append(body, clock(date));
+  line.append(avatar(id, name), bubble);
+  return line;
+}
+
+function clock(date) {
+  const isToday = date.toDateString() === new Date().toDateString();
+  const text = date.toLocaleString([], { timeStyle: 'short', ...(isToday ? {} : { dateStyle: 'short' }) });
+  return Object.assign(element('time', text), { dateTime: date.toISOString(), title: date.toLocaleString() });
 }
 
 const note = (text) => show(element('p', text, 'note'));
@@ -182,6 +221,27 @@ function show(line) {
   const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60; // do not scroll if the user reads older messages
   log.append(line);
   if (isAtEnd) log.scrollTop = log.scrollHeight;
+}
+
+/* Older messages, above the others */
+
+let asksFor; // the room whose older messages are on their way
+
+$('log').onscroll = () => showOlder();
+
+async function showOlder() {
+  const log = $('log');
+  if (asksFor === room || !oldest || log.scrollTop > 60) return;
+  const here = (asksFor = room);
+  const page = await room.history({ limit: PAGE, before: oldest }).catch(() => {}); // scrolling tries again
+  if (room !== here) return;
+  asksFor = undefined;
+  if (!page) return;
+  const fromEnd = log.scrollHeight - log.scrollTop;
+  log.prepend(...page.messages.filter(isChat).map(lineOf));
+  log.scrollTop = log.scrollHeight - fromEnd; // what the user reads stays where it is
+  oldest = page.more ? page.messages[0].id : null;
+  showOlder();
 }
 
 /* Who is typing */
@@ -294,3 +354,5 @@ function wave(id, place) {
   $('board').append(ring);
   setTimeout(() => ring.remove(), 1500);
 }
+
+users.has(sessionStorage.user) && $('users').querySelector(`[value="${sessionStorage.user}"]`).click();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -19,9 +20,9 @@ Enter = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """The example, started as its docstring says."""
+    """The example, started as its docstring says, but for a route that forgets messages."""
     with running(
-        app="example.app:create_app()", JWT_SECRET_KEY="one that outlives a reload, for all its workers"
+        app="tests.support.example_app:create_app()", JWT_SECRET_KEY="one that outlives a reload, for all its workers"
     ) as running_server:
         yield running_server
 
@@ -31,6 +32,8 @@ def enter(browser: Browser, server: Server) -> Iterator[Enter]:
     """Opens a window and enters a room. At the end no window may have had an error."""
     problems: list[str] = []
     contexts: list[BrowserContext] = []
+    for room in ("general", "random", "announcements", "staff"):
+        server.json(f"/forget/{room}")
 
     def open_window(name: str, room: str = "general", **options: Any) -> Page:
         context = browser.new_context(**options)
@@ -273,6 +276,84 @@ def test_a_user_with_two_windows_is_listed_once(enter: Enter) -> None:
     expect(names(first)).to_have_text(["Ann Archer (you)"])
 
 
+def test_a_reload_shows_the_conversation(enter: Enter) -> None:
+    """In the same room, with times, and with the names of those who have left. What the user wrote is theirs."""
+    ann, bob = enter("Ann", "random"), enter("Bob", "random")
+    expect(online(ann)).to_have_count(2)
+    say(bob, "Hello Ann")
+    expect(bodies(ann)).to_have_count(1)
+    say(ann, "Hello Bob")
+    board(ann).hover()
+    expect(board(bob).locator(".cursor")).to_have_count(1)
+    bob.context.close()
+    expect(online(ann)).to_have_count(1)
+
+    ann.reload()
+    expect(ann.locator("#title")).to_have_text("Room: random")
+    expect(bodies(ann)).to_have_text(["Bob BergerHello Ann", "Ann ArcherHello Bob"])
+    expect(log(ann).locator(".mine .body")).to_have_text(["Ann ArcherHello Bob"])
+    expect(log(ann).locator(".message time")).to_have_text([re.compile(r"^\d+:\d\d")] * 2)
+    go(ann, "general")
+    expect(online(ann)).to_have_count(1)
+    expect(bodies(ann)).to_have_count(0)
+    go(ann, "random")
+    expect(bodies(ann)).to_have_text(["Bob BergerHello Ann", "Ann ArcherHello Bob"])
+
+
+def test_older_messages_scroll_in(enter: Enter) -> None:
+    """What the user reads stays where it is, and no message is there twice."""
+    ann = enter("Ann")
+    expect(online(ann)).to_have_count(1)
+    ann.evaluate("(async () => { for (let n = 0; n < 60; n++) await room.send('message', {text: `line ${n}`}); })()")
+
+    def lines(first: int) -> list[str]:
+        return [f"Ann Archerline {number}" for number in range(first, 60)]
+
+    ann.reload()
+    expect(bodies(ann)).to_have_text(lines(40))
+    expect(bodies(ann).last).to_be_in_viewport()
+    for first in (20, 10):
+        oldest = bodies(ann).first
+        oldest.scroll_into_view_if_needed()
+        expect(bodies(ann)).to_have_text(lines(first))
+        expect(bodies(ann).nth(20 if first == 20 else 10)).to_be_in_viewport()
+    assert ann.evaluate("oldest") is None
+    say(ann, "line 60")
+    expect(bodies(ann).last).to_have_text("Ann Archerline 60")
+    expect(bodies(ann).last).to_be_in_viewport()
+
+
+def test_a_tall_window_is_filled(enter: Enter) -> None:
+    """If the newest messages do not fill it, older ones come without scrolling."""
+    ann = enter("Ann", viewport={"width": 1200, "height": 4000})
+    expect(online(ann)).to_have_count(1)
+    ann.evaluate("(async () => { for (let n = 0; n < 60; n++) await room.send('message', {text: `line ${n}`}); })()")
+    ann.reload()
+    expect(bodies(ann)).to_have_count(50)
+
+
+def test_a_message_on_its_way_is_shown_until_it_is_sent(enter: Enter, server: Server) -> None:
+    ann, bob = enter("Ann"), enter("Bob", "announcements")
+    expect(online(ann)).to_have_count(1)
+    server.process.send_signal(signal.SIGSTOP)
+    for pid in server.worker_pids():
+        os.kill(pid, signal.SIGSTOP)
+    say(ann, "Wait for me")
+    expect(log(ann).locator(".unsent .body")).to_have_text(["Ann ArcherWait for me"])
+    for pid in server.worker_pids():
+        os.kill(pid, signal.SIGCONT)
+    server.process.send_signal(signal.SIGCONT)
+    expect(log(ann).locator(".unsent")).to_have_count(0)
+    expect(bodies(ann)).to_have_text(["Ann ArcherWait for me"])
+
+    expect(online(bob)).to_have_count(1)
+    bob.evaluate("document.getElementById('send').disabled = false")
+    say(bob, "Buy!")
+    expect(log(bob)).to_contain_text("Your message was not sent. Only staff write here.")
+    expect(bodies(bob)).to_have_count(0)
+    expect(bob.get_by_label("Message", exact=True)).to_have_value("Buy!")
+
+
 def test_text_is_never_markup(enter: Enter) -> None:
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
@@ -288,14 +369,16 @@ def test_any_json_of_another_client_is_handled(enter: Enter) -> None:
     expect(online(ann)).to_have_count(2)
     for event in ("message", "typing", "cursor", "wave", "greeting"):
         for data in ("null", "5", "{x: 'NaN', y: null}", "[]", "{text: {toString: null}}", "{text: 'I am the server'}"):
-            bob.evaluate(f"() => room.send('{event}', {data})")
+            bob.evaluate(f"() => Promise.all([room, live].map((channel) => channel.send('{event}', {data})))")
     say(bob, "the end")
     expect(bodies(ann)).to_have_text(["Bob BergerI am the server", "Bob Bergerthe end"])
     expect(log(ann)).not_to_have_text(re.compile("server.*server"))
+    bob.reload()
+    expect(bodies(bob)).to_have_text(["Bob BergerI am the server", "Bob Bergerthe end"])
 
 
 def test_the_page_reconnects_after_a_network_loss(enter: Enter) -> None:
-    """Meanwhile it says so, and keeps what was written."""
+    """Meanwhile it says so. Then it shows what was written."""
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     ann.context.set_offline(True)
@@ -305,11 +388,12 @@ def test_the_page_reconnects_after_a_network_loss(enter: Enter) -> None:
     ann.context.set_offline(False)
     expect(state(ann)).to_have_text("", timeout=20_000)
     say(ann, "Here again")
-    expect(bodies(bob)).to_have_text(["Bob BergerAnybody?", "Ann ArcherHere again"])
+    for page in (ann, bob):
+        expect(bodies(page)).to_have_text(["Bob BergerAnybody?", "Ann ArcherHere again"])
 
 
 def test_everybody_is_back_after_a_restart_of_the_server(enter: Enter, server: Server) -> None:
-    """The messages stay on the page."""
+    """The messages stay on the page, which says that others may be missing: they were in the old worker's memory."""
     ann, bob = enter("Ann"), enter("Bob")
     expect(online(ann)).to_have_count(2)
     say(ann, "Before")
@@ -328,6 +412,7 @@ def test_everybody_is_back_after_a_restart_of_the_server(enter: Enter, server: S
     say(ann, "After")
     for page in (ann, bob):
         expect(bodies(page)).to_have_text(["Ann ArcherBefore", "Ann ArcherAfter"])
+        expect(log(page)).to_contain_text("Some messages may be missing here.")
 
 
 def test_the_page_waits_for_a_killed_server(enter: Enter, server: Server) -> None:

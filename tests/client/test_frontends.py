@@ -90,7 +90,9 @@ def server(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     (folder / "app.py").write_text("\n".join([APP.replace("FOLDER", str(built)), *views]), encoding="utf-8")
     for name, text in texts_of("html").items():
         (folder / "templates" / name).write_text(text, encoding="utf-8")
-    with running(app="app:app", arguments=("--chdir", str(folder), "--pythonpath", str(ROOT))) as running_server:
+    arguments = ("--chdir", str(folder), "--pythonpath", str(ROOT))
+    history = {"*-kept": {"messages": 100, "seconds": 3600}}
+    with running(app="app:app", arguments=arguments, PRESENCE_HISTORY=history) as running_server:
         yield running_server
 
 
@@ -318,6 +320,39 @@ def test_components_show_a_list_from_the_server(open_tab: OpenTab, name: str) ->
     held.pop().continue_()
     ann.expect("a", "joined ann ann:here")
     assert [frame["type"] for frame in ann.requests()] == ["join"]
+
+
+@FRAMEWORKS
+def test_components_hear_what_a_channel_keeps(open_tab: OpenTab, server: Server, path: str, name: str) -> None:
+    """As much as one of them asks for, and after a reconnect what they missed, or that there is a gap."""
+    channel = f"presence-{name}-kept"
+    ann = open_tab("ann", path)
+    with client(server, "bob") as bob:
+        bob.join(channel)
+        for number in range(3):
+            bob.say(channel, number, event="typing")
+        ann.show(part("a", channel) | {"history": 1}, part("b", channel) | {"history": 2}, part("c", channel))
+        ann.expect("c", "joined ann bob: ann:")
+        assert ann.page.evaluate("heard.splice(0).toSorted()") == [[one, n, "bob"] for one in "abc" for n in (1, 2)]
+        ann.show(part("c", channel))
+        ann.expect("c", "joined ann bob: ann:")
+
+        ann.page.context.set_offline(True)
+        ann.expect("state", "waiting")
+        bob.say(channel, "missed", event="typing")
+        ann.page.context.set_offline(False)
+        ann.page.wait_for_function("heard.length")
+        assert ann.page.evaluate("heard.splice(0)") == [["c", "missed", "bob"]]
+
+        ann.page.context.set_offline(True)
+        ann.expect("state", "waiting")
+        bob.say(channel, "forgotten", event="typing")
+        server.call("clear_channel_history", name=channel)
+        bob.say(channel, "kept", event="typing")
+        ann.page.context.set_offline(False)
+        ann.page.wait_for_function("heard.length")
+        assert ann.page.evaluate("heard.splice(0)") == [["c", ["kept"]]]
+    ann.warnings.clear()  # the browser's, about the lost network
 
 
 def test_an_info_that_was_not_told_is_told_later(open_tab: OpenTab, name: str) -> None:

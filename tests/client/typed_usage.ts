@@ -1,5 +1,5 @@
 // What an application writes in TypeScript; `@ts-expect-error` marks what must not compile.
-import Default, {Presence, type Member, type Room} from "../../flask_presence/web/static/presence.js";
+import Default, {Presence, type Member, type Message, type Room} from "../../flask_presence/web/static/presence.js";
 
 const presence: Presence = new Default("/presence/ws", {
   token: async () => (await fetch("/token")).text(),
@@ -16,11 +16,14 @@ const room: Room<Info> = presence.join("presence-room", {status: "here", x: 1} a
 room
   .on("members", (members) => console.log(members.map(({name, status}) => `${name} ${status?.toUpperCase()}`)))
   .on("joined", (member: Member<Info>) => console.log(member.joinedAt.slice(0, 10)))
-  .on("message:typing", (data, {from, timestamp}) => console.log(data.isTyping, from.userId?.length, timestamp));
+  .on("message:typing", (data, {id, from, timestamp}) => console.log(data.isTyping, id?.length, from.userId, timestamp))
+  .on("gap", (messages: readonly Message[]) => console.log(messages.map(({id, data, event}) => id + event + data.text)));
 
 async function talk(): Promise<number> {
   await room.joined;
-  const {delivered} = await room.send("typing", {isTyping: true});
+  const {delivered, id} = await room.send("typing", {isTyping: true});
+  const {messages, more} = await room.history({limit: 10, before: id});
+  (more ? messages[0]?.from.userId : (await room.history()).messages[0]?.timestamp) satisfies string | undefined;
   const me: Member<Info> = await room.update({status: null});
   await room.leave();
   window.Presence satisfies typeof Presence;
@@ -29,7 +32,10 @@ async function talk(): Promise<number> {
 
 presence.join<Info>("presence-room", undefined, {members: JSON.parse("[]")}).members satisfies readonly Member<Info>[];
 presence.join("presence-room", {status: "here", x: 1}, {members: room.members}).me?.status satisfies string | undefined;
+presence.join("presence-room", {}, {history: 50});
 
+// @ts-expect-error: history is a number
+presence.join("presence-room", {}, {history: "50"});
 // @ts-expect-error: a member has an id
 presence.join("presence-room", {}, {members: [{name: "Ann"}]});
 // @ts-expect-error: no such option
@@ -40,6 +46,8 @@ if (presence.state === "gone") void talk();
 room.members.push({});
 // @ts-expect-error: x is a number
 void room.update({x: "1"});
+// @ts-expect-error: a message has no id in a channel that keeps none
+room.on("message", (_, {id}) => id.length);
 // @ts-expect-error: no such event
 room.on("gone", () => {});
 presence.close();

@@ -17,6 +17,7 @@ try:
         Page,
         Route,
         WebSocket,
+        WebSocketRoute,
         expect,
         sync_playwright,
     )
@@ -37,6 +38,7 @@ __all__ = [
     "Page",
     "Route",
     "WebSocket",
+    "WebSocketRoute",
     "expect",
     "sync_playwright",
 ]

@@ -1,4 +1,4 @@
-"""A TCP proxy that can swallow what the server sends, or close every connection."""
+"""A TCP proxy that can swallow what the server sends, or close connections, at one end or both."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Proxy:
         self._mended = threading.Event()
         self._mended.set()
         self._pairs: list[tuple[socket.socket, socket.socket, threading.Event]] = []
+        self._abandoned: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def mute(self) -> int:
@@ -37,6 +38,13 @@ class Proxy:
 
     def mend(self) -> None:
         self._mended.set()
+
+    def abandon(self) -> None:
+        """Close the client's end of every connection. The server does not notice, as if the network had changed."""
+        for client, _, _ in self._pairs:
+            self._abandoned.add(client)
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._listener.close()
@@ -63,8 +71,9 @@ class Proxy:
             while data := source.recv(65536):
                 if muted is None or not muted.is_set():
                     sink.sendall(data)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+        if source not in self._abandoned:
+            with suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 /** Channels in React components: `PresenceProvider` connects, `usePresence` joins. Importing this does nothing. */
 import type {ReactElement, ReactNode} from "react";
-import type {Info, Member, MessageDetails, Presence, PresenceError, Room, State} from "./presence.mjs";
+import type {
+  Info, JoinOptions, Member, Message, MessageDetails, Presence, PresenceError, Room, State,
+} from "./presence.mjs";
 
 export interface PresenceProviderProps {
   /**
@@ -22,6 +24,7 @@ export interface On<I extends object = Info> {
   (event: "members", handler: (members: readonly Member<I>[]) => void): () => void;
   (event: "error" | "removed", handler: (error: PresenceError) => void): () => void;
   (event: "message" | `message:${string}`, handler: (data: any, details: MessageDetails) => void): () => void;
+  (event: "gap", handler: (messages: readonly Message[]) => void): () => void;
 }
 
 /** A channel, as `usePresence` returns it. `send`, `update` and `on` are the same functions until the name changes. */
@@ -49,9 +52,12 @@ export interface PresenceInChannel<I extends object = Info> {
  *
  * `info` is what the component tells the others about its user. It is compared by its JSON: a changed key is an update,
  * and a key that is gone is removed.
+ *
+ * `options.history` is how many kept messages the join asks for: `message` handlers hear them. If several components
+ * share the room when it is joined, the largest number counts.
  */
 export function usePresence<I extends object = Info>(
-  name: string | null | undefined | false, info?: I | null,
+  name: string | null | undefined | false, info?: I | null, options?: Pick<JoinOptions, "history">,
 ): PresenceInChannel<I>;
 
 /** The connection of the provider. `presence` is `undefined` until it is mounted. */

@@ -13,13 +13,14 @@ export function PresenceProvider({presence, children}) {
   return createElement(Context.Provider, {value: connection}, children);
 }
 
-export function usePresence(name, info) {
+export function usePresence(name, info, {history} = {}) {
   const connection = useProvided();
   const component = useId();
   const json = JSON.stringify(info ?? {});
   const {subscribe, read, readOnServer, ...actions} = useMemo(() => bind(connection, name), [connection, name]);
   const {error, ...shown} = useSyncExternalStore(subscribe, read, readOnServer);
-  useEffect(() => (name ? connection.room(name).enter(component) : undefined), [connection, name, component]);
+  // A later change of `history` has no effect, because it is for the join.
+  useEffect(() => (name ? connection.room(name).enter(component, history) : undefined), [connection, name, component]);
   useEffect(() => {
     if (name) {
       connection.room(name).tell(component, JSON.parse(json));

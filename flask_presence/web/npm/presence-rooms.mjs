@@ -49,6 +49,7 @@ class SharedRoom extends Observable {
     ["error", (problem) => this.#failed(problem)],
     ["removed", (problem) => this.#failed(problem)],
   ];
+  #history = new Map(); // by component: how many kept messages it would like to hear
   #hasNewComponent = false;
   #timer;
 
@@ -59,12 +60,14 @@ class SharedRoom extends Observable {
   }
 
   /* Returns a function that ends the component's stay. */
-  enter(component) {
+  enter(component, history) {
     this.#infos.set(component, {});
+    this.#history.set(component, history);
     this.#hasNewComponent = true;
     this.#schedule();
     return () => {
       this.#infos.delete(component);
+      this.#history.delete(component);
       this.#schedule();
     };
   }
@@ -138,7 +141,8 @@ class SharedRoom extends Observable {
   }
 
   #join(info) {
-    const room = this.#connection.presence.join(this.#name, isEmpty(info) ? undefined : info);
+    const history = Math.max(0, ...[...this.#history.values()].filter(Boolean)) || undefined;
+    const room = this.#connection.presence.join(this.#name, isEmpty(info) ? undefined : info, {history});
     if (room !== this.#room) {
       this.#detach();
       this.#room = room;

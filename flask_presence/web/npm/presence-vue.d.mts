@@ -1,6 +1,8 @@
 /** Channels in Vue components: the plugin connects, `usePresence` joins. Importing this does nothing. */
 import type {ComputedRef, MaybeRefOrGetter, Plugin} from "vue";
-import type {Info, Member, MessageDetails, Presence, PresenceError, Room, State} from "./presence.mjs";
+import type {
+  Info, JoinOptions, Member, Message, MessageDetails, Presence, PresenceError, Room, State,
+} from "./presence.mjs";
 
 /**
  * The plugin for `app.use`. `presence` is a function that creates the `Presence`, called in the browser only, and the
@@ -14,6 +16,7 @@ export interface On<I extends object = Info> {
   (event: "members", handler: (members: readonly Member<I>[]) => void): () => void;
   (event: "error" | "removed", handler: (error: PresenceError) => void): () => void;
   (event: "message" | `message:${string}`, handler: (data: any, details: MessageDetails) => void): () => void;
+  (event: "gap", handler: (messages: readonly Message[]) => void): () => void;
 }
 
 /** A channel, as `usePresence` returns it. */
@@ -39,9 +42,13 @@ export interface PresenceInChannel<I extends object = Info> {
  * Joins a channel while the component is mounted. Components with the same channel share the room, and the last of them
  * leaves it. `name` and `info` may be refs or getters. Another name moves to that channel; `null` means none. A changed
  * key of `info` is an update, and a key that is gone is removed.
+ *
+ * `options.history` is how many kept messages the join asks for: `message` handlers hear them. If several components
+ * share the room when it is joined, the largest number counts.
  */
 export function usePresence<I extends object = Info>(
   name: MaybeRefOrGetter<string | null | undefined | false>, info?: MaybeRefOrGetter<I | null | undefined>,
+  options?: Pick<JoinOptions, "history">,
 ): PresenceInChannel<I>;
 
 /** The connection of the plugin. `presence` is `undefined` until the app is mounted. */

@@ -23,7 +23,7 @@ export function createPresence(presence) {
   };
 }
 
-export function usePresence(name, info) {
+export function usePresence(name, info, {history} = {}) {
   const connection = useProvided();
   const component = Symbol("component");
   const snapshot = shallowRef(toValue(name) ? INITIAL : OUTSIDE);
@@ -38,7 +38,7 @@ export function usePresence(name, info) {
   const move = (channel) => {
     leave();
     room = channel ? connection.room(channel) : undefined;
-    const stops = room ? [room.subscribe(show), room.enter(component)] : [];
+    const stops = room ? [room.subscribe(show), room.enter(component, history)] : [];
     handlers.forEach(listen);
     tell();
     show();

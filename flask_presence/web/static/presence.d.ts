@@ -21,10 +21,19 @@ export interface Sender {
 }
 
 export interface MessageDetails {
+  /** Unique in its channel. Absent if the channel keeps no messages. */
+  readonly id?: string;
   readonly event: string;
   readonly from: Sender;
   /** ISO 8601, UTC. */
   readonly timestamp: string;
+}
+
+/** A message that a channel keeps. */
+export interface Message extends MessageDetails {
+  readonly id: string;
+  /** Any JSON. */
+  readonly data: any;
 }
 
 /**
@@ -74,6 +83,11 @@ export interface JoinOptions {
    * difference as `joined`, `left` and `updated`. Without effect if there is a room for the channel already.
    */
   members?: readonly Member<any>[];
+  /**
+   * How many kept messages the first join asks for, 1 to 1000. `message` handlers hear them before `joined` resolves.
+   * Without effect if there is a room for the channel already, or if the channel keeps none.
+   */
+  history?: number;
 }
 
 /** A channel, as `Presence.join` returns it. */
@@ -91,8 +105,16 @@ export interface Room<I extends object = Info> {
   /** Our own entry in `members`. */
   readonly me: Member<I> | undefined;
 
-  /** Sends to everybody else in the channel. `delivered` is the number of connections. */
-  send(event: string, data?: unknown): Promise<{delivered: number}>;
+  /**
+   * Sends to everybody else in the channel. `delivered` is the number of connections. `id` is that of the message, if
+   * the channel keeps it. Then a message without an answer is sent again after a reconnect, and goes out once.
+   */
+  send(event: string, data?: unknown): Promise<{delivered: number; id?: string}>;
+  /**
+   * A page of what the channel keeps: the newest `limit` messages (1 to 1000, default 50) before the one with the id
+   * `before`, oldest first. `more`: older ones are kept.
+   */
+  history(options?: {limit?: number; before?: string}): Promise<{messages: Message[]; more: boolean}>;
   /** Changes our own entry, and the info for later joins. */
   update(info: {[K in keyof I]?: I[K] | null}): Promise<Member<I>>;
   leave(): Promise<void>;
@@ -106,7 +128,13 @@ export interface Room<I extends object = Info> {
    * by itself: call `presence.join`. Without a handler, it logs a warning.
    */
   on(event: "removed", handler: (reason: PresenceError) => void): this;
+  /** After a reconnect, what was missed comes first, in order and once, if the channel keeps it. */
   on(event: "message" | `message:${string}`, handler: (data: any, details: MessageDetails) => void): this;
+  /**
+   * After a reconnect, messages may be missing, because the channel no longer keeps them. `messages` are the newest
+   * that it keeps, at most 50, without those that the page knows. Without a handler, they come as `message` events.
+   */
+  on(event: "gap", handler: (messages: readonly Message[]) => void): this;
   off(event: string, handler: (...values: any[]) => void): this;
 }
 

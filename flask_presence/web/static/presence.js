@@ -1,7 +1,7 @@
 /* The browser client of flask_presence: channels and their members, over one WebSocket that reconnects by itself.
  *
  * Rule: `members` is always the server's last list. Every request settles exactly once. After a reconnect, the
- * application gets the net changes only.
+ * application gets the net changes only, and no message twice.
  */
 var Presence = (() => {
   "use strict";
@@ -16,6 +16,7 @@ var Presence = (() => {
   const GRACE = 8_000; // soon after a loss, PRESENCE_GRACE may keep us listed: retry faster
   const MAX_GRACE_DELAY = 2_000;
   const RATE_LIMIT_DELAY = 5_000;
+  const MAX_KNOWN = 2_000; // message ids; no answer of the server has room for so many messages
 
   const GOING_AWAY = 1001;
   const LOST = 1006;
@@ -34,8 +35,8 @@ var Presence = (() => {
     }
   }
 
-  const ANSWERS = new Set(
-    ["channel:joined", "channel:left", "channel:sent", "channel:updated", "pong", "auth:ok", "error"]);
+  const ANSWERS = new Set(["channel:joined", "channel:left", "channel:sent", "channel:updated", "channel:history",
+    "pong", "auth:ok", "error"]);
   const ROOM_FRAMES = new Set(["channel:updated", "channel:message", "channel:removed", "presence:member_joined",
     "presence:member_left", "presence:member_updated"]);
   const LEFT_CODES = new Set(["DISCONNECTED", "NOT_MEMBER", "NOT_FOUND"]);
@@ -44,6 +45,8 @@ var Presence = (() => {
   const isTransient = ({code, retryable}) => retryable || code === "TIMEOUT" || code === "RATE_LIMIT_EXCEEDED";
   const backoff = (attempt, most = MAX_DELAY) => Math.random() * Math.min(most, MIN_DELAY * 2 ** attempt);
   const ignore = () => {};
+  const newId = () => [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join("");
+  const toMessage = ({id, event, data, from, timestamp}) => ({id, event, data, from, timestamp});
 
   class Emitter {
     #handlers = new Map();
@@ -95,14 +98,19 @@ var Presence = (() => {
     #joinSent = false; // on this connection
     #isIn = false; // the server let us in, on this connection
     #isListed; // the page has a list, so the server's next one is a change of it
+    #history; // how many kept messages the first join asks for
+    #position; // the last place in the channel's order up to which we have everything, if the channel keeps messages
+    #known = new Set(); // the ids of messages that the page knows, by `message`, `gap` or `send`
+    #sends = new Set(); // without an outcome, in order
 
-    constructor(presence, name, info, {members}) {
+    constructor(presence, name, info, {members, history}) {
       super();
       this.#presence = presence;
       this.#info = info;
       this.name = name;
       this.members = members ?? [];
       this.#isListed = !!members;
+      this.#history = history;
       this._resetJoined();
     }
 
@@ -110,8 +118,24 @@ var Presence = (() => {
       return this.members.find(({id}) => id === this.#memberId);
     }
 
-    send(event, data = null) {
-      return this.#request("channel:message", {event, data}).then(({delivered}) => ({delivered}));
+    async send(event, data = null) {
+      this.#checkAccess();
+      const fields = JSON.parse(JSON.stringify({event, data})); // a repetition must not see later changes of `data`
+      return new Promise((resolve, reject) => {
+        const content = JSON.stringify([fields.event, fields.data]);
+        const sending = {fields: {...fields, messageId: newId()}, content, clientIds: [], attempt: 0, resolve, reject};
+        // It must not overtake what waits for the join.
+        sending.isWaiting = !this.#isIn && [...this.#sends].some(({isWaiting}) => isWaiting);
+        this.#sends.add(sending);
+        if (!sending.isWaiting) {
+          this.#transmit(sending);
+        }
+      });
+    }
+
+    async history({limit, before} = {}) {
+      const {messages, more} = await this.#request("channel:history", {limit, before});
+      return {messages: messages.map(toMessage), more};
     }
 
     async update(info) {
@@ -144,7 +168,9 @@ var Presence = (() => {
       this.#presence._removeRoom(this);
       this.#setState("left");
       const leaving = this.#presence._leave(this.name);
-      this.#settleJoined.reject(new PresenceError("LEFT", `${this.name} was left`));
+      const problem = new PresenceError("LEFT", `${this.name} was left`);
+      this.#settleJoined.reject(problem);
+      this.#settleWaiting(() => false, problem);
       this.#clearMembers();
       await leaving;
     }
@@ -179,6 +205,7 @@ var Presence = (() => {
         this._resetJoined();
       }
       this.#settleJoined.reject(problem);
+      this.#settleWaiting(() => false, problem);
       this.#clearMembers();
     }
 
@@ -188,10 +215,14 @@ var Presence = (() => {
         return;
       }
       this.#joinSent = true;
-      const fields = this.#info ? {channel: this.name, userInfo: this.#info} : {channel: this.name};
+      const fields = {channel: this.name, userInfo: this.#info};
+      if (!this.#isIn) {
+        fields.since = this.#position;
+        fields.history = this.#history;
+      }
       try {
         // `_receive` handles the answer, in order with the events.
-        await this.#presence._request("join", fields, this);
+        await this.#presence._request("join", fields, {room: this});
         this.#attempt = 0;
       } catch (problem) {
         this.#joinFailed(problem);
@@ -222,6 +253,7 @@ var Presence = (() => {
       }
       this.#setState("refused");
       this.#settleJoined.reject(problem);
+      this.#settleWaiting(() => false, problem);
       this.#clearMembers();
     }
 
@@ -234,20 +266,35 @@ var Presence = (() => {
     _receive(frame) {
       const {type, member} = frame;
       if (type === "channel:joined") {
+        const wasIn = this.#isIn;
         this.#memberId = frame.me?.id;
         this.#isIn = true;
+        this.#position = frame.position;
+        this.#history = undefined;
         this.#acceptInfo();
         if (this.state === "refused") {
           this._resetJoined();
         }
         this.#setState("joined");
         this.#settleJoined.resolve(this);
+        if (!wasIn) {
+          this.#repeatWaiting(frame.recovered); // before handlers can send
+        }
         this.#replaceMembers(frame.members ?? []);
+        if (!wasIn) {
+          this.#tellMissed(frame);
+        }
       } else if (!this.#isIn) {
         return; // for a room of this name that was left
       } else if (type === "channel:message") {
-        const {event, data, from, timestamp} = frame;
-        this._emitMessage({event, data, from, timestamp});
+        if (frame.id) {
+          this.#position = frame.id;
+          if (this.#isKnown(frame)) {
+            return; // our own, from the connection before: it has reached the server late
+          }
+          this.#remember(frame.id);
+        }
+        this._emitMessage(toMessage(frame));
       } else if (type === "channel:removed") {
         const problem = new PresenceError(frame.code, frame.message);
         this.#refuse(problem);
@@ -269,6 +316,96 @@ var Presence = (() => {
     #acceptInfo() {
       const kept = Object.entries(this.#info ?? {}).filter(([, value]) => value !== null);
       this.#acceptedInfo = this.#info = this.#info && Object.fromEntries(kept);
+    }
+
+    async #transmit(sending) {
+      const {clientId, user} = this.#presence;
+      sending.isWaiting = false;
+      sending.userId = user?.id;
+      sending.clientIds.push(clientId);
+      try {
+        const isRepeatable = this.#position && user;
+        const {delivered, id} = await this.#request("channel:message", sending.fields, isRepeatable);
+        if (id) {
+          this.#remember(id); // no position: messages of others that come before it may still be on their way to us
+        }
+        sending.resolve(id ? {delivered, id} : {delivered});
+      } catch (problem) {
+        if (this.#mayRepeat(sending, problem)) {
+          sending.isWaiting = true;
+          sending.problem = problem;
+          if (problem.code !== "DISCONNECTED") {
+            const delay = 1000 + backoff(sending.attempt++);
+            setTimeout(() => sending.isWaiting && this.#isIn && this.#transmit(sending), delay);
+          }
+          return;
+        }
+        sending.reject(problem);
+      }
+      this.#sends.delete(sending);
+    }
+
+    /* Once it is not known whether a message went out, any transient problem is a reason to send it again. */
+    #mayRepeat(sending, problem) {
+      const isLost = problem.code === "DISCONNECTED" && sending.userId; // the server knows repetitions by their user
+      const isUnknown = problem.retryable && (isLost || problem.message === "Delivery unknown");
+      return this.state === "joined" && this.#position && (isUnknown || (sending.problem && isTransient(problem)));
+    }
+
+    /* If something may be missing, so may be the message by which the server would know a repetition. */
+    #repeatWaiting(recovered) {
+      const {user} = this.#presence;
+      this.#settleWaiting(({problem, userId}) => !problem || (recovered && userId && userId === user?.id));
+    }
+
+    /* Sends the waiting messages that pass a test, and rejects the others. */
+    #settleWaiting(mayGo, problem) {
+      for (const sending of [...this.#sends].filter(({isWaiting}) => isWaiting)) {
+        if (mayGo(sending)) {
+          this.#transmit(sending);
+        } else {
+          sending.isWaiting = false;
+          this.#sends.delete(sending);
+          sending.reject(sending.problem ?? problem);
+        }
+      }
+    }
+
+    /* Tells what came while we were away, or the messages that the first join asked for. */
+    #tellMissed({messages = [], recovered}) {
+      const unknown = messages.filter((message) => !this.#isKnown(message)).map(toMessage);
+      unknown.forEach(({id}) => this.#remember(id));
+      if (this.state === "left" || (recovered === false && this._emit("gap", unknown))) {
+        return;
+      }
+      for (const message of unknown) {
+        this._emitMessage(message);
+        if (this.state === "left") {
+          return;
+        }
+      }
+    }
+
+    /* Whether the page knows a message. It knows its own by `send`, also while that has no outcome yet. */
+    #isKnown({id, event, data, from}) {
+      if (this.#known.has(id)) {
+        return true;
+      }
+      for (const sending of this.#sends) {
+        const isOurs = !sending.isFound && sending.clientIds.includes(from.clientId);
+        if (isOurs && sending.content === JSON.stringify([event, data])) {
+          sending.isFound = true;
+          return true;
+        }
+      }
+      return false;
+    }
+
+    #remember(id) {
+      this.#known.add(id);
+      if (this.#known.size > MAX_KNOWN) {
+        this.#known.delete(this.#known.values().next().value);
+      }
     }
 
     #clearMembers() {
@@ -316,14 +453,18 @@ var Presence = (() => {
       }
     }
 
-    #request(type, fields) {
+    #checkAccess() {
       if (this.state === "left" || this.state === "refused") {
-        return Promise.reject(new PresenceError("NOT_IN_CHANNEL", "You must join the channel first"));
+        throw new PresenceError("NOT_IN_CHANNEL", "You must join the channel first");
       }
       if (!this.#joinSent) {
-        return Promise.reject(new PresenceError("DISCONNECTED", "The channel is not joined yet", {retryable: true}));
+        throw new PresenceError("DISCONNECTED", "The channel is not joined yet", {retryable: true});
       }
-      return this.#presence._request(type, {channel: this.name, ...fields});
+    }
+
+    async #request(type, fields, isPatient) {
+      this.#checkAccess();
+      return this.#presence._request(type, {channel: this.name, ...fields}, {isPatient});
     }
   }
 
@@ -618,14 +759,16 @@ var Presence = (() => {
       const socket = this.#socket;
       const sentAt = Date.now();
       // The server answers in order, so a slow earlier request delays the pong.
-      this._request("ping", {}, undefined, this.#requests.size ? this.#options.timeout : timeout).catch(({code}) => {
+      const patience = this.#requests.size ? this.#options.timeout : timeout;
+      this._request("ping", {}, {timeout: patience}).catch(({code}) => {
         if (code === "TIMEOUT" && this.#socket === socket && this.#lastFrameAt < sentAt) {
           this.#lost(LOST);
         }
       });
     }
 
-    _request(type, fields, room, timeout = this.#options.timeout) {
+    /* A patient request waits for its answer as long as the connection lasts. */
+    _request(type, fields, {room, timeout = this.#options.timeout, isPatient} = {}) {
       return new Promise((resolve, reject) => {
         if (!this.#connectedAt) {
           reject(new PresenceError("DISCONNECTED", "There is no connection", {retryable: true}));
@@ -634,6 +777,10 @@ var Presence = (() => {
         const requestId = ++this.#lastId;
         this.#socket.send(JSON.stringify({type, ...fields, requestId}));
         const timer = setTimeout(() => {
+          if (isPatient) {
+            this.#probe(timeout);
+            return;
+          }
           // The entry keeps its place in the order, because its answer may still come.
           this.#requests.set(requestId, {resolve: ignore, reject: ignore});
           reject(new PresenceError("TIMEOUT", `The server has not answered within ${timeout} ms`, {retryable: true}));

@@ -15,6 +15,7 @@ interface Entry {
   name: string | null;
   info?: Info;
   ignoresError?: boolean;
+  history?: number;
 }
 
 interface Page {
@@ -41,10 +42,11 @@ page.connect = () => {
   return presence;
 };
 
-function Part({id, name, info, ignoresError}: Entry) {
-  const room = usePresence<Info>(name, info && {...info}); // a new object at every render
+function Part({id, name, info, ignoresError, history}: Entry) {
+  const room = usePresence<Info>(name, info && {...info}, {history}); // new objects at every render
   const {members, me, state, on} = room;
   useEffect(() => on("message:typing", (data, {from}) => page.heard.push([id, data, from.userId])), [on, id]);
+  useEffect(() => on("gap", (messages) => page.heard.push([id, messages.map(({data}) => data)])), [on, id]);
   useEffect(() => {
     page.rooms[id] = room;
     return () => void delete page.rooms[id];

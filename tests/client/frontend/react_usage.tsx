@@ -10,6 +10,8 @@ export function Usage({presence, room}: {presence: Presence; room?: string}) {
   const x: number | undefined = me?.x;
   const stop: () => void = on("message:typing", (data, {from}) => console.log(data.isTyping, from.userId?.length));
   on("updated", ({status}) => console.log(status?.toUpperCase()));
+  on("gap", (messages) => console.log(messages.map(({id, data}) => id + data.text)));
+  usePresence("presence-room", null, {history: 50});
   void send("typing").then(({delivered}) => delivered.toFixed());
   void update({status: null});
   const connected: boolean = useConnection().state === "connected";

@@ -12,6 +12,7 @@ interface Entry {
   id: string;
   name: string | null;
   info?: Info;
+  history?: number;
 }
 
 interface Page {
@@ -28,8 +29,9 @@ const token = async () => (await fetch("/token", {method: "POST"})).text();
 const Part = defineComponent({
   props: {entry: {type: Object as PropType<Entry>, required: true}},
   setup({entry}) {
-    const room = usePresence<Info>(() => entry.name, () => entry.info);
+    const room = usePresence<Info>(() => entry.name, () => entry.info, {history: entry.history});
     room.on("message:typing", (data, {from}) => page.heard.push([entry.id, data, from.userId]));
+    room.on("gap", (messages) => page.heard.push([entry.id, messages.map(({data}) => data)]));
     page.rooms[entry.id] = room;
     onUnmounted(() => delete page.rooms[entry.id]);
     const {members, me, state, error} = room;

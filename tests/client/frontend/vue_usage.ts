@@ -12,6 +12,8 @@ export function usage(component: Component, presence: Presence, room: () => stri
   const first: Member<Info> | undefined = members.value[0];
   const stop: () => void = on("message:typing", (data, {from}) => console.log(data.isTyping, from.userId?.length));
   on("updated", ({status}) => console.log(status?.toUpperCase()));
+  on("gap", (messages) => console.log(messages.map(({id, data}) => id + data.text)));
+  usePresence("presence-room", null, {history: 50});
   void send("typing").then(({delivered}) => delivered.toFixed());
   void update({status: null});
   console.log(first, stop, me.value?.x?.toFixed(), error.value?.code.length, useConnection().state.value === "connected");
