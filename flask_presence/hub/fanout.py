@@ -65,6 +65,7 @@ class FanOut:
     ) -> None:
         self.transport: Transport | None = None
         self._history = history
+        self._keeps_any = bool(history)
         self._application = application
         self._instruments = instruments
         self.meter = instruments.meter
@@ -138,7 +139,7 @@ class FanOut:
 
     def is_kept(self, channel: str) -> bool:
         """Whether `channel`, in which this process has connections, keeps its last messages."""
-        audience = self._audiences.get(channel)
+        audience = self._audiences.get(channel) if self._keeps_any else None
         return audience is not None and audience.is_kept
 
     def backlog(self) -> Backlog:
