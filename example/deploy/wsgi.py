@@ -1,4 +1,7 @@
-"""The example app behind one proxy: `example.deploy.wsgi:app`."""
+"""The example app behind one proxy: `example.deploy.wsgi:app`.
+
+For your own app, import its `create_app`, and name its secret: `FLASK_SECRET_KEY` if it has sessions.
+"""
 
 from __future__ import annotations
 
@@ -12,4 +15,9 @@ if not os.environ.get("FLASK_JWT_SECRET_KEY"):
     raise SystemExit("set FLASK_JWT_SECRET_KEY, which all workers and hosts share")
 
 app = create_app()
+if app.config.get("PRESENCE_BACKEND", "memory://").startswith("memory"):
+    raise SystemExit(
+        "PRESENCE_BACKEND is 'memory://', so two gunicorns would each have a list of members of its own: set "
+        "FLASK_PRESENCE_BACKEND to the URL of a Redis, and let the app call app.config.from_prefixed_env()"
+    )
 app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]

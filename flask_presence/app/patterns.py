@@ -18,13 +18,16 @@ from ..domain.guards import AnyPattern, Pattern, Rank
 MAX_WILDCARDS: Final = 4
 """The maximum number of converters and `*` in one pattern. With more, a hostile channel name could make matching
 slow."""
+RESERVED: Final = ("user", "channel", "user_info", "event", "data")
+"""The names of the arguments that guards and message guards get anyway, which no variable of a pattern can have."""
 _CONVERTER: Final = re.compile(r"<(?:(?P<kind>[a-zA-Z_]\w*)(?:\((?P<arguments>[^<>]*)\))?:)?(?P<name>[a-zA-Z_]\w*)>")
 
 
 def compile_pattern(text: str) -> AnyPattern:
     """Returns the compiled pattern.
 
-    Raises `ValueError` if it cannot match any channel name, or has a converter that Werkzeug does not have by default.
+    Raises `ValueError` if it cannot match any channel name, if it has a converter that Werkzeug does not have by
+    default, or if a variable has the name of an argument that guards get anyway.
     """
     if isinstance(text, str) and ("<" in text or ">" in text):
         return ConverterPattern(text)
@@ -57,6 +60,12 @@ class ConverterPattern:
             )
         if len(set(self.variables)) < len(self.variables):
             raise ValueError(f"guard pattern {text!r} has two variables with the same name")
+        taken = next((name for name in self.variables if name in RESERVED), None)
+        if taken is not None:
+            raise ValueError(
+                f"guard pattern {text!r} has a variable named {taken!r}, which is the name of an argument "
+                "that guards get anyway: give the variable another name"
+            )
         stars = sum(part.count("*") for part in parts)
         if stars > 1 or stars + len(self._variables) > MAX_WILDCARDS:
             raise ValueError(

@@ -286,13 +286,15 @@ def _add_client(group: click.Group, client_files: Callable[[], Mapping[str, byte
             click.echo(json.dumps({"directory": str(directory), "version": version, "changed": changed}))
             return
         click.echo(f"{directory} has the client {version}, {len(changed) or 'no'} files changed.")
-        click.echo(f"Install it once in your frontend: npm install {_npm_path(directory)}")
+        click.echo(f"In your frontend's folder: npm install {_npm_path(directory)}")
 
 
 def _npm_path(directory: Path) -> str:
-    """The directory as npm takes it: without a dot or a slash in front, it would be the name of a package."""
-    text = directory.as_posix()
-    return shlex.quote(text if text.startswith((".", "/")) else f"./{text}")
+    """The directory as npm takes it in the frontend's folder: the nearest one above it that has a `package.json`, or
+    the one that holds it. Without a dot in front, it would be the name of a package."""
+    path = directory.resolve()
+    frontend = next((one for one in path.parents if (one / "package.json").is_file()), path.parent)
+    return shlex.quote(f"./{path.relative_to(frontend).as_posix()}")
 
 
 def _follow(changes: Iterator[dict[str, Any] | None], as_json: bool) -> None:

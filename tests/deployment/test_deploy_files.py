@@ -130,17 +130,31 @@ def test_every_setting_of_the_app_is_valid() -> None:
 
 def test_the_app_does_not_start_without_a_secret() -> None:
     """Every worker would make up its own, and refuse the tokens of the others."""
+    assert "set FLASK_JWT_SECRET_KEY" in refusal()
+
+
+@pytest.mark.parametrize("backend", [None, "memory", "memory://"])
+def test_the_app_does_not_start_without_redis(backend: str | None) -> None:
+    """Each gunicorn would have a list of members of its own, without an error."""
+    environ = {"FLASK_JWT_SECRET_KEY": "a secret of thirty-two characters"}
+    if backend is not None:
+        environ["FLASK_PRESENCE_BACKEND"] = backend
+    assert "set FLASK_PRESENCE_BACKEND" in refusal(**environ)
+
+
+def refusal(**environ: str) -> str:
+    """What the app says when it does not start with these environment variables."""
     done = subprocess.run(
         [sys.executable, "-c", f"import {MODULE.partition(':')[0]}"],
         cwd=ROOT,
-        env={},
+        env=environ,
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
     assert done.returncode == 1
-    assert "set FLASK_JWT_SECRET_KEY" in done.stderr
+    return done.stderr
 
 
 def test_the_guide_shows_the_configuration_that_the_tests_run() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_presence import deny
+from flask_presence import Presence, deny
 from flask_presence.app.patterns import compile_pattern
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.guards import GuardRegistry, Pattern, read_verdict
@@ -100,6 +100,16 @@ def test_the_order_of_registration_matters_only_for_ties(patterns: list[str], na
 def test_a_pattern_that_can_match_nothing_raises_at_registration(bad: Any) -> None:
     with pytest.raises(ValueError, match="pattern"):
         compile_pattern(bad)
+
+
+@pytest.mark.parametrize("variable", ["user", "channel", "user_info", "event", "data"])
+def test_a_variable_with_the_name_of_an_argument_raises_at_registration(variable: str) -> None:
+    """A guard could not get both values, or would take the one for the other."""
+    presence = Presence()
+    for register in (presence.guard, presence.message_guard):
+        with pytest.raises(ValueError, match=f"variable named '{variable}'.*another name"):
+            register(f"room-<int:{variable}>")
+        register(f"room-<int:{variable}_id>")
 
 
 def test_a_guard_with_the_wrong_arguments_raises_at_registration() -> None:

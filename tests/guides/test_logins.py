@@ -24,7 +24,7 @@ FILES = files_of(ROOT / "docs/logins.md")
 def app_of(name: str) -> Flask:
     """The app of a file of the document."""
     module = ModuleType(name)
-    exec(compile(FILES[f"{name}.py"], f"{name}.py", "exec"), vars(module))
+    exec(compile(FILES[f"{name}.py"], f"{name}.py", "exec", dont_inherit=True), vars(module))
     app: Flask = module.app
     return app
 
@@ -69,6 +69,39 @@ def test_a_logout_ends_the_connections_of_one_browser(connect: Connect) -> None:
     assert on_laptop.closed is None
     with pytest.raises(PresenceTestError, match="Authentication required"):
         connect(stolen).join("presence-x")
+
+
+def test_a_logout_with_a_table_of_logins_ends_the_connections_of_one_browser(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cookie from before there was the table is no login."""
+    monkeypatch.setenv("FLASK_SQLALCHEMY_DATABASE_URI", f"sqlite:///{tmp_path}/accounts.db")
+    app = app_of("login_table_app")
+    db = app.extensions["sqlalchemy"]
+    account = next(one.class_ for one in db.Model.registry.mappers if one.class_.__name__ == "Account")
+    with app.app_context():
+        db.create_all()
+        db.session.add_all([account(id=1, name="Ann"), account(id=2, name="Bob")])
+        db.session.commit()
+    phone, laptop, other = logged_in(app, id="1"), logged_in(app, id="1"), logged_in(app, id="2")
+    stolen, old = app.test_client(), app.test_client()
+    stolen.set_cookie("session", phone.get_cookie("session").value)  # type: ignore[union-attr]
+    with old.session_transaction() as session:
+        session["_user_id"] = "1"
+    on_phone, on_laptop, on_other = connect(phone), connect(laptop), connect(other)
+    assert on_phone.join("presence-x")["me"]["name"] == "Ann"
+    assert phone.post("/logout").status_code == 200
+    assert on_phone.closed is not None
+    assert on_phone.closed[0] == 4401
+    assert on_laptop.closed is None
+    assert on_other.closed is None
+    assert laptop.post("/logout").status_code == 200
+    assert on_laptop.closed is not None
+    for http in (stolen, old):
+        with pytest.raises(PresenceTestError, match="Authentication required"):
+            connect(http).join("presence-x")
+    with app.app_context():
+        db.engine.dispose()
 
 
 def test_a_session_is_a_login(connect: Connect) -> None:

@@ -188,7 +188,7 @@ def test_a_page_shows_the_cursors_of_the_others(users: Users) -> None:
 def test_a_script_publishes(users: Users, folder: Path, settings: dict[str, Any]) -> None:
     bob = users.open("bob", "/news")
     bob.evaluate("() => news.joined")
-    environ = {f"FLASK_{key}": f'"{value}"' for key, value in settings.items()}
+    environ = {f"FLASK_{key}": str(value) for key, value in settings.items()}
     assert run(folder, "announce.py", "We are open", **environ) == "1\n"
     expect(bob.locator("#headlines li")).to_have_text(["We are open"])
 
@@ -198,7 +198,7 @@ def test_a_celery_task_notifies_a_user(
 ) -> None:
     """The worker is a real one, with Redis as its broker."""
     bob = users.open("bob", "/inbox")
-    environ = {f"FLASK_{key}": f'"{value}"' for key, value in settings.items()}
+    environ = {f"FLASK_{key}": str(value) for key, value in settings.items()}
     environ |= {"CELERY_BROKER": redis_server.url.replace("/0", "/7")}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     words = next(line for line in commands_of(RECIPES) if " celery " in line).partition(" celery ")[2].split()

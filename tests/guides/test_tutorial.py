@@ -60,6 +60,11 @@ def test_two_members_meet_and_one_logs_out(browser: Browser, server: Server) -> 
         expect(lines(page, "#messages")).to_have_text(["Bob: Hello <b>Ann</b>"])
     expect(lines(ann, "#members")).to_have_text(["Ann (owner)", "Bob (viewer)"])
 
+    bob.evaluate("() => room.send(5).catch(showProblem)")
+    expect(bob.get_by_role("status")).to_have_text("event must be a string")
+    say(bob, "Again")
+    expect(bob.get_by_role("status")).to_be_empty()
+
     second = bob.context.new_page()
     second.goto(bob.url)
     expect(lines(second, "#members")).to_have_text(["Ann (owner)", "Bob (viewer)"])

@@ -86,7 +86,7 @@ IN_ONE_APP = [document for document in DOCUMENTS if document.name not in GUIDES]
 
 
 @pytest.mark.parametrize("document", IN_ONE_APP, ids=names_of(IN_ONE_APP))
-def test_python_blocks_run(document: Path) -> None:
+def test_python_blocks_run(document: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The blocks of a document build on one another, functions named `test_…` in them pass, and every setting is
     valid. (The blocks of a guide are files: see `tests/guides`.)"""
     app = new_app()
@@ -108,7 +108,7 @@ def test_python_blocks_run(document: Path) -> None:
         if name.startswith("test_"):
             with ExitStack() as stack:
                 connect = lambda *arguments: stack.enter_context(presence.test_client(*arguments, app=app))  # noqa: E731
-                fixtures = {"app": app, "presence_client": connect}
+                fixtures = {"app": app, "presence_client": connect, "caplog": caplog}
                 function(**{fixture: fixtures[fixture] for fixture in inspect.signature(function).parameters})
 
 
@@ -349,6 +349,7 @@ def check_command(words: list[str]) -> None:
         "cp": check_files,
         "install": check_files,
         "docker": check_files,
+        "systemd-run": check_systemd_run,
         **dict.fromkeys(("curl", "nginx", "sudoedit", "systemctl", "useradd"), lambda given: None),
     }
     assert program in checks, f"{program} is not known here"
@@ -365,12 +366,19 @@ def command_group() -> click.Group:
 
 def check_flask(arguments: list[str]) -> None:
     """A command of ours must exist, and accept these arguments and options."""
-    if arguments[:2] == ["--app", "app"]:
+    if arguments[0] == "--app":
+        assert arguments[1] in ("app", "example.deploy.wsgi")
         arguments = arguments[2:]
         if arguments[0] in ("run", "seed"):  # Flask's own, and the tutorial's
             return
     assert arguments[0] == "presence"
     command_group().commands[arguments[1]].make_context(arguments[1], arguments[2:])
+
+
+def check_systemd_run(arguments: list[str]) -> None:
+    """Its options come first, each in one word, and then the command that it runs."""
+    program = next(place for place, word in enumerate(arguments) if not word.startswith("-"))
+    check_command(arguments[program:])
 
 
 def check_module(arguments: list[str]) -> None:

@@ -39,6 +39,28 @@ def contents(directory: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in directory.iterdir() if path.is_file()}
 
 
+@pytest.mark.parametrize(
+    ("directory", "frontend", "path"),
+    [
+        ("frontend/presence-client", "frontend", "./presence-client"),
+        ("frontend/lib/presence-client", "frontend", "./lib/presence-client"),
+        ("frontend/presence-client", None, "./presence-client"),
+        ("frontend/presence client", "frontend", "'./presence client'"),
+    ],
+)
+def test_the_command_says_what_to_run_in_the_folder_of_the_frontend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str, frontend: str | None, path: str
+) -> None:
+    """That is the folder with the `package.json` or, if there is none yet, the one that holds the directory."""
+    monkeypatch.chdir(tmp_path)
+    if frontend:
+        (tmp_path / frontend).mkdir()
+        (tmp_path / frontend / "package.json").write_text("{}")
+    result = run(Path(directory))
+    assert result.output.splitlines()[-1] == f"In your frontend's folder: npm install {path}"
+    assert run(Path(directory)).output.splitlines()[-1] == result.output.splitlines()[-1]
+
+
 def test_the_package_has_the_installed_version_and_names_only_its_files(tmp_path: Path) -> None:
     result = run(tmp_path / "new" / "presence-client")
     assert result.exit_code == 0, result.output
