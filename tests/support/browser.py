@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from .server import DEADLINE
+
 try:
     from playwright.sync_api import (
         Browser,
@@ -26,7 +28,7 @@ except ImportError:
         raise
     pytest.skip("Playwright is missing on this machine", allow_module_level=True)
 
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=DEADLINE * 1000)
 
 __all__ = [
     "Browser",
