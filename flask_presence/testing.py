@@ -55,6 +55,8 @@ class _Identity(str):
 class _RecordingConnection:
     """A `hub.ports.Connection` that keeps what it is sent. `end` is the code and the text with which it was closed."""
 
+    congested = False
+
     def __init__(self) -> None:
         self.answers: deque[Any] = deque()
         self.received: deque[Any] = deque()

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Final, NamedTuple
 
 from .channels import ChannelName
@@ -193,7 +193,9 @@ def messages_after(extract: Extract, number: int) -> list[KeptMessage] | None:
     """The messages after a number of the same epoch; `None` if they are not all there."""
     found = [message for message in extract.messages if message.number > number]
     first_missing = found[0].previous if found else extract.last
-    return None if first_missing > number else found
+    is_whole = all(later.previous == earlier.number for earlier, later in pairwise(found))
+    ends_at_the_last = not found or found[-1].number == extract.last
+    return found if first_missing <= number and is_whole and ends_at_the_last else None
 
 
 def page(extract: Extract, limit: int) -> Page:
@@ -207,8 +209,8 @@ def _missed(extract: Extract, after: int | None) -> tuple[bytes, ...] | None:
     missed = None if after is None else messages_after(extract, after)
     if missed is None:
         return None
-    frames, is_cut = _newest(missed, len(missed))
-    return None if is_cut else frames
+    frames = tuple(message.frame for message in missed)
+    return frames if sum(map(len, frames)) <= MAX_ANSWER_BYTES else None
 
 
 def _newest(messages: Sequence[KeptMessage], limit: int) -> tuple[tuple[bytes, ...], bool]:

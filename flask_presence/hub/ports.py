@@ -50,6 +50,10 @@ class Connection(Protocol):
     """One socket, as the hub sees it. No method blocks or raises, whatever state the peer is in. `send` and `answer`
     never call back into the hub."""
 
+    congested: bool
+    """Whether so many answers wait to be sent that further requests have to wait too. When they are sent,
+    `Session.proceed` is called."""
+
     def send(self, frame: bytes) -> None:
         """Queue a frame that others caused. If too many bytes of such frames wait, the connection ends with 1013."""
 

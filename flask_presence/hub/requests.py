@@ -262,8 +262,8 @@ class Requests:
         """Send a message in a channel that keeps it. A message that is repeated raises no event."""
         key = None
         if request.messageId is not None:  # what one user has sent, another cannot repeat
-            sender = f"user {session.user.id}" if session.user is not None else f"client {session.id}"
-            key = f"{sender}\0{request.messageId}"
+            kind, sender = ("client", session.id) if session.user is None else ("user", session.user.id)
+            key = f"{kind} {len(sender)} {sender} {request.messageId}"
 
         def sent(outcome: Outcome[Published]) -> wire.Frame:
             published = outcome()

@@ -195,8 +195,11 @@ class Session:
 
     @property
     def _must_wait(self) -> bool:
-        """Whether a request is under way, or handlers lag too far behind this connection's events."""
-        return self.busy or (self.events is not None and len(self.events) >= MAX_WAITING_EVENTS)
+        """Whether a request is under way, answers have to be sent first, or handlers lag too far behind this
+        connection's events."""
+        if self.busy or self.connection.congested:
+            return True
+        return self.events is not None and len(self.events) >= MAX_WAITING_EVENTS
 
     def _balance(self) -> None:
         """Stop reading from the client while its queue is full."""

@@ -62,6 +62,9 @@ class FrameReceiver(Protocol):
     @property
     def user_id(self) -> str | None: ...
 
+    def proceed(self) -> None:
+        """Go on with messages that have waited because there were too many answers to send."""
+
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         """Handle a whole message. The UTF-8 of a text has been checked; that of a binary message has not."""
 
@@ -148,9 +151,14 @@ class Connection(Outbox):
         if self.state != "open":
             return
         self.own_bytes += len(frame)
+        if self.own_bytes > CHOKE_SIZE:
+            self.congested = True
         self.send(frame)
         if self._choked:
             self._reader.stop()
+
+    def drained(self) -> None:
+        self._group.loop.soon(self.receiver.proceed)
 
     def close(self, code: int, text: str, reason: Ending) -> None:
         self._group.settle_for(self)

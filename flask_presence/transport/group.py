@@ -154,6 +154,9 @@ class ConnectionGroup:
                     frames.clear()
                     connection.backlog = connection.own_bytes = 0
                     connection.half_sent = False
+                    if connection.congested:
+                        connection.congested = False
+                        connection.drained()
                     continue
                 connection.forget(sent)
             connection.write()

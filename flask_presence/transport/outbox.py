@@ -27,16 +27,19 @@ class Limits:
 class Outbox:
     """`frames`, their size `backlog`, and how many of these bytes are, at most, answers (`own_bytes`).
 
+    `congested`: there were too many answers, so requests wait until all of them are sent.
+
     `half_sent`: the first of `frames` is the rest of a frame. `dirty`: the group flushes it before the loop waits
     again. `writing`: the socket is full, and the loop watches for when it is writable.
     """
 
-    __slots__ = ("backlog", "dirty", "frames", "half_sent", "own_bytes", "writing")
+    __slots__ = ("backlog", "congested", "dirty", "frames", "half_sent", "own_bytes", "writing")
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.backlog = 0
         self.own_bytes = 0
+        self.congested = False
         self.half_sent = False
         self.dirty = False
         self.writing = False
@@ -54,6 +57,10 @@ class Outbox:
             count += 1
         return b"".join(frames[:count])
 
+    def drained(self) -> None:
+        """Requests that waited may go on: all answers are sent."""
+        raise NotImplementedError
+
     def forget(self, sent: int) -> None:
         """Drop the first `sent` bytes, which the socket has taken."""
         if not sent:
@@ -63,6 +70,9 @@ class Outbox:
             self.frames.clear()
             self.own_bytes = 0
             self.half_sent = False
+            if self.congested:
+                self.congested = False
+                self.drained()
             return
         self.own_bytes = min(self.own_bytes, self.backlog)
         frames, whole = self.frames, 0

@@ -23,7 +23,7 @@ from ..support.redis_server import RedisServer, running_redis
 from ..support.server import running, wait_until
 from ..support.store import Client
 
-ACL = "+@read +@write +@scripting +@pubsub +@connection +time -@dangerous"
+ACL = "+@read +@write +@scripting +@pubsub +@connection +time -@dangerous +info"
 
 
 def talk(**options: Any) -> str:

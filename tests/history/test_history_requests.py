@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,6 +209,42 @@ def test_an_anonymous_connection_repeats_only_its_own_messages(connect: Connect,
     first = one.say(channel, 1, messageId="a")
     assert one.say(channel, 1, messageId="a") == first
     assert other.say(channel, 1, messageId="a")["id"] != first["id"]
+
+
+def test_the_message_id_of_one_user_is_not_that_of_another(connect: Connect, name: str) -> None:
+    """However their ids and the message ids are put together."""
+    channel, first = f"kept-{name}", "u\0 1"
+    one, other = connect(first), connect("u")
+    one.join(channel)
+    other.join(channel)
+    ids = {one.say(channel, 1, messageId="x")["id"]}
+    for message_id in ("1\0x", " 1 x", "1 x", "\0 1 x", "x"):
+        ids.add(other.say(channel, 1, messageId=message_id)["id"])
+    assert len(ids) == 6
+
+
+def test_requests_wait_until_the_answers_before_them_are_sent(connect: Connect, server: Server, name: str) -> None:
+    """A client that asks for much at once and reads nothing costs little memory, and gets its answers when it reads."""
+    channel = f"kept-{name}"
+    ann = connect("ann")
+    ann.join(channel)
+    say(ann, channel, *(["x" * 60_000] * 5))
+    before = memory_of(server)
+    greedy = connect("eve")
+    greedy.join(channel)
+    request = {"type": "channel:history", "channel": channel, "limit": 5}
+    for number in range(150):
+        greedy.send({**request, "requestId": number})
+    assert ann.say(channel, "still here?")["delivered"] == 1
+    assert memory_of(server) - before < 20 * 1024
+    answers = [greedy._read() for _ in range(151)]
+    assert [answer["requestId"] for answer in answers if "requestId" in answer] == list(range(150))
+
+
+def memory_of(server: Server) -> int:
+    """The memory of the server's worker, in kB."""
+    status = Path(f"/proc/{server.worker_pids()[-1]}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
 
 
 def test_a_message_that_is_no_longer_kept_may_be_sent_again(connect: Connect, channel: str) -> None:

@@ -9,9 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
+import redis
 from websockets.exceptions import ConnectionClosed
 
+from ..support.client import client
 from ..support.pair import Pair, running_pair
+from ..support.redis_server import running_redis
+from ..support.server import running
 from .test_history_requests import hear, say
 
 ROOM = "private-kept-room"
@@ -103,6 +107,33 @@ def test_both_copies_of_a_message_go_out_once(service: Pair) -> None:
             assert sending[0].result() == sending[1].result()
     assert [event["data"] for event in hear(bob, 30)] == [*range(30)]
     assert bob.silent()
+
+
+def test_an_old_copy_of_the_data_is_no_silent_gap(program: str) -> None:
+    """Redis and all workers start anew with data that was saved earlier. No place from before is known any longer, and
+    no id is given again."""
+    history = {"PRESENCE_HISTORY": {"kept-*": (50, 60)}}
+    with running_redis(program) as redis_server:
+        ids: list[str] = []
+        for start in range(2):
+            with running(PRESENCE_BACKEND=redis_server.url, **history) as server, client(server, "ann") as ann:
+                if start:
+                    for since in (ids[2], ids[4], ids[6]):
+                        answer = ann.request("join", channel=ROOM, since=since)
+                        assert answer["recovered"] is False
+                        assert len(answer["messages"]) == 5
+                ann.join(ROOM)
+                ids += say(ann, ROOM, *range(5))
+                if not start:
+                    redis.Redis(port=redis_server.port).save()
+                    ids += say(ann, ROOM, *range(5, 10))
+                else:
+                    for since in (ids[2], ids[4], ids[6], ids[9]):
+                        assert ann.request("join", channel=ROOM, since=since)["recovered"] is False
+                    assert ann.request("join", channel=ROOM, since=ids[10])["recovered"] is True
+            redis_server.stop()
+            redis_server.start()
+        assert len(set(ids)) == 15
 
 
 def flush(service: Pair) -> None:

@@ -179,12 +179,12 @@ def test_no_grace_period_begins_while_a_message_waits_for_its_worker(program: st
     """The worker stood still when the users lost their connections and were sent away."""
     with running_pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
         servers.enter("near", "ann")
-        lost = [servers.enter("far", f"eve-{number}")[0] for number in range(4)]
+        lost = [servers.enter("far", f"eve-{number}")[0] for number in range(3)]
         with servers.far_stands_still():
             for one in lost:
                 one.cut()
             for number in range(len(lost)):
-                servers.near.call("recheck", user_id=f"eve-{number}")
+                servers.near.call("remove", name="presence-room", user_id=f"eve-{number}")
         wait_until(lambda: listed(servers) == ["ann"])
 
 

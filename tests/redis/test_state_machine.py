@@ -62,8 +62,8 @@ def test_the_state_machine_holds_with_redis(redis_server: RedisServer, workers: 
 
 
 def test_test_clients_leave_nothing_in_redis(redis_server: RedisServer, prefix: str) -> None:
-    """A test client does not wait for the previous one. If the machine stood still for longer than the lease, the next
-    one cleans up."""
+    """A test client does not wait for the previous one. If the machine stood still for longer than the lease, what
+    is left is removed later."""
     app = Flask("test-clients")
     app.config.update(
         JWT_SECRET_KEY="a secret of thirty-two characters",
@@ -83,9 +83,8 @@ def test_test_clients_leave_nothing_in_redis(redis_server: RedisServer, prefix: 
     keys = redis.Redis(port=redis_server.port, decode_responses=True)
 
     def no_worker_is_left() -> bool:
-        if keys.smembers(f"{prefix}:workers"):
-            with presence.test_client(app=app):
-                pass
+        with app.app_context():
+            presence.get_channel_stats()  # a process without connections removes dead workers before it asks
         return not keys.smembers(f"{prefix}:workers")
 
     wait_until(no_worker_is_left)

@@ -32,6 +32,9 @@ class Echo:
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         self.connection.answer(encode_frame(payload, TEXT if is_text else BINARY))
 
+    def proceed(self) -> None:
+        """Nothing has waited."""
+
     def admit(self) -> bool:
         return True
 

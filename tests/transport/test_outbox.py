@@ -33,9 +33,13 @@ class Recorder:
     def __init__(self) -> None:
         self.endings: list[tuple[int, Any]] = []
         self.received: list[tuple[bytes, bool]] = []
+        self.proceeded = 0
 
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         self.received.append((payload, is_text))
+
+    def proceed(self) -> None:
+        self.proceeded += 1
 
     def admit(self) -> bool:
         return True

@@ -51,6 +51,7 @@ class Join:
         self._is_new = not local.has(joiner.client_id)
         self._tries = self._reads = 0
         self._log: Extract | None = None  # what was read of the kept messages
+        self._wants_newest = False
 
     def begin(self) -> Pending[Joined]:
         self._local.begin_join(self._client_id)
@@ -117,7 +118,11 @@ class Join:
         tail.expire(time.monotonic())
         if self._log is not None:
             extract = tail.continued(self._log, position)
-            return None if extract is None else replay(extract, wanted)
+            found = None if extract is None else replay(extract, wanted)
+            if found is not None and found.recovered is False and not self._wants_newest:
+                self._wants_newest = True  # instead of what came since then
+                return None
+            return found
         return replay(tail.extract(position), wanted) if tail.serves(wanted, position) else None
 
     def _read_log(self) -> Pending[None]:
@@ -125,7 +130,7 @@ class Join:
         if self._reads > MAX_TRIES:
             raise BackendUnavailable("the kept messages change too fast")
         wanted, position = self._joiner.replay, self._local.replica.position
-        since = wanted.known_since(position)
+        since = None if self._wants_newest else wanted.known_since(position)
         limit = (wanted.limit or DEFAULT_LIMIT) if since is None else None
         reading = self._store.history.extract(self._local.name, after=since, limit=limit)
 

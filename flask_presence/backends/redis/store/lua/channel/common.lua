@@ -2,7 +2,8 @@
 --
 -- A channel is
 --   state        hash: e epoch, q number of the last event, c when the channel began (the caller's text), and if it keeps
---                messages: m number of the last one in this epoch, l seconds for which they are kept, b their bytes;
+--                messages: m number of the last one in this epoch, l seconds for which they are kept, b their bytes,
+--                h the run of Redis that numbered them;
 --                r followed by a user: id of the caller who has reserved the member NUL end of the reservation, ms
 --   members      hash: user -> version NUL place NUL document; version and place are event numbers
 --   connections  hash: client -> user NUL worker
@@ -52,6 +53,20 @@ local function epoch(known)
   redis.call('HSET', state, 'e', current, 'q', 0)
   redis.call('EXPIRE', state, 300)
   return current
+end
+
+-- Begin to use the log, if the channel has one. If Redis has been started anew, with an older copy of its data perhaps,
+-- numbers that have been given out may be missing. So they go on far beyond those, and whatever came before counts as
+-- missed.
+local function use_log()
+  if redis.call('HEXISTS', state, 'm') == 0 then return end
+  local run, known = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or '', redis.call('HGET', state, 'h')
+  if known == run then return end
+  redis.call('HSET', state, 'h', run)
+  if known then
+    local number = redis.call('HINCRBY', state, 'q', 1000000000)
+    redis.call('HSET', state, 'm', string.format('%.0f', number))
+  end
 end
 
 -- Number an event and publish it: kind, epoch, number, client that does not hear it, user, reason, body.

@@ -7,6 +7,7 @@
 -- Returns {'ok', epoch, number, change, entry, {user, entry, …}} | {'merge', entry to merge with} | {'large'}.
 local topic, worker, client, user, listed = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[5] ~= ''
 local at, change, entry = epoch(ARGV[2]), '', ''
+use_log()
 
 if listed then
   entry = redis.call('HGET', members, user)

@@ -8,6 +8,7 @@
 --         | {'lost'} if the channel that the caller knows is gone.
 local at, log, keys = epoch(ARGV[2]), KEYS[6], KEYS[7]
 if ARGV[2] ~= '0' and ARGV[2] ~= at then return {'lost'} end
+use_log()
 local previous = redis.call('HGET', state, 'm')
 if not previous then
   redis.call('DEL', log, keys) -- of an earlier epoch
@@ -27,6 +28,7 @@ redis.call('PUBLISH', ARGV[1], table.concat({'message', at, number, ARGV[3], pre
 if redis.call('EXISTS', log) == 0 then redis.call('HSET', state, 'b', 0) end
 redis.call('XADD', log, at .. '-' .. number, 'p', previous, 'k', ARGV[5], 'b', frame)
 redis.call('HSET', state, 'm', number, 'l', ARGV[7])
+if previous == '0' then use_log() end
 if ARGV[5] ~= '' then redis.call('HSET', keys, ARGV[5], number .. '\0' .. delivered) end
 local bytes, count = redis.call('HINCRBY', state, 'b', #frame), redis.call('XLEN', log)
 while count > tonumber(ARGV[6]) or bytes > tonumber(ARGV[8]) do

@@ -4,6 +4,7 @@
 --       3 how many at most 4 how many bytes, but one message at least
 -- Returns {epoch or '', number in the order, number of the last message in this epoch, 1 if older ones were left out,
 --          then for each, newest first: its number, that of the message before it, its frame}.
+use_log()
 local found = redis.call('HMGET', state, 'e', 'q', 'm')
 local at = found[1] or ''
 local reply, size, limit = {at, found[2] or 0, found[3] or 0, 0}, 0, tonumber(ARGV[3])

@@ -5,6 +5,7 @@
 -- Returns {1 if the channel has lost changes that the caller knows (as with an old copy of its data), else 0, then the
 -- clients in 6}.
 local topic, at, is_older = ARGV[1], epoch(ARGV[2]), 0
+use_log()
 if tonumber(redis.call('HGET', state, 'q')) < tonumber(ARGV[3]) then
   redis.call('HSET', state, 'q', ARGV[3])
   if at == ARGV[2] then is_older = 1 end
