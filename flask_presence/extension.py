@@ -230,10 +230,10 @@ class Presence:
         """
         if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
             raise ValueError(f"limit must be a whole number from 1 to {MAX_LIMIT}, not {limit!r}")
-        place = None if before is None else parse_position(before)
-        if before is not None and place is None:
+        position = None if before is None else parse_position(before)
+        if before is not None and position is None:
             raise ValueError(f"before must be the id of a message, not {before!r}")
-        page = self._hub.directory.history(arguments.channel_name(name), limit, place)
+        page = self._hub.directory.history(arguments.channel_name(name), limit, position)
         return [wire.read_kept(frame) for frame in page.messages]
 
     def clear_channel_history(self, name: str) -> int:

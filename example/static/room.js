@@ -239,7 +239,7 @@ async function showOlder() {
   if (!page) return;
   const fromEnd = log.scrollHeight - log.scrollTop;
   log.prepend(...page.messages.filter(isChat).map(lineOf));
-  log.scrollTop = log.scrollHeight - fromEnd; // what the user reads stays where it is
+  log.scrollTop = log.scrollHeight - fromEnd; // keeps the lines that the user is reading in place
   oldest = page.more ? page.messages[0].id : null;
   showOlder();
 }

@@ -74,10 +74,10 @@ def parse_channel(_context: click.Context, parameter: click.Parameter, value: st
 
 def parse_message_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Position | None:
     """The id of a message that a channel keeps."""
-    place = None if value is None else parse_position(value)
-    if value is not None and place is None:
+    position = None if value is None else parse_position(value)
+    if value is not None and position is None:
         raise click.BadParameter("must be the id of a message")
-    return place
+    return position
 
 
 def parse_json(_context: click.Context, parameter: click.Parameter, value: str) -> Any:

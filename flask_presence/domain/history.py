@@ -323,7 +323,7 @@ class MessageLog:
 class Tail:
     """The messages that a worker has heard of a channel, one after the other, up to `MAX_ANSWER_BYTES` of them.
 
-    It is complete from the number `floor` on: whoever missed something since then finds it here.
+    It has every message after the number `floor`, up to the newest that has been heard.
     """
 
     def __init__(self, retention: Retention) -> None:

@@ -301,7 +301,7 @@ def test_a_reload_shows_the_conversation(enter: Enter) -> None:
 
 
 def test_older_messages_scroll_in(enter: Enter) -> None:
-    """What the user reads stays where it is, and no message is there twice."""
+    """The lines that the user is reading stay in place, and no message appears twice."""
     ann = enter("Ann")
     expect(online(ann)).to_have_count(1)
     ann.evaluate("(async () => { for (let n = 0; n < 60; n++) await room.send('message', {text: `line ${n}`}); })()")

@@ -759,8 +759,8 @@ var Presence = (() => {
       const socket = this.#socket;
       const sentAt = Date.now();
       // The server answers in order, so a slow earlier request delays the pong.
-      const patience = this.#requests.size ? this.#options.timeout : timeout;
-      this._request("ping", {}, {timeout: patience}).catch(({code}) => {
+      const wait = this.#requests.size ? this.#options.timeout : timeout;
+      this._request("ping", {}, {timeout: wait}).catch(({code}) => {
         if (code === "TIMEOUT" && this.#socket === socket && this.#lastFrameAt < sentAt) {
           this.#lost(LOST);
         }

@@ -73,7 +73,7 @@ class HistoryOperations:
         self, channel: str, *, after: int | None = None, before: Position | None = None, limit: int | None = None
     ) -> Operation[Extract]:
         """The newest messages: at most `limit`, and `MAX_ANSWER_BYTES`; only those above the number `after`, and before
-        the place `before`."""
+        the position `before`."""
         log, _ = self._keys.history(channel)
         arguments = (
             *("" if after is None else str(after), "" if before is None else str(before)),
