@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from ..backends.base import Backend
 from ..domain import wire
@@ -49,6 +49,7 @@ from .offload import Offload
 from .ports import Application, Credential, Policy
 from .session import Session, Turn
 
+T = TypeVar("T")
 Step = Callable[[], Answer]
 
 MAX_TURNS: Final = 256
@@ -212,8 +213,11 @@ class Requests:
         return then(self._membership.leave(session, channel, "left"), left)
 
     def _look_up(self, channel: ChannelName) -> Channel | Pending[Channel | None] | None:
-        backend = self._backend
-        return self._offload.ask(lambda: backend.get(channel)) if backend.blocking else backend.get(channel)
+        return self._query(lambda: self._backend.get(channel))
+
+    def _query(self, query: Callable[[], T]) -> T | Pending[T]:
+        """The backend's answer to a query, which may block."""
+        return self._offload.ask(query) if self._backend.blocking else query()
 
     def _message(self, session: Session, request: wire.Message) -> Answer:
         name = request.channel or ""
@@ -297,7 +301,7 @@ class Requests:
         return wire.Updated(channel=str(channel), member=outcome.member.json)
 
     def _history(self, session: Session, request: wire.History) -> Answer:
-        name, backend = request.channel or "", self._backend
+        name = request.channel or ""
         limit, before = request.limit or DEFAULT_LIMIT, None
         if request.before is not None:
             before = parse_position(request.before)
@@ -309,8 +313,8 @@ class Requests:
         session.pay_for(limit)
         if not self._fan_out.is_kept(name):
             return wire.kept(name, Page((), more=False))
-        ask = partial(backend.history, name, limit, before)
-        return then(self._offload.ask(ask) if backend.blocking else ask(), lambda page: wire.kept(name, page()))
+        kept = self._query(lambda: self._backend.history(name, limit, before))
+        return then(kept, lambda page: wire.kept(name, page()))
 
     def _ping(self, _session: Session, _request: wire.Ping) -> wire.Frame:
         return wire.Pong(timestamp=int(self._clock.epoch() * 1000))

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from ....domain.channels import ChannelName
@@ -208,36 +209,30 @@ class Worker:
         return self._channels.place(local, self._retry_lost(local, make)).map(shape)
 
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> Pending[int]:
+        return self._publish(
+            channel, lambda local: self._operations.publish(channel, payload, exclude, local.replica.position)
+        )
+
+    def publish_kept(self, channel: str, payload: bytes, exclude: str | None, key: str | None) -> Pending[Published]:
+        def make(local: LocalChannel) -> Operation[Placed[Published]]:
+            assert local.retention is not None, "the channel keeps messages"
+            known = local.replica.position
+            return self._store.history.publish(channel, payload, exclude, local.retention, key=key, known=known)
+
+        return self._publish(channel, make)
+
+    def _publish(self, channel: str, make: Callable[[LocalChannel], Operation[Placed[T]]]) -> Pending[T]:
+        """Run an operation that publishes to a channel. Its event must arrive here too."""
         self.breaker.check()
         local = self._channels.get(channel)
         if local is None:
             raise BackendUnavailable("the channel has just been closed")
-        replica = local.replica
 
-        def sent(placed: Placed[int]) -> int:
-            replica.expect(placed.position)
+        def sent(placed: Placed[T]) -> T:
+            local.replica.expect(placed.position)
             return placed.value
 
-        def make() -> Operation[Placed[int]]:
-            return self._operations.publish(channel, payload, exclude, replica.position)
-
-        return self._retry_lost(local, make, pause=False).map(sent)
-
-    def publish_kept(self, channel: str, payload: bytes, exclude: str | None, key: str | None) -> Pending[Published]:
-        self.breaker.check()
-        local = self._channels.get(channel)
-        if local is None or local.retention is None:
-            raise BackendUnavailable("the channel has just been closed")
-        replica, retention = local.replica, local.retention
-
-        def sent(placed: Placed[Published]) -> Published:
-            replica.expect(placed.position)
-            return placed.value
-
-        def make() -> Operation[Placed[Published]]:
-            return self._store.history.publish(channel, payload, exclude, retention, key=key, known=replica.position)
-
-        return self._retry_lost(local, make, pause=False).map(sent)
+        return self._retry_lost(local, partial(make, local), pause=False).map(sent)
 
     def expect(self, channel: str, position: Position) -> None:
         """Note that something was published at `position` of a channel, which must arrive if the channel is here."""
