@@ -150,13 +150,10 @@ class ConnectionGroup:
                 except OSError:
                     sent = 0  # full or broken: the next attempt shows which
                 self.meter.bytes_sent += sent
-                if sent == connection.backlog:
+                if sent == connection.backlog and not connection.congested:
                     frames.clear()
                     connection.backlog = connection.own_bytes = 0
                     connection.half_sent = False
-                    if connection.congested:
-                        connection.congested = False
-                        connection.drained()
                     continue
                 connection.forget(sent)
             connection.write()
