@@ -63,7 +63,8 @@ class Service:
         stall_watch = StallWatch(lambda: self.hub.current_loop)
         self.authenticator = Authenticator(app, settings, find_loader, stall_watch)
         application = FlaskApplication(app, self.authenticator, guards, message_guards, handlers, stall_watch)
-        self.hub = Hub(_backend(settings), application, _policy(settings), encode_frame)
+        history = HistoryRules(settings.history)
+        self.hub = Hub(_backend(settings, history), application, _policy(settings, history), encode_frame)
         self.guards, self.message_guards = guards, message_guards
         self.log_throttle = LogThrottle()
         self._preflight = Preflight(app, settings, find_loader)
@@ -153,23 +154,23 @@ class Service:
         self.process.forked()
 
 
-def _backend(settings: Settings) -> Backend:
+def _backend(settings: Settings, history: HistoryRules) -> Backend:
     return open_backend(
         settings.backend,
         max_info=settings.max_user_info,
         prefix=settings.redis_prefix,
         lease=settings.lease,
         grace_abrupt=settings.grace_abrupt,
-        history=HistoryRules(settings.history),
+        history=history,
     )
 
 
-def _policy(settings: Settings) -> Policy:
+def _policy(settings: Settings, history: HistoryRules) -> Policy:
     return Policy(
         enabled=settings.enabled,
         max_channels=settings.max_channels,
         max_user_info=settings.max_user_info,
-        history=HistoryRules(settings.history),
+        history=history,
         rate_limit=settings.rate_limit,
         token_recheck=settings.token_recheck,
         grace=settings.grace,
