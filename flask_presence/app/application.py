@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -174,11 +175,8 @@ class FlaskApplication:
 
 def _kind(name: str, problem: BaseException) -> str:
     """The kind of a log line: what failed, with which exception, at which line. Clients cannot make up new kinds."""
-    place = problem.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = "" if place is None else f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
-    return f"{name}: {type(problem).__qualname__} at {where}"
+    *_, (frame, line) = traceback.walk_tb(problem.__traceback__)
+    return f"{name}: {type(problem).__qualname__} at {frame.f_code.co_filename}:{line}"
 
 
 def _guard_name(match: Match | None) -> str:

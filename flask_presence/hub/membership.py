@@ -90,9 +90,7 @@ class SessionMembership:
         channels = [channel for channel in session.channels.values() if channel != entering]
         leaving = [self.leave_anyway(session, channel, reason) for channel in channels]
         session.left = Pending()
-        if (
-            entering is not None
-        ):  # the join is under way, so a leave might overtake it; once it is in, its end takes it out
+        if entering is not None:  # a leave now might overtake the join, so it follows the end of the join
             left: Pending[bool] = Pending()
 
             def leave() -> None:

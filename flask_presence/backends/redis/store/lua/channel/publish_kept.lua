@@ -39,5 +39,5 @@ while count > tonumber(ARGV[6]) or bytes > tonumber(ARGV[8]) do
 end
 redis.call('EXPIRE', log, ARGV[7])
 redis.call('EXPIRE', keys, ARGV[7])
-if is_empty() then close_if_empty() end
+close_if_empty()
 return {at, number, delivered, number, 1}
