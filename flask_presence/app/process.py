@@ -14,7 +14,7 @@ from typing import Final
 
 from ..hub.hub import Hub
 from ..hub.session import Session
-from ..loops.base import SocketLoop
+from ..loops.base import Loop
 from ..loops.gevent_loop import sleep_off_loop
 from ..settings import Settings
 from ..transport.group import ConnectionGroup
@@ -158,7 +158,7 @@ class Process:
             ping_timeout=settings.ping_timeout,
         )
 
-    def _start_ticking(self, loop: SocketLoop, group: ConnectionGroup) -> None:
+    def _start_ticking(self, loop: Loop, group: ConnectionGroup) -> None:
         self._ticked_at = time.monotonic()
         loop.run(lambda: loop.every(TICK, partial(self._tick, group)))
 

@@ -14,7 +14,8 @@ Callback = Callable[[], object]
 
 
 class Loop(Protocol):
-    """An event loop: it runs callbacks one after another. `run`, `spawn` and `attend` may be called from any thread."""
+    """An event loop: it runs callbacks one after another, watches sockets and keeps timers. `run` and `spawn` may be
+    called from any thread, everything else in the loop only."""
 
     def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the loop and return what it returns, or raise what it raises."""
@@ -28,12 +29,8 @@ class Loop(Protocol):
     def soon(self, callback: Callback) -> None:
         """Call `callback` in the loop's next iteration."""
 
-    def attend(self, source: Source) -> None:
-        """Run `source.listen` off the loop for the rest of the process's life."""
-
-
-class SocketLoop(Loop, Protocol):
-    """An event loop that also watches sockets and keeps timers."""
+    def later(self, seconds: float, callback: Callback) -> None:
+        """Call `callback` in the loop once, after so many seconds."""
 
     def every(self, seconds: float, callback: Callback) -> None:
         """Call `callback` in the loop again and again, at this interval."""
@@ -43,6 +40,9 @@ class SocketLoop(Loop, Protocol):
 
     def writable(self, fd: int, callback: Callback) -> Watch:
         """A watch that calls `callback` whenever `fd` can be written to, once it is started."""
+
+    def attend(self, source: Source) -> None:
+        """Know of `source`, if the loop has to wait for its events by itself."""
 
 
 class Watch(Protocol):
@@ -54,18 +54,18 @@ class Watch(Protocol):
 
 
 class Source(Protocol):
-    """Something outside the process that events come from, such as a subscription."""
+    """Something whose events come from outside the process."""
 
     @property
     def ended(self) -> bool:
         """Whether no more events will come."""
 
-    def listen(self) -> None:
-        """Receive events and handle them in the loop, until the source ends. Blocks."""
+    @property
+    def is_behind(self) -> bool:
+        """Whether events are known to be on their way."""
 
-    def catch_up(self, *, wait: bool) -> bool:
-        """Handle the events that have arrived. With `wait`, give events that are known to be on their way a moment to
-        arrive. Returns whether there were any."""
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`, in seconds of the monotonic clock."""
 
 
 class CrossThreadCall(Generic[T]):

@@ -68,7 +68,7 @@ class GeventLoop:
         self.run(lambda: self._gevent.spawn(function, *arguments))
 
     def attend(self, source: Source) -> None:
-        self.spawn(source.listen)
+        """Do nothing: the hub runs all the time."""
 
     def sleep(self, seconds: float) -> None:
         self._gevent.sleep(seconds)
@@ -78,6 +78,15 @@ class GeventLoop:
 
     def every(self, seconds: float, callback: Callback) -> None:
         self._loop.timer(seconds, seconds, ref=False).start(callback)
+
+    def later(self, seconds: float, callback: Callback) -> None:
+        timer = self._loop.timer(seconds, ref=False)
+
+        def fire() -> None:
+            timer.close()
+            callback()
+
+        timer.start(fire)
 
     def readable(self, fd: int, callback: Callback) -> GeventWatch:
         return GeventWatch(self._loop.io(fd, 1), callback)

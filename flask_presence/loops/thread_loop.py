@@ -49,7 +49,7 @@ class ThreadLoop:
         threading.Thread(target=function, args=arguments, name="flask_presence worker", daemon=True).start()
 
     def attend(self, source: Source) -> None:
-        self.spawn(source.listen)
+        """Do nothing: the thread runs all the time."""
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -63,7 +63,10 @@ class ThreadLoop:
                 return  # the loop is about to wake up already
 
     def every(self, seconds: float, callback: Callback) -> None:
-        self._timers.append(_Timer(seconds, callback))
+        self._timers.append(_Timer(seconds, callback, repeats=True))
+
+    def later(self, seconds: float, callback: Callback) -> None:
+        self._timers.append(_Timer(seconds, callback, repeats=False))
 
     def readable(self, fd: int, callback: Callback) -> SelectorWatch:
         return SelectorWatch(self._selector, fd, selectors.EVENT_READ, callback)
@@ -81,9 +84,11 @@ class ThreadLoop:
                     if events & event:
                         self._call(callback)
             now = time.monotonic()
-            for timer in self._timers:
+            for timer in list(self._timers):
                 if timer.due <= now:
                     timer.due = now + timer.seconds
+                    if not timer.repeats:
+                        self._timers.remove(timer)
                     self._call(timer.callback)
             for _ in range(len(self._callbacks)):
                 self._call(self._callbacks.popleft())
@@ -139,11 +144,12 @@ class SelectorWatch:
 
 
 class _Timer:
-    """Calls `callback` every `seconds`, next at `due`, in seconds of the monotonic clock."""
+    """Calls `callback` after so many seconds, and again if it `repeats`. `due` is in seconds of the monotonic clock."""
 
-    __slots__ = ("callback", "due", "seconds")
+    __slots__ = ("callback", "due", "repeats", "seconds")
 
-    def __init__(self, seconds: float, callback: Callback) -> None:
+    def __init__(self, seconds: float, callback: Callback, *, repeats: bool) -> None:
         self.seconds = seconds
         self.callback = callback
+        self.repeats = repeats
         self.due = time.monotonic() + seconds

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol
 
 from ..domain.meter import Meter
-from ..loops.base import SocketLoop
+from ..loops.base import Loop
 from . import codec
 from .outbox import Limits, Outbox
 
@@ -43,7 +43,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Group(Protocol):
     """What a connection needs of the `ConnectionGroup` that it is in; see there."""
 
-    loop: SocketLoop
+    loop: Loop
     limits: Limits
     meter: Meter
     tick: float

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..domain.meter import Meter
 from ..domain.readings import SLOWEST, Backlog, Blocked
-from ..loops.base import SocketLoop
+from ..loops.base import Loop
 from .connection import Connection
 from .outbox import FLUSH_SIZE, Limits
 
@@ -31,7 +31,7 @@ class _Broadcast:
 class ConnectionGroup:
     """Flushes its connections together and looks after them with one timer. `meter` counts their bytes."""
 
-    def __init__(self, loop: SocketLoop, limits: Limits, meter: Meter | None = None) -> None:
+    def __init__(self, loop: Loop, limits: Limits, meter: Meter | None = None) -> None:
         self.loop = loop
         self.limits = limits
         self.tick = max(0.02, min(1.0, limits.ping_interval / 4, limits.ping_timeout / 4))

@@ -28,7 +28,7 @@ from collections.abc import Callable, MutableMapping
 from functools import cache
 from typing import Any, Final
 
-from ..loops.base import SocketLoop
+from ..loops.base import Loop
 from ..loops.gevent_loop import GeventLoop, is_gevent_socket
 from ..loops.thread_loop import ThreadLoop
 from .connection import Connection, FrameReceiver
@@ -131,7 +131,7 @@ class Takeover:
         """Whether gevent's hub must drive the socket."""
         return is_gevent_socket(self._sock)
 
-    def new_loop(self) -> SocketLoop:
+    def new_loop(self) -> Loop:
         """Create an event loop of the kind that can drive this server's sockets."""
         return GeventLoop() if self.on_gevent else ThreadLoop()
 
@@ -238,7 +238,7 @@ def _disconnected_socket() -> socket.socket:
     return ours
 
 
-def _new_event(loop: SocketLoop) -> Any:
+def _new_event(loop: Loop) -> Any:
     """An event that a view can wait for without blocking the loop."""
     if isinstance(loop, GeventLoop):
         import gevent.event

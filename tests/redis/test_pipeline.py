@@ -31,9 +31,9 @@ class Counted(Client):
         super().__init__(url)
         self.batches: list[int] = []
 
-    def run_calls(self, calls: Any) -> Any:
+    def exchange(self, calls: Any) -> Any:
         self.batches.append(len(calls))
-        return super().run_calls(calls)
+        return super().exchange(calls)
 
 
 def all_of(loop: ThreadLoop, pipeline: Pipeline, operations: list[Operation[Any]]) -> list[Any]:

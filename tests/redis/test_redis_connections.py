@@ -96,12 +96,11 @@ def test_a_message_that_redis_may_have_got_is_not_retryable(redis_server: RedisS
 
 
 def test_dropped_subscriptions_leave_no_memory_behind(redis_server: RedisServer) -> None:
-    """This holds for redis-py too."""
     loop, store = ThreadLoop(), Client(parse_address(redis_server.url))
     heard: list[str] = []
-    subscriber = Subscriber(store, loop, lambda topic, _: heard.append(topic), lambda: None, lambda: False)
+    subscriber = Subscriber(store, loop, lambda topic, _: heard.append(topic), lambda: None)
     loop.run(lambda: subscriber.subscribe("test-books"))
-    loop.spawn(subscriber.listen)
+    loop.run(subscriber.begin)
 
     def hear_and_drop(start: int, count: int) -> None:
         for number in range(start, start + count, 100):
@@ -122,5 +121,5 @@ def test_dropped_subscriptions_leave_no_memory_behind(redis_server: RedisServer)
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    subscriber.close()
+    loop.run(subscriber.close)
     assert grown < 10_000 * 20, f"{grown} bytes for 10,000 names"

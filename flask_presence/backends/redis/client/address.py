@@ -51,6 +51,11 @@ class Address:
     _connection_class: Any
     _options: dict[str, Any]
 
+    @property
+    def timeout(self) -> float:
+        """Seconds that Redis may take to answer."""
+        return float(self._options["socket_timeout"])
+
     def connection(self, **options: Any) -> Any:
         """Create a redis-py connection, which is not connected yet."""
         return self._connection_class(**(self._options | options))

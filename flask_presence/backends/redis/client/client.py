@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
@@ -23,6 +23,9 @@ from .address import Address
 from .pool import Pool
 
 T = TypeVar("T")
+
+Exchange = Generator[list[tuple[Any, ...]], list[Any], list[Any]]
+"""Yields commands that are sent to Redis together, and is sent their replies. Returns the results."""
 
 ERROR_LOG_INTERVAL: Final = 60.0
 """Seconds between two log lines about errors that Redis answers with."""
@@ -105,21 +108,51 @@ class Client:
         `BackendUnavailable`, which is not raised."""
         if not calls:
             return []
+        exchange = self.exchange(calls)
+        commands = next(exchange)
         try:
-            replies = self._send([_command(call) for call in calls])
-            missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if missing:  # these calls have done nothing yet
-                again = [_command(calls[at], with_text=True) for at in missing]
-                # The other scripts too: if Redis lost one, it lost all, and no call must overtake an earlier one.
-                loading = [("SCRIPT", "LOAD", one.text) for one in all_scripts()]
-                for at, reply in zip(missing, self._send([*again, *loading]), strict=False):
-                    replies[at] = reply
-        except BackendUnavailable as problem:
-            return [problem] * len(calls)
+            while True:
+                try:
+                    replies = self._send(commands)
+                except BackendUnavailable as problem:
+                    return [problem] * len(calls)
+                commands = exchange.send(replies)
+        except StopIteration as end:
+            results: list[Any] = end.value
+            return results
+
+    def exchange(self, calls: Sequence[Call]) -> Exchange:
+        """What has to be sent for calls, whoever sends it. See `run_calls` for what it returns."""
+        replies = yield [_command(call) for call in calls]
+        missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:  # these calls have done nothing yet
+            again = [_command(calls[at], with_text=True) for at in missing]
+            # The other scripts too: if Redis lost one, it lost all, and no call must overtake an earlier one.
+            loading = [("SCRIPT", "LOAD", one.text) for one in all_scripts()]
+            for at, reply in zip(missing, (yield [*again, *loading]), strict=False):
+                replies[at] = reply
         return [
             self._error_of(call, reply) if isinstance(reply, RedisError) else reply
             for call, reply in zip(calls, replies, strict=True)
         ]
+
+    def connect(self, *, for_calls: bool) -> Any:
+        """Open one of redis-py's connections, and load the scripts if it is for calls. Blocks. Raises
+        `BackendUnavailable`."""
+        connection = self._address.connection()
+        try:
+            connection.connect()
+            if for_calls:
+                _load_scripts(connection)
+        except (RedisError, OSError) as problem:
+            connection.disconnect()
+            raise connection_problem(problem) from problem
+        return connection
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that Redis may take to answer."""
+        return self._address.timeout
 
     def subscription(self, timeout: float) -> Subscription:
         """Open a connection for subscriptions. Its `read` waits for `timeout` seconds. Raises `BackendUnavailable`."""
@@ -127,7 +160,7 @@ class Client:
         try:
             connection.connect()
         except (RedisError, OSError) as problem:
-            raise _connection_problem(problem) from problem
+            raise connection_problem(problem) from problem
         return Subscription(connection)
 
     def ask(self, *words: str) -> Any:
@@ -171,22 +204,27 @@ class Client:
         try:
             connection = pool.take()
         except (RedisError, OSError) as problem:
-            raise _connection_problem(problem) from problem
+            raise connection_problem(problem) from problem
         try:
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             return [_read_from(connection) for _ in commands]
         except BaseException as problem:
             connection.disconnect()  # otherwise an unread reply would be taken for the reply to a later command
-            if isinstance(problem, AuthenticationError):
-                raise _connection_problem(problem) from problem
             if isinstance(problem, (RedisError, OSError)):
-                raise OutcomeUnknown(f"the connection was lost before Redis answered: {problem}") from problem
+                raise lost_reply(problem) from problem
             raise
         finally:
             pool.give_back(connection)
 
 
-def _connection_problem(problem: Exception) -> BackendUnavailable:
+def lost_reply(problem: Exception) -> BackendUnavailable:
+    """The error for calls whose connection was lost before Redis answered."""
+    if isinstance(problem, AuthenticationError):
+        return connection_problem(problem)
+    return OutcomeUnknown(f"the connection was lost before Redis answered: {problem}")
+
+
+def connection_problem(problem: Exception) -> BackendUnavailable:
     """The error for a connection that could not be made."""
     if isinstance(problem, AuthenticationError):
         return PasswordRefused(

@@ -1,12 +1,13 @@
-"""Runs operations on Redis off the loop. Calls that are asked for while Redis is busy are sent together afterwards.
+"""Runs operations on Redis in the loop. Calls that are asked for while Redis is busy are sent together afterwards.
 
-Rule: operations start in the order in which they were asked for, and are settled in the loop. If one fails, the others
-do not. While Redis is down, all fail at once.
+Rule: nothing blocks. Operations start in the order in which they were asked for. If one fails, the others do not. While
+Redis is down, all fail at once. A call whose reply was lost is never sent again.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,8 @@ from ....domain.errors import BackendUnavailable
 from ....loops.base import Loop
 from ....loops.pending import Pending, raising
 from ..store.calls import Call, Operation, Refused
-from .client import Client
+from .client import Client, Exchange, lost_reply
+from .loop_connection import LoopConnection
 
 T = TypeVar("T")
 
@@ -47,10 +49,10 @@ class _Step(NamedTuple):
 
 
 class Pipeline:
-    """Sends the calls of operations off the loop, one batch after another.
+    """Sends the calls of operations, one batch after another, on a connection of its own.
 
-    It uses one greenlet or thread, which ends when nothing is left to send. `failed` is called in the loop when the
-    connection was lost or refused.
+    The first batch is sent at the end of the loop's iteration, so that whatever is asked for in one iteration travels
+    together. `failed` is called when the connection was lost or refused.
     """
 
     def __init__(self, client: Client, loop: Loop, failed: Callable[[BackendUnavailable], object]) -> None:
@@ -58,12 +60,19 @@ class Pipeline:
         self._loop = loop
         self._failed = failed
         self._waiting: deque[_Step] = deque()
-        self._working = False
+        self._batch: list[_Step] = []
+        self._exchange: Exchange
+        self._unanswered = 0
+        self._replies: list[Any] = []
+        self._overdue_at = 0.0
+        self._is_busy = False
+        self._connection: LoopConnection | None = None
+        self._closed = False
 
     @property
     def idle(self) -> bool:
         """Whether no operation is under way."""
-        return not self._waiting and not self._working
+        return not self._waiting and not self._is_busy
 
     def run(self, operation: Operation[T], paused: Pausable | None = None) -> Pending[T]:
         """Start an operation, in the loop. Returns its outcome.
@@ -72,7 +81,9 @@ class Pipeline:
         """
         pending: Pending[T] = Pending()
         self._advance(operation, partial(next, operation), pending, paused)
-        self._ensure_working()
+        if self._waiting and not self._is_busy:
+            self._is_busy = True
+            self._loop.soon(self._begin)
         return pending
 
     def fail_all(self, problem: BackendUnavailable) -> None:
@@ -81,21 +92,56 @@ class Pipeline:
         for step in waiting:
             self._throw_into(step, problem)
 
-    def _ensure_working(self) -> None:
-        if self._waiting and not self._working:
-            self._working = True
-            self._loop.spawn(self._work)
+    def tick(self, now: float) -> None:
+        """Give up the connection if Redis has not answered in time, at `now` in seconds of the monotonic clock."""
+        connection = self._connection
+        if connection is None or not self._batch or now < self._overdue_at:
+            return
+        connection.read()  # if the process has been paused, the answer may be there
+        if self._connection is connection and self._batch and now >= self._overdue_at:
+            connection.close()
+            self._lost(TimeoutError(f"no answer within {self._client.timeout:g} seconds"))
 
-    def _work(self) -> None:
-        batch = self._loop.run(self._next_batch)
-        while batch:
-            calls = [call for step in batch for call in step.calls]
-            try:
-                replies = self._client.run_calls(calls)
-            except Exception as problem:
-                log.exception("calls to Redis failed, and the operations that made them fail too")
-                replies = [BackendUnavailable(f"the client of Redis failed: {problem}")] * len(calls)
-            batch = self._loop.run(partial(self._handle_replies, batch, replies))
+    def close(self) -> None:
+        """Close the connection."""
+        self._closed = True
+        if self._connection is not None:
+            self._connection.close()
+
+    def _begin(self) -> None:
+        if self._connection is None:
+            self._loop.spawn(self._connect)
+        else:
+            self._send_next()
+
+    def _connect(self) -> None:
+        """Off the loop: connecting blocks."""
+        try:
+            connection = self._client.connect(for_calls=True)
+        except BackendUnavailable as problem:
+            self._loop.run(partial(self._fail_next, problem))
+        except Exception as problem:
+            log.exception("no connection to Redis could be made")
+            self._loop.run(partial(self._fail_next, BackendUnavailable(f"the client of Redis failed: {problem}")))
+        else:
+            self._loop.run(partial(self._connected, connection))
+
+    def _connected(self, connection: Any) -> None:
+        self._connection = LoopConnection(connection, self._loop, self._received, self._lost)
+        if self._closed:
+            self._connection.close()
+        self._send_next()
+
+    def _fail_next(self, problem: BackendUnavailable) -> None:
+        self._batch = self._next_batch()
+        self._finish([problem] * sum(len(step.calls) for step in self._batch))
+
+    def _send_next(self) -> None:
+        self._batch = batch = self._next_batch()
+        self._is_busy = bool(batch)
+        if batch:
+            self._exchange = self._client.exchange([call for step in batch for call in step.calls])
+            self._send(next(self._exchange))
 
     def _next_batch(self) -> list[_Step]:
         batch: list[_Step] = []
@@ -103,14 +149,38 @@ class Pipeline:
         while self._waiting and (not batch or size + len(self._waiting[0].calls) <= MAX_BATCH):
             batch.append(self._waiting.popleft())
             size += len(batch[-1].calls)
-        self._working = bool(batch)
         for step in batch:
             if step.paused is not None:
                 step.paused.pause()
         return batch
 
-    def _handle_replies(self, batch: list[_Step], replies: Sequence[Any]) -> list[_Step]:
-        """Advance the operations of a batch. Returns the next batch."""
+    def _send(self, commands: list[tuple[Any, ...]]) -> None:
+        assert self._connection is not None, "calls are sent on a connection"
+        self._unanswered = len(commands)
+        self._overdue_at = time.monotonic() + self._client.timeout
+        self._connection.send(commands)
+
+    def _received(self, replies: list[Any]) -> None:
+        self._replies += replies
+        if len(self._replies) < self._unanswered:
+            return
+        replies, self._replies = self._replies, []
+        try:
+            commands = self._exchange.send(replies)
+        except StopIteration as end:
+            self._finish(end.value)
+        else:
+            self._send(commands)
+
+    def _lost(self, problem: Exception) -> None:
+        self._connection = None
+        self._replies = []
+        if self._batch:
+            self._finish([lost_reply(problem)] * sum(len(step.calls) for step in self._batch))
+
+    def _finish(self, replies: Sequence[Any]) -> None:
+        """Advance the operations of the batch with their replies. Then send what has been asked for meanwhile."""
+        batch, self._batch = self._batch, []
         failure = next((reply for reply in replies if isinstance(reply, BackendUnavailable)), None)
         if failure is not None and not isinstance(failure, Refused):
             self._failed(failure)
@@ -127,7 +197,12 @@ class Pipeline:
         for step in batch:
             if step.paused is not None:
                 step.paused.resume()
-        return self._next_batch()
+        if not self._waiting:
+            self._is_busy = False
+        elif self._connection is not None:
+            self._send_next()
+        else:
+            self._loop.soon(self._begin)
 
     def _throw_into(self, step: _Step, problem: BackendUnavailable) -> None:
         self._advance(step.operation, partial(step.operation.throw, problem), step.pending, step.paused)

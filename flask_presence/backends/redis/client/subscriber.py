@@ -1,7 +1,7 @@
 """The subscriptions of this process: it receives what Redis publishes.
 
-Rule: there is one reader, and it waits for nothing but Redis. After a lost connection, messages count as missed until
-Redis has acknowledged the subscriptions again.
+Rule: nothing blocks. After a lost connection, messages count as missed until Redis has acknowledged the subscriptions
+again.
 """
 
 from __future__ import annotations
@@ -13,54 +13,37 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeout
-
 from ....domain.errors import BackendUnavailable
 from ....loops.base import Loop
 from ....loops.pending import Pending, raising
-from .client import Client, Subscription
+from .client import Client
+from .loop_connection import LoopConnection
 
-READ_TIMEOUT: Final = 5.0
-"""Seconds for which the reader waits for a message before it checks whether it has been closed."""
-CATCH_UP_TIMEOUT: Final = 1.0
-"""Seconds for which `catch_up` waits for a message that must arrive."""
-MAX_BURST: Final = 64
-"""How many messages are handled before other greenlets get a turn."""
 BACKOFF: Final = (0.05, 1.0)
 """Seconds before the next attempt to connect: the first time, and at most. Each is shortened at random."""
-
-_LOST: Final = (RedisError, OSError, BackendUnavailable, ValueError, AttributeError, RuntimeError)
-"""What a lost connection raises. redis-py raises the last three if another greenlet has closed it."""
 
 log = logging.getLogger("flask_presence")
 
 
 class Subscriber:
-    """The subscriptions of this process. Its state belongs to the loop.
+    """The subscriptions of this process. Everything is called in the loop.
 
-    In the loop, it calls `hear` with the topic and the payload of each message, in order, and `lost` when messages may
-    have been missed. `is_behind` says whether messages are known to be on their way.
+    It calls `hear` with the topic and the payload of each message, in order, and `lost` when messages may have been
+    missed.
     """
 
     def __init__(
-        self,
-        client: Client,
-        loop: Loop,
-        hear: Callable[[str, bytes], object],
-        lost: Callable[[], object],
-        is_behind: Callable[[], bool],
+        self, client: Client, loop: Loop, hear: Callable[[str, bytes], object], lost: Callable[[], object]
     ) -> None:
         self._client = client
         self._loop = loop
         self._hear = hear
         self._lost = lost
-        self._messages_are_due = is_behind
         self._topics: dict[str, Pending[None]] = {}
         self._to_subscribe: list[str] = []
         self._to_unsubscribe: list[str] = []
-        self._writing = False
-        self._subscription: Subscription | None = None
+        self._writes_soon = False
+        self._connection: LoopConnection | None = None
         self._unsubscribed_since: float | None = time.monotonic()
         self._failures = 0
         self._closed = False
@@ -69,12 +52,21 @@ class Subscriber:
     @property
     def connected(self) -> bool:
         """Whether the subscriptions have a connection, as far as is known."""
-        return self._subscription is not None
+        return self._connection is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether Redis has acknowledged all subscriptions."""
+        return all(pending.settled for pending in self._topics.values())
 
     @property
     def unsubscribed_for(self) -> float:
         """For how many seconds Redis has not acknowledged any subscription; 0 if it has, on the current connection."""
         return 0 if self._unsubscribed_since is None else time.monotonic() - self._unsubscribed_since
+
+    def begin(self) -> None:
+        """Connect. From then on, a lost connection is replaced until `close`."""
+        self._loop.spawn(self._connect)
 
     def subscribe(self, topic: str) -> Pending[None]:
         """Subscribe to a topic, if that has not been done. Settled when Redis has acknowledged the subscription on the
@@ -83,14 +75,14 @@ class Subscriber:
         if pending is None:
             pending = self._topics[topic] = Pending()
             self._to_subscribe.append(topic)
-            self._ensure_writing()
+            self._write_soon()
         return pending
 
     def unsubscribe(self, topic: str) -> None:
         """End the subscription to a topic, if there is one."""
         if self._topics.pop(topic, None) is not None:
             self._to_unsubscribe.append(topic)
-            self._ensure_writing()
+            self._write_soon()
 
     def give_up(self, problem: BackendUnavailable) -> None:
         """Fail whatever waits for an acknowledgement. The subscriber goes on trying."""
@@ -100,157 +92,94 @@ class Subscriber:
                 pending.settle(raising(problem))
 
     def reset(self) -> None:
-        """Replace the connection. Messages count as missed at once, not only when the reader notices."""
-        if self._subscription is not None:
-            self._lose(None, self._subscription)
+        """Replace the connection. Messages count as missed at once."""
+        if self._connection is not None:
+            self._connection.close()
+            self._replace(None)
 
     def close(self) -> None:
-        """Close the connection, and end `listen`."""
+        """Close the connection for good."""
         self._closed = True
-        if self._subscription is not None:
-            self._loop.spawn(self._disconnect, self._subscription)
+        if self._connection is not None:
+            self._connection.close()
 
-    def forked(self) -> None:
-        """Close this process's copy of the connection, which a fork inherited."""
-        self._closed = True
-        if self._subscription is not None:
-            self._disconnect(self._subscription)
+    def _connect(self) -> None:
+        """Off the loop: connecting blocks."""
+        try:
+            connection = self._client.connect(for_calls=False)
+        except Exception as problem:
+            if not isinstance(problem, BackendUnavailable):
+                log.exception("no connection to Redis could be made")
+            self._loop.run(partial(self._replace, problem))
+        else:
+            self._loop.run(partial(self._connected, connection))
 
-    def listen(self) -> None:
-        """See `Source.listen`."""
-        while not self._closed:
-            subscription: Subscription | None = None
-            try:
-                subscription = self._connect()
-                while not self._closed:
-                    for _ in range(MAX_BURST):
-                        if not self._receive(subscription):
-                            break
-                    self._loop.sleep(0)
-            except Exception as problem:
-                if self._closed:
-                    break
-                if not isinstance(problem, _LOST):
-                    log.exception("a message from Redis could not be handled")
-                self._loop.run(partial(self._lose, problem, subscription))
-                self._loop.sleep(min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1))  # noqa: S311
-        self._loop.run(lambda: self._lose(None, self._subscription))
-
-    def catch_up(self, *, wait: bool) -> bool:
-        """See `Source.catch_up`."""
+    def _connected(self, connection: Any) -> None:
+        self._connection = LoopConnection(connection, self._loop, self._received, self._replace)
         if self._closed:
-            return False
-        try:
-            subscription = self._subscription or self._connect()
-            received = self._receive_within(subscription, CATCH_UP_TIMEOUT if wait and self._is_behind else 0)
-            while received and self._receive_within(subscription, 0):
-                continue
-        except (RedisError, OSError, BackendUnavailable) as problem:
-            self._lose(problem, self._subscription)
-            return False
-        return received
-
-    @property
-    def _is_behind(self) -> bool:
-        return self._messages_are_due() or not all(pending.settled for pending in self._topics.values())
-
-    def _connect(self) -> Subscription:
-        subscription = self._client.subscription(READ_TIMEOUT)
-        topics = self._loop.run(self._all_topics)
-        subscription.send("SUBSCRIBE", *topics)
-        self._loop.run(lambda: self._connected(subscription))
-        return subscription
-
-    def _all_topics(self) -> list[str]:
-        """The topics to subscribe to on a new connection."""
-        self._to_subscribe.clear()
-        self._to_unsubscribe.clear()
-        return list(self._topics)
-
-    def _connected(self, subscription: Subscription) -> None:
-        self._subscription = subscription
+            self._connection.close()
+            return
         self.heard_at = time.monotonic()
-        self._ensure_writing()
+        self._to_subscribe, self._to_unsubscribe = list(self._topics), []
+        self._write()
 
-    def _receive(self, subscription: Subscription) -> bool:
-        """Wait for a message, and handle it. Returns whether one arrived in time."""
-        try:
-            kind, topic, data = subscription.read()
-        except RedisTimeout:
-            return False
-        self._loop.run(lambda: self._handle(subscription, kind, topic.decode(), data))
-        return True
-
-    def _receive_within(self, subscription: Subscription, timeout: float) -> bool:
-        """The same, with a timeout in seconds."""
-        return subscription.can_read(timeout) and self._receive(subscription)
-
-    def _handle(self, subscription: Subscription, kind: bytes, topic: str, data: Any) -> None:
-        if subscription is not self._subscription:
-            return  # this connection was given up meanwhile, and its messages count as missed
+    def _received(self, replies: list[Any]) -> None:
         self.heard_at = time.monotonic()
-        if kind == b"message":
-            self._hear(topic, data)
-        elif kind == b"subscribe":
-            self._failures = 0
-            self._unsubscribed_since = None
-            pending = self._topics.get(topic)
-            if pending is not None and not pending.settled:
-                pending.settle(_nothing)
+        connection = self._connection
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+            kind, topic, data = reply
+            if kind == b"message":
+                self._hear(topic.decode(), data)
+            elif kind == b"subscribe":
+                self._acknowledged(topic.decode())
+            if self._connection is not connection:
+                return  # it was given up meanwhile, and the other messages count as missed
 
-    def _lose(self, problem: Exception | None, subscription: Subscription | None) -> None:
-        if subscription is not self._subscription:
-            return  # this connection was given up before
-        self._subscription = None
-        if subscription is not None:
-            self._loop.spawn(self._disconnect, subscription)
+    def _acknowledged(self, topic: str) -> None:
+        self._failures = 0
+        self._unsubscribed_since = None
+        pending = self._topics.get(topic)
+        if pending is not None and not pending.settled:
+            pending.settle(_nothing)
+
+    def _replace(self, problem: Exception | None) -> None:
+        """Connect again, in a while: the connection was lost because of `problem`, or could not be made."""
+        self._connection = None
+        if self._closed:
+            return
         if self._unsubscribed_since is None:
             self._unsubscribed_since = time.monotonic()
         if not self._failures and problem is not None:
             log.warning("the connection for subscriptions to Redis was lost and will be replaced: %s", problem)
-        self._failures += 1
+        delay = min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311
+        self._failures = min(self._failures + 1, 10)
+        self._loop.later(delay, self._connect_again)
         for topic, pending in self._topics.items():
             if pending.settled:
                 self._topics[topic] = Pending()
         self._lost()
 
-    def _ensure_writing(self) -> None:
-        if self._subscription is None or self._writing:
-            return
-        if self._to_subscribe or self._to_unsubscribe:
-            self._writing = True
-            self._loop.spawn(self._write)
+    def _connect_again(self) -> None:
+        if not self._closed:
+            self._loop.spawn(self._connect)
+
+    def _write_soon(self) -> None:
+        if not self._writes_soon:
+            self._writes_soon = True
+            self._loop.soon(self._write)
 
     def _write(self) -> None:
-        subscription, new, old = self._loop.run(self._next_topics)
-        try:
-            while subscription is not None and (new or old):
-                if new:
-                    subscription.send("SUBSCRIBE", *new)
-                if old:
-                    subscription.send("UNSUBSCRIBE", *old)
-                subscription, new, old = self._loop.run(self._next_topics)
-        except _LOST:
-            log.debug("a subscription could not be sent; the connection is replaced", exc_info=True)
-            self._loop.run(self._stop_writing)
-
-    def _stop_writing(self) -> None:
-        self._writing = False
-        self.reset()
-
-    def _next_topics(self) -> tuple[Subscription | None, list[str], list[str]]:
-        """The connection, and the topics to subscribe to and to unsubscribe from."""
+        self._writes_soon = False
+        if self._connection is None:
+            return  # a new connection subscribes to all topics
         new = [topic for topic in self._to_subscribe if topic in self._topics]
         old = [topic for topic in self._to_unsubscribe if topic not in self._topics]
         self._to_subscribe, self._to_unsubscribe = [], []
-        self._writing = bool(self._subscription is not None and (new or old))
-        return self._subscription, new, old
-
-    def _disconnect(self, subscription: Subscription) -> None:
-        try:
-            subscription.close()
-        except _LOST:
-            log.debug("a connection could not be closed, because it was lost already", exc_info=True)
+        commands = [(name, *topics) for name, topics in (("SUBSCRIBE", new), ("UNSUBSCRIBE", old)) if topics]
+        if commands:
+            self._connection.send(commands)
 
 
 def _nothing() -> None:

@@ -7,7 +7,6 @@ channel's events. A leave that Redis may not have received is made up for when R
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
@@ -55,7 +54,6 @@ class Worker:
         self, store: Store, client: Client, loop: Loop, listener: Listener, history: HistoryRules, lease: float
     ) -> None:
         self.loop = loop
-        self._client = client
         self._store = store
         self._keys = store.keys
         self._listener = listener
@@ -65,7 +63,7 @@ class Worker:
             store, self._pipeline, self.breaker, listener, lease, self._restart, self._returned, self._failed
         )
         self._operations = store.channels(self.worker_id)
-        self._subscriber = Subscriber(client, loop, self._hear, self._lost, self._is_behind)
+        self._subscriber = Subscriber(client, loop, self._hear, self._lost)
         self._channels = LocalChannels(
             *(store, lambda: self.worker_id, lambda: self._operations, self._pipeline, self._subscriber, listener),
             history=history,
@@ -95,19 +93,12 @@ class Worker:
         self._pipeline.run(check_server())
         self.control.begin()
         self._subscriber.subscribe(self._inbox)
+        self._subscriber.begin()
         self.loop.attend(self)
-
-    def listen(self) -> None:
-        self._subscriber.listen()
-
-    def catch_up(self, *, wait: bool) -> bool:
-        if self.ended:
-            return False
-        self.tick(time.monotonic())
-        return self._subscriber.catch_up(wait=wait)
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
+        self._pipeline.tick(now)
         self._heartbeat.tick(now)
         self.control.tick(now)
         if self.breaker.is_up:
@@ -125,14 +116,20 @@ class Worker:
     def disconnect(self) -> None:
         """Close the connections to Redis."""
         self.ended = True
-        self._subscriber.close()
-        self._client.close()
+        self.loop.run(self._close)
 
     def forked(self) -> None:
         """Let go of the connections to Redis without using them: they belong to the process that this one was forked
-        from, and inherited greenlets must not read from them."""
+        from."""
         self.ended = True
-        self.loop.soon(self._let_go)
+        self.loop.soon(self._close)  # before the loop looks for anything to read
+
+    @property
+    def is_behind(self) -> bool:
+        """See `Source.is_behind`."""
+        if not self._pipeline.idle or not self._subscriber.settled:
+            return True
+        return any(local.replica.awaited or local.health.healing for local in self._channels)
 
     def opened(self, client_id: str, user: User | None) -> None:
         self._heartbeat.opened(client_id, user)
@@ -333,9 +330,6 @@ class Worker:
             if local.name.type == "presence":
                 self._listener.recheck(None, local.name)
 
-    def _is_behind(self) -> bool:
-        return any(local.replica.awaited or local.health.healing for local in self._channels)
-
     def _probe(self, now: float) -> None:
         """Publish to this worker's own inbox if the subscription has been silent for a while. Replace the subscription
         if that is not heard. Silence alone proves nothing: this process may have been paused."""
@@ -357,9 +351,9 @@ class Worker:
         ended.settle(lambda: None)
         return ended
 
-    def _let_go(self) -> None:
-        self._subscriber.forked()
-        self._client.forked()
+    def _close(self) -> None:
+        self._subscriber.close()
+        self._pipeline.close()
 
 
 def _publish(topic: str) -> Operation[None]:
