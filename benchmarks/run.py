@@ -93,12 +93,17 @@ def variants(arguments: argparse.Namespace) -> list[Peer]:
     """flask_presence again: another checkout, and the same one with message guards of other channels."""
     chosen = []
     if arguments.against is not None:
-        chosen.append(replace(OURS, name="against", title="the other checkout", directory=arguments.against.resolve()))
+        chosen.append(against(arguments.against))
     if arguments.message_guards is not None:
         command = ("env", f"FLASK_MESSAGE_GUARDS={arguments.message_guards}", *OURS.command)
         title = f"with {arguments.message_guards} message guards"
         chosen.append(replace(OURS, name="message-guards", title=title, command=command))
     return chosen
+
+
+def against(checkout: Path) -> Peer:
+    """flask_presence in another checkout."""
+    return replace(OURS, name="against", title="the other checkout", directory=checkout.resolve())
 
 
 def names(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Several workers on one Redis, compared with Flask-SocketIO and its message queue: `python -m benchmarks.scale`.
+"""Several workers on one Redis, compared with Node and with Flask-SocketIO: `python -m benchmarks.scale`.
 
 Servers of one worker each and the Redis share core 0, and the load client has core 1. So compare the figures per CPU
 second, which include Redis. In each repeat both kinds of server take turns. The exit status is 1 if a message was lost
@@ -36,9 +36,9 @@ from tests.support.redis_server import RedisServer, find, running_redis
 from tests.support.server import Server as TestServer
 from tests.support.server import running as running_test_server
 
-from .peers import OURS, PEERS, Peer
+from .peers import OURS, REDIS_PEERS, Peer
 from .report import format_markdown, format_text
-from .run import CLIENT, build_client, check_installed, minted_tokens, prepare_machine
+from .run import CLIENT, against, build_client, check_installed, is_chosen, minted_tokens, names, prepare_machine
 from .servers import CLIENT_CORE, SERVER_CORE, Server, running
 
 TIMEOUT: Final = 60
@@ -64,8 +64,9 @@ def main() -> int:
         return 2
     prepare_machine()
     build_client()
-    socketio = PEERS["flask-socketio"]
-    peers = [OURS, *([socketio] if check_installed(socketio) else [])]
+    others = [peer for peer in REDIS_PEERS.values() if is_chosen(peer.name, options.peers)]
+    peers = [OURS, *([against(options.against)] if options.against else [])]
+    peers += [peer for peer in others if check_installed(peer)]
     rows: Rows = {}
     failures: list[str] = []
     with minted_tokens() as tokens:
@@ -73,8 +74,9 @@ def main() -> int:
             for count in options.workers:
                 for peer in peers[:: -1 if repeat % 2 else 1]:
                     _take_turn(rows, failures, program, peer, count, tokens, options.seconds)
-            _measure_redis(rows, program, tokens)
-            _measure_kill(rows, program)
+            if not options.messages_only:
+                _measure_redis(rows, program, tokens)
+                _measure_kill(rows, program)
     _print(rows, peers, markdown=options.markdown)
     print("\n".join(failures))
     return 1 if failures else 0
@@ -96,7 +98,7 @@ def _take_turn(
         failures += _check(report, peer, "latency")
         for share in ("p50_ms", "p99_ms"):
             _note(rows, f"500 messages/s to 20: {share.replace('_', ', ')}, {workers}", peer, report[share])
-        if peer is OURS:
+        if peer.has_presence:
             report = load(servers, redis_server, STORM, tokens)
             _note(rows, f"1000 users join one channel at once: joins/s, {workers}", peer, 1000 / report["joined_s"])
 
@@ -232,6 +234,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--peers", type=names, default=[], help="peers, by the beginnings of their names")
+    parser.add_argument("--against", type=Path, help="another checkout of flask_presence, as another peer")
+    parser.add_argument("--messages-only", action="store_true", help="measure only what all peers can do, and joins")
     parser.add_argument("--markdown", action="store_true")
     return parser.parse_args()
 

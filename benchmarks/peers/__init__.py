@@ -74,8 +74,8 @@ def _pip(*packages: str) -> Callable[[Path], None]:
     return install
 
 
-def _npm(**versions: str) -> Callable[[Path], None]:
-    manifest = {"private": True, "dependencies": {key.replace("_", "-"): value for key, value in versions.items()}}
+def _npm(versions: dict[str, str]) -> Callable[[Path], None]:
+    manifest = {"private": True, "dependencies": versions}
 
     def install(environment: Path) -> None:
         (environment / "package.json").write_text(json.dumps(manifest))
@@ -87,7 +87,7 @@ def _npm(**versions: str) -> Callable[[Path], None]:
 
 def _s3db(environment: Path) -> None:
     """Install the published package with only the dependencies that its plugin needs."""
-    _npm(ws="8.23.0", jose="6.2.17", pino="10.2.1", pino_pretty="13.1.3")(environment)
+    _npm({"ws": "8.23.0", "jose": "6.2.17", "pino": "10.2.1", "pino-pretty": "13.1.3"})(environment)
     packed = ["npm", "pack", "--silent", "s3db.js@19.5.10"]
     archive = subprocess.run(packed, cwd=environment, check=True, capture_output=True, text=True).stdout.split()[-1]
     package = environment / "node_modules" / "s3db.js"
@@ -131,7 +131,33 @@ NODE_WS: Final = Peer(
     title="Node ws",
     command=("node", str(HERE / "node_ws.cjs"), "{port}"),
     directory=ENVIRONMENTS / "node-ws",
-    install=_npm(ws="8.23.0"),
+    install=_npm({"ws": "8.23.0"}),
+)
+
+UWS: Final = Peer(
+    name="uws",
+    title="uWebSockets.js",
+    command=("node", str(HERE / "uws.cjs"), "{port}"),
+    directory=ENVIRONMENTS / "uws",
+    install=_npm({"uWebSockets.js": "npm:@trufflesuite/uws-js-unofficial@20.30.0-unofficial.0"}),
+)
+
+NODE_WS_REDIS: Final = Peer(
+    name="node-ws-redis",
+    title="Node ws, ioredis",
+    command=("node", str(HERE / "node_ws_redis.cjs"), "{port}"),
+    directory=ENVIRONMENTS / "node-ws-redis",
+    install=_npm({"ws": "8.23.0", "ioredis": "6.0.0"}),
+)
+
+NODE_SOCKETIO_REDIS: Final = Peer(
+    name="node-socketio-redis",
+    title="Socket.IO, Redis adapter",
+    command=("node", str(HERE / "node_socketio_redis.cjs"), "{port}"),
+    directory=ENVIRONMENTS / "node-socketio-redis",
+    install=_npm({"socket.io": "4.8.4", "@socket.io/redis-adapter": "8.3.0", "ioredis": "6.0.0"}),
+    path="/socket.io/?EIO=4&transport=websocket",
+    dialect="socketio",
 )
 
 S3DB: Final = Peer(
@@ -169,4 +195,8 @@ FLASK_SOCK: Final = Peer(
     install=_pip("flask-sock==0.7.0", "gunicorn[gevent]"),
 )
 
-PEERS: Final = {peer.name: peer for peer in (BARE, NODE_WS, S3DB, FLASK_SOCKETIO, FLASK_SOCK)}
+PEERS: Final = {peer.name: peer for peer in (BARE, UWS, NODE_WS, S3DB, FLASK_SOCKETIO, FLASK_SOCK)}
+"""Compared as single servers."""
+
+REDIS_PEERS: Final = {peer.name: peer for peer in (NODE_WS_REDIS, NODE_SOCKETIO_REDIS, FLASK_SOCKETIO)}
+"""Compared as several servers that share the Redis in the environment variable `BENCHMARK_REDIS`."""

@@ -6,19 +6,21 @@ import argparse
 import subprocess
 import sys
 
-from . import PEERS, install_peer
+from . import PEERS, REDIS_PEERS, install_peer
+
+ALL = PEERS | REDIS_PEERS
 
 
 def main() -> int:
     """Return 0 if everything was installed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("command", choices=["install", "list"])
-    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(PEERS))
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(ALL))
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in PEERS]
+    unknown = [name for name in arguments.names if name not in ALL]
     if unknown:
-        parser.error(f"no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
-    chosen = [PEERS[name] for name in arguments.names or PEERS]
+        parser.error(f"no peer {', '.join(unknown)}; there are {', '.join(ALL)}")
+    chosen = [ALL[name] for name in arguments.names or ALL]
     if arguments.command == "list":
         for peer in chosen:
             print(f"{peer.name:16} {'installed' if peer.installed else 'not installed':14} {peer.title}")
