@@ -29,7 +29,7 @@ class Loop(Protocol):
         """Call `callback` in the loop's next iteration."""
 
     def attend(self, source: Source) -> None:
-        """Run `source.listen` off the loop for the rest of the process's life."""
+        """Run `source.listen` off the loop, in a greenlet or thread of its own, until the source ends."""
 
 
 class SocketLoop(Loop, Protocol):
