@@ -320,9 +320,9 @@ class MessageLog:
 
 
 class Tail:
-    """The newest messages that a worker has received in a channel, up to `MAX_ANSWER_BYTES` of them.
+    """The newest messages that a worker has heard in a channel, up to `MAX_ANSWER_BYTES` of them.
 
-    It has every message after the number `floor`, up to the newest that has been received.
+    It has every message after the number `floor`, up to the newest that has been heard.
     """
 
     def __init__(self, retention: Retention) -> None:
