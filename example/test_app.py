@@ -1,4 +1,4 @@
-"""The tests of the example, as an app's own tests look: `python -m pytest example`.
+"""The tests of the example, written like an app's own: `python -m pytest example`.
 
 They use the fixture `presence_client`, which comes with the package and needs a fixture `app`.
 """
@@ -81,7 +81,7 @@ def test_a_room_keeps_its_last_fifty_messages(presence_client: Connect) -> None:
 
 
 def test_a_new_member_is_greeted_once(presence_client: Connect) -> None:
-    """A second tab of the same user is no new member."""
+    """A second tab of the same user is not a new member."""
     ann = presence_client(user("ann"))
     ann.join("presence-room-general")
     second = presence_client(user("ann"))
@@ -91,7 +91,7 @@ def test_a_new_member_is_greeted_once(presence_client: Connect) -> None:
 
 
 def test_a_logout_ends_the_connections_of_that_login_only(app: Flask, presence_client: Connect) -> None:
-    """The tokens are those of the login page. A page sends its token when it connects, and a test by `auth`."""
+    """The tokens are those of the login page. A page sends its token when it connects; this test uses `auth`."""
     http = app.test_client()
     tokens = [http.post("/login", data={"user": "bob"}).json["access_token"] for _ in range(2)]  # type: ignore[index]
     phone, laptop = presence_client(), presence_client()

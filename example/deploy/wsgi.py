@@ -17,7 +17,7 @@ if not os.environ.get("FLASK_JWT_SECRET_KEY"):
 app = create_app()
 if app.config.get("PRESENCE_BACKEND", "memory://").startswith("memory"):
     raise SystemExit(
-        "PRESENCE_BACKEND is 'memory://', so two gunicorns would each have a list of members of its own: set "
+        "PRESENCE_BACKEND is 'memory://', so each gunicorn would have its own list of members: set "
         "FLASK_PRESENCE_BACKEND to the URL of a Redis, and let the app call app.config.from_prefixed_env()"
     )
 app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]

@@ -61,7 +61,7 @@ function enter(name) {
     .on('message:cursor', (place, { from }) => (isPlace(place) ? moveCursor : dropCursor)(from.userId, place))
     .on('message:wave', (place, { from }) => isPlace(place) && wave(from.userId, place))
     .on('removed', () => {})
-    .on('error', () => {}); // the room itself says it
+    .on('error', () => {}); // the room itself reports it
   // `message` brings the newest kept messages, then the new ones, and after a reconnect those that were missed.
   room = presence.join(`presence-room-${name}`, { away: document.hidden }, { history: PAGE })
     .on('members', showMembers)
@@ -117,7 +117,7 @@ function showState(state, { code } = {}) {
   $('state').textContent = {
     connecting: $('state').textContent || 'Connecting …', // only for the first attempt
     connected: '',
-    waiting: code === 1001 ? 'The server restarts. Reconnecting …' : 'Reconnecting …',
+    waiting: code === 1001 ? 'The server is restarting. Reconnecting …' : 'Reconnecting …',
     closed: `You are not connected. ${CLOSED[code] ?? ''}`
   }[state];
 }
@@ -171,7 +171,7 @@ let oldest; // the id of the oldest message in the log; null if the room keeps n
 $('composer').onsubmit = async (event) => {
   event.preventDefault();
   const text = $('text').value;
-  const here = room;
+  const target = room;
   const line = messageLine(me, text, new Date()); // the server sends a message to everybody but its sender
   line.classList.add('unsent');
   show(line);
@@ -181,7 +181,7 @@ $('composer').onsubmit = async (event) => {
   try {
     const { id } = await room.send('message', { text }); // a lost connection only delays this
     line.classList.remove('unsent');
-    if (room === here) oldest ??= id;
+    if (room === target) oldest ??= id;
   } catch ({ message }) {
     line.remove();
     note(`Your message was not sent. ${message}`);
@@ -276,17 +276,17 @@ function showTyping() {
 /* Cursors: a position is a share of the area's width and height, so that it fits every window */
 
 const cursors = new Map();
-const here = { x: 0.5, y: 0.5 };
+const pointer = { x: 0.5, y: 0.5 };
 let cursorTimer;
 
 function point(x, y) {
-  Object.assign(here, { x: Math.min(1, Math.max(0, x)), y: Math.min(1, Math.max(0, y)) });
+  Object.assign(pointer, { x: Math.min(1, Math.max(0, x)), y: Math.min(1, Math.max(0, y)) });
 }
 
-function tellCursor() {
+function sendCursor() {
   cursorTimer ??= setTimeout(() => {
     cursorTimer = undefined;
-    send('cursor', here);
+    send('cursor', pointer);
   }, 1000 / CURSORS_PER_SECOND);
 }
 
@@ -295,12 +295,12 @@ const placeOf = ({ clientX, clientY }, area = $('board').getBoundingClientRect()
 
 $('board').onpointermove = (event) => {
   point(...placeOf(event));
-  tellCursor();
+  sendCursor();
 };
 $('board').onclick = (event) => {
   point(...placeOf(event));
-  if (event.pointerType !== 'touch') tellCursor(); // the finger has left the screen
-  tellWave();
+  if (event.pointerType !== 'touch') sendCursor(); // the finger has left the screen
+  sendWave();
 };
 $('board').onpointerleave = $('board').onblur = () => {
   clearTimeout(cursorTimer);
@@ -310,17 +310,17 @@ $('board').onpointerleave = $('board').onblur = () => {
 };
 $('board').onkeydown = (event) => {
   const [x, y] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
-  if (event.key === 'Enter') tellWave();
+  if (event.key === 'Enter') sendWave();
   else if (!x && !y) return;
   event.preventDefault();
-  point(here.x + x * 0.02, here.y + y * 0.02);
-  tellCursor();
-  moveCursor(me, here); // unlike the mouse, the keys move no pointer, so our own cursor shows the position
+  point(pointer.x + x * 0.02, pointer.y + y * 0.02);
+  sendCursor();
+  moveCursor(me, pointer); // unlike the mouse, the keys move no pointer, so our own cursor shows the position
 };
 
-function tellWave() {
-  send('wave', here);
-  wave(me, here);
+function sendWave() {
+  send('wave', pointer);
+  wave(me, pointer);
 }
 
 const isPlace = (place) => Number.isFinite(place?.x) && Number.isFinite(place?.y);

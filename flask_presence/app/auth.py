@@ -1,4 +1,4 @@
-"""Authentication: finds out which user a request or a token belongs to, by flask-jwt-extended or the `user_loader`.
+"""Authentication: finds out which user a request or a token belongs to, with flask-jwt-extended or a `user_loader`.
 
 Rule: every token goes through `verify_jwt_in_request`, which checks the signature, the expiry, the type, the blocklist
 and the app's own conditions. `decode_token` alone would accept revoked tokens and refresh tokens.

@@ -34,7 +34,7 @@ class Process:
         self._settings = settings
         self._group: ConnectionGroup | None = None
         self._lock = threading.Lock()
-        self._room = threading.RLock()
+        self._reservation_lock = threading.RLock()
         self._upgrading = 0
         self._ticked_at = 0.0
 
@@ -55,7 +55,7 @@ class Process:
         connection, wait = takeover.open(group, session)
 
         def connect() -> None:
-            with self._room:
+            with self._reservation_lock:
                 self._hub.connected(session, connection)
                 release()
             connection.start()
@@ -67,7 +67,7 @@ class Process:
     def forked(self) -> None:
         """Start anew: this process is a fork of the one that has the connections."""
         self._lock = threading.Lock()
-        self._room = threading.RLock()
+        self._reservation_lock = threading.RLock()
         self._upgrading = 0
         group, self._group = self._group, None
         self._hub.forked()
@@ -76,7 +76,7 @@ class Process:
 
     def reserve(self) -> bool:
         """Reserve room for a connection. Returns `False` if the process is full."""
-        with self._room:
+        with self._reservation_lock:
             if self.is_full:
                 return False
             self._upgrading += 1
@@ -84,7 +84,7 @@ class Process:
 
     def release(self) -> None:
         """Give back what `reserve` has reserved, because the connection is open and counts itself, or will not open."""
-        with self._room:
+        with self._reservation_lock:
             self._upgrading -= 1
 
     @property

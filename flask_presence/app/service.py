@@ -141,7 +141,7 @@ class Service:
 
         Returns a function that the view must call before it returns: it waits until the server may have the socket
         back. `rechecks_begun` is what the hub's `rechecks_begun` was before the visitor was identified. `release` gives
-        the reservation back; it is called in the moment in which the connection begins to count.
+        the reservation back; it is called at the moment at which the connection begins to count.
         """
         self.start(takeover)
         self._shutdown.prepare()

@@ -285,7 +285,8 @@ def _add_client(group: click.Group, client_files: Callable[[], Mapping[str, byte
         if as_json:
             click.echo(json.dumps({"directory": str(directory), "version": version, "changed": changed}))
             return
-        click.echo(f"{directory} has the client {version}, {len(changed) or 'no'} files changed.")
+        files_changed = f"{len(changed) or 'no'} file{'' if len(changed) == 1 else 's'} changed"
+        click.echo(f"{directory} has the client {version}: {files_changed}.")
         click.echo(f"In your frontend's folder: npm install {_npm_path(directory)}")
 
 

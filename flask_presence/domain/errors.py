@@ -1,4 +1,4 @@
-"""The exceptions of this package, and the errors that a client can be answered with.
+"""The exceptions of this package, and the errors that a client can get as an answer.
 
 Rule: one class per error code of the protocol. `message` is safe to send: it never has the text of another exception.
 

@@ -18,13 +18,13 @@ from .guards import Pattern
 from .timestamps import isoformat
 
 MAX_LOG_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of messages that one channel keeps."""
+"""The maximum number of bytes of messages that one channel keeps."""
 MAX_ANSWER_BYTES: Final = 256 * 1024
-"""Bytes of messages in one answer."""
+"""The maximum number of bytes of messages in one answer."""
 DEFAULT_LIMIT: Final = 50
 """How many messages an answer has if the client does not say."""
 MAX_LIMIT: Final = 1000
-"""How many messages a client may ask for."""
+"""The maximum number of messages that a client may ask for."""
 
 _POSITION: Final = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 
@@ -72,7 +72,7 @@ class Position(NamedTuple):
 
 
 def parse_position(text: str) -> Position | None:
-    """The position that `str(position)` was; `None` if `text` is none."""
+    """Read a position that `str` has written. `None` if `text` is not a position."""
     found = _POSITION.fullmatch(text)
     return Position(int(found[1]), int(found[2])) if found else None
 
@@ -119,19 +119,18 @@ class Extract(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """What a client that joins wants to hear: everything after the position `since`, or else the newest `limit`
-    messages."""
+    """Which kept messages a client that joins asks for: all after the position `since`, or else the newest `limit`."""
 
     since: str | None = None
     limit: int | None = None
 
     @property
     def wanted(self) -> bool:
-        """Whether it wants any message."""
+        """Whether it asks for any message."""
         return self.since is not None or self.limit is not None
 
     def known_since(self, position: Position) -> int | None:
-        """The number after which messages are wanted, if it is one before `position`, in the same epoch."""
+        """The number of the position `since`; `None` unless that is in the epoch of `position`, and not after it."""
         after = None if self.since is None else parse_position(self.since)
         if after is None or after.epoch != position.epoch or after.number > position.number:
             return None
@@ -142,8 +141,8 @@ NO_REPLAY: Final = Replay()
 
 
 class Replayed(NamedTuple):
-    """What a client that has joined hears. `messages` is `None` if it did not ask, and `recovered` if it did not say
-    since when."""
+    """The answer to a `Replay`. `messages` is `None` if the client asked for none, and `recovered` is `None` if it gave
+    no `since`."""
 
     position: str
     messages: tuple[bytes, ...] | None = None
@@ -214,7 +213,7 @@ def _missed(extract: Extract, after: int | None) -> tuple[bytes, ...] | None:
 
 
 def _newest(messages: Sequence[KeptMessage], limit: int) -> tuple[tuple[bytes, ...], bool]:
-    """The newest frames, at most `limit`, as far as they fit into an answer, but one at least; and whether older ones
+    """The newest frames, at most `limit`, and as many as fit into an answer, but at least one; and whether older ones
     were left out."""
     chosen: deque[bytes] = deque()
     size = 0
@@ -321,7 +320,7 @@ class MessageLog:
 
 
 class Tail:
-    """The messages that a worker has heard of a channel, one after the other, up to `MAX_ANSWER_BYTES` of them.
+    """The newest messages that a worker has heard in a channel, up to `MAX_ANSWER_BYTES` of them.
 
     It has every message after the number `floor`, up to the newest that has been heard.
     """
@@ -355,7 +354,7 @@ class Tail:
             self.floor = oldest.number
 
     def serves(self, wanted: Replay, position: Position) -> bool:
-        """Whether a client that joins at `position` finds here what it wants, so that the store need not be asked."""
+        """Whether this has all that a client asks for that joins at `position`, so that the store need not be read."""
         after = wanted.known_since(position)
         if after is not None:
             return after >= self.floor
@@ -368,7 +367,7 @@ class Tail:
 
     def continued(self, older: Extract, position: Position) -> Extract | None:
         """What was read from the store, `older`, continued to `position` with what has been heard since. `None` if
-        there is a gap between them, or if the epoch is another one."""
+        there is a gap between them, or if the epochs differ."""
         epoch, read_upto = older.position
         if epoch != position.epoch or read_upto < min(self.floor, position.number):
             return None

@@ -203,12 +203,12 @@ class WorstLag:
         self._current = 0.0
 
     def record(self, now: float, seconds: float) -> None:
-        """Record a delay of so many seconds, at `now`, in epoch seconds."""
+        """Record a delay of `seconds` at `now`, in epoch seconds."""
         if now - self._since >= self.PERIOD:
             self._since, self._previous, self._current = now, self._current, 0.0
         self._current = max(self._current, seconds)
 
     @property
     def worst(self) -> float:
-        """In seconds."""
+        """The longest delay of that time, in seconds."""
         return max(self._previous, self._current)

@@ -33,7 +33,7 @@ class Change:
 
 class Joiner(NamedTuple):
     """A connection that joins a channel. `info` is the part of its `userInfo` that a client may decide. `owned` is the
-    guard's verdict, which replaces an earlier one. `replay` is what it wants to hear of what was said before."""
+    guard's verdict, which replaces an earlier one. `replay` says which earlier messages it asks for."""
 
     channel: ChannelName
     client_id: str
@@ -232,7 +232,7 @@ class Roster:
         return count_channels(self._channels.values())
 
     def _drop_if_gone(self, state: _ChannelState, entry: _Entry) -> Change | None:
-        """Take a user off the list who has neither a connection nor a grace period."""
+        """Take a user off the list if the user has neither a connection nor a grace period."""
         if entry.connections or entry.in_grace:
             return None
         del state.entries[entry.member.id]
@@ -244,7 +244,7 @@ class Roster:
             del self._channels[state.name]
 
     def _list(self, state: _ChannelState, user: User, joiner: Joiner) -> Change | None:
-        """List the user who joins, or merge the `info` into the entry that the user has already."""
+        """List the user who joins or, if the user is listed already, merge the `info` into that entry."""
         entry, info = state.entries.get(user.id), joiner.info or {}
         if entry is not None:
             return self._merge(entry, info, joiner.owned, joiner.now, JoinFailed)

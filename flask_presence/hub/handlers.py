@@ -56,7 +56,7 @@ class EventDispatcher:
         if session.events is None:
             session.events = deque((event,))
             self.running += 1
-            self._offload.spawn(self._work_off, session)
+            self._offload.spawn(self._run_handlers, session)
         else:
             session.events.append(event)
 
@@ -65,7 +65,7 @@ class EventDispatcher:
         if change is not None:
             self.emit(session, member_event(session.id, session.user, channel, change))
 
-    def _work_off(self, session: Session | _NoSession) -> None:
+    def _run_handlers(self, session: Session | _NoSession) -> None:
         loop = self._offload.loop
         while (event := loop.run(lambda: self._next(session))) is not None:
             self._application.notify(event, session.login)

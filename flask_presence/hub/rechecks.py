@@ -38,9 +38,9 @@ RETRY_AFTER: Final = 1.0
 MAX_CONCURRENT: Final = 4
 """How many connections the application is asked about at the same time."""
 SLOW_AFTER: Final = 1.0
-"""Seconds after which a question no longer counts among these, so that slow guards do not keep others waiting."""
+"""Seconds after which a question no longer counts towards `MAX_CONCURRENT`, so that slow guards hold up nobody else."""
 MAX_SLOW: Final = 1000
-"""How many slow questions do not count, at most."""
+"""The maximum number of slow questions that do not count."""
 
 log = logging.getLogger("flask_presence")
 
@@ -49,8 +49,8 @@ class _Task(NamedTuple):
     """A session to ask about: first its login, then the guard of one channel after the other.
 
     `channel` is the one to ask about, or `None` for all. `rest` are those that are left once the login is verified.
-    `confirms` says that the question only confirms an earlier verdict. `about_user` says that what the user's other
-    connections show depends on the answer: if the session leaves before, they are asked about instead.
+    `confirms` says that the question only confirms an earlier verdict. `about_user` says that the answer also decides
+    what the user's other connections show: if the session leaves first, the guard is asked about those instead.
     """
 
     session: Session

@@ -1,4 +1,4 @@
-"""gevent's hub as an event loop, and questions about gevent that need no import of it.
+"""gevent's hub as an event loop, and functions that find out about gevent without importing it.
 
 Rule: gevent is imported only if it drives the server already.
 """

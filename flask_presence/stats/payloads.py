@@ -54,7 +54,7 @@ class StateReader(Protocol):
 
 
 class HistoryReader(Protocol):
-    """What the messages that channels keep are read from. See `hub.directory.Directory`."""
+    """Reads the messages that channels keep. See `hub.directory.Directory`."""
 
     def history(self, channel: str, limit: int, before: Position | None) -> Page: ...
 

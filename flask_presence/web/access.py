@@ -43,14 +43,14 @@ class PageAccess:
         return None if verdict.allowed else verdict.reason or HOW_TO_ALLOW
 
     def _ask(self, guard: StatsGuard) -> Verdict:
-        complain = self._service.log_throttle.log
+        log_throttled = self._service.log_throttle.log
         try:
             verdict = read_verdict(guard())
         except HTTPException:
             raise
         except BaseException as problem:  # the app's code may raise anything
-            complain("stats_guard", logging.ERROR, "the stats_guard failed; access is denied", problem=problem)
+            log_throttled("stats_guard", logging.ERROR, "the stats_guard failed; access is denied", problem=problem)
             return Verdict(False)
         if verdict.mistake:
-            complain("stats_guard", logging.ERROR, "the stats_guard gave no valid answer: %s", verdict.mistake)
+            log_throttled("stats_guard", logging.ERROR, "the stats_guard gave no valid answer: %s", verdict.mistake)
         return verdict

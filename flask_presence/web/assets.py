@@ -78,8 +78,8 @@ def add_asset(blueprint: Blueprint, endpoint: str, name: str, any_origin: bool =
 def asset_response(asset: Asset, version: str | None, request: Request) -> Response:
     """The file, compressed if the client accepts it, or 304 if the client has it.
 
-    During a deployment, a worker may be asked for the version of another. It sends its own, and lets nobody keep that
-    under the wrong name.
+    During a deployment, a worker may be asked for the version of another. It sends its own, and lets no cache keep
+    that under the other version's name.
     """
     compressed = accepts_gzip(request)
     response = Response(asset.compressed if compressed else asset.plain, mimetype=asset.mimetype)

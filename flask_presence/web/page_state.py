@@ -24,7 +24,7 @@ DEFAULT_SORT: Final = "-memberCount"
 
 CLOSE_CODES: Final = {
     "1000": "the client closed",
-    "1001": "the client went away, or the server stops",
+    "1001": "the client went away, or the server stopped",
     "1002": "WebSocket protocol error",
     "1003": "the client sent unsupported data",
     "1005": "closed without a code",
@@ -33,7 +33,7 @@ CLOSE_CODES: Final = {
     "1008": "the client exceeded the rate limit",
     "1009": "the client sent too large a message",
     "1011": "internal error, or no pong reached the client",
-    "1012": "the server restarts",
+    "1012": "the server restarted",
     "1013": "the client read too slowly",
     "4401": "the token or the login ended",
     "4403": "the app disconnected the client",

@@ -405,7 +405,7 @@ def test_everybody_is_back_after_a_restart_of_the_server(enter: Enter, server: S
     server.process.send_signal(signal.SIGHUP)
     for page in (ann, bob):
         # The text may be there only for a moment, because the delay is random.
-        page.wait_for_function("said.includes('The server restarts. Reconnecting …')", timeout=20_000)
+        page.wait_for_function("said.includes('The server is restarting. Reconnecting …')", timeout=20_000)
     for page in (ann, bob):
         expect(state(page)).to_have_text("", timeout=20_000)
         expect(online(page)).to_have_count(2)

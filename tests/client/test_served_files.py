@@ -108,7 +108,7 @@ def test_a_cached_file_is_revalidated_in_its_encoding(server: Server) -> None:
 
 @pytest.mark.parametrize("name", VERSIONED)
 def test_a_versioned_name_is_cacheable_for_ever(server: Server, names: dict[str, str], name: str) -> None:
-    """It has the contents of the plain name. Another version's name has them too, but nobody keeps that."""
+    """It has the contents of the plain name. Another version's name has them too, but may not be cached under it."""
     stem, _, suffix = name.rpartition(".")
     path = names[name]
     assert path.startswith(f"/presence/{stem}.")

@@ -135,7 +135,7 @@ def test_the_app_does_not_start_without_a_secret() -> None:
 
 @pytest.mark.parametrize("backend", [None, "memory", "memory://"])
 def test_the_app_does_not_start_without_redis(backend: str | None) -> None:
-    """Each gunicorn would have a list of members of its own, without an error."""
+    """Each gunicorn would have its own list of members, without an error."""
     environ = {"FLASK_JWT_SECRET_KEY": "a secret of thirty-two characters"}
     if backend is not None:
         environ["FLASK_PRESENCE_BACKEND"] = backend

@@ -1,4 +1,4 @@
-"""The apps of `docs/logins.md`: logging in and out, with the test kit and in a browser."""
+"""The apps of `docs/logins.md`: logging in and out, with the test client and in a browser."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_bad_values_are_refused(
         assert rejoin(ann, place) == before
 
 
-def test_only_who_is_in_the_channel_sees_its_pages(connect: Connect, channel: str) -> None:
+def test_only_those_in_the_channel_see_its_pages(connect: Connect, channel: str) -> None:
     ann, bob = connect("ann"), connect("bob")
     ann.join(channel)
     say(ann, channel, "secret")

@@ -141,7 +141,9 @@ def flush(service: Pair) -> None:
 
 
 @pytest.mark.parametrize("fault", [Pair.cut_subscriptions, flush])
-def test_who_recovers_misses_nothing_and_hears_nothing_twice(service: Pair, fault: Callable[[Pair], None]) -> None:
+def test_a_client_that_recovers_misses_nothing_and_hears_nothing_twice(
+    service: Pair, fault: Callable[[Pair], None]
+) -> None:
     """Clients come and go while one writes and a fault strikes again and again."""
     writer, joined = service.enter("near", "ann")
     count, faults = 200, 4

@@ -105,6 +105,13 @@ def test_the_command_updates_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "../outside.mjs").unlink()
 
 
+def test_the_command_says_how_many_files_it_changed(tmp_path: Path) -> None:
+    assert f": {len(WRITTEN)} files changed." in run(tmp_path).output
+    (tmp_path / "presence.mjs").write_text("old")
+    assert ": 1 file changed." in run(tmp_path).output
+    assert ": no files changed." in run(tmp_path).output
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

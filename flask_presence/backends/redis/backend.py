@@ -111,8 +111,8 @@ class RedisBackend:
         self._client.run(try_writing(self._keys))
 
     def _check_subscribing(self) -> None:
-        """Subscribe to something, because a process without connections has no subscription that shows it is
-        possible."""
+        """Subscribe to the probe. A process without connections has no other subscription that would show whether
+        Redis allows it."""
         try:
             subscription = self._client.subscription(SOCKET_TIMEOUT)
             try:

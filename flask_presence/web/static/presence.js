@@ -68,7 +68,7 @@ var Presence = (() => {
         try {
           handler(...values);
         } catch (problem) {
-          reportError(problem); // like the browser does for event listeners; the other handlers still run
+          reportError(problem); // as the browser does for event listeners; the other handlers still run
         }
       }
       return handlers.length > 0;

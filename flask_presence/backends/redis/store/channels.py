@@ -39,7 +39,7 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A channel at one place in its order. `created_at` is `None` if nobody is in it."""
+    """A channel at one place in its order. `created_at` is `None` if nobody is in it. `listed` counts its members."""
 
     created_at: datetime | None
     connections: int
@@ -241,7 +241,7 @@ class ChannelOperations:
         known: Position,
         now: datetime,
     ) -> Operation[Placed[Healed]]:
-        """Make Redis know the worker's connections in `channel`, and no others. Returns the channel after that.
+        """Make Redis list exactly the worker's connections in `channel`. Returns the channel after that.
 
         `live_connections` are in the channel for certain; `possible` are these and those that are joining. Both are
         asked for again after each step, because connections come and go meanwhile. Those that are `leaving` are taken

@@ -93,8 +93,8 @@ class ControlReceiver:
         self._await_subscription()
 
     def send_again(self) -> None:
-        """Send the messages once more that Redis has lost, and that workers may not have carried out yet. End the grace
-        periods once more that they ended."""
+        """Send once more the messages that Redis has lost, in case a worker has not carried them out. End once more the
+        grace periods that they ended."""
         now = time.monotonic()
         recent = [message for kept_at, message in self._kept if now - kept_at < control.KEPT_FOR]
         if recent:
@@ -103,8 +103,8 @@ class ControlReceiver:
             self._pipeline.run(ended).when(self._graces_ended)
 
     def recheck_everywhere(self) -> None:
-        """Let all workers recheck their connections, because Redis has lost changes that took permissions away; unless
-        they have done so since the subscription was lost, because other workers have noticed that too."""
+        """Have all workers recheck their connections, because Redis has lost changes that took permissions away. Do
+        nothing if all have been rechecked since the subscription was lost, because another worker noticed it too."""
         if self._rechecked_all_at <= self._lost_at:
             message = control.new_message(self._worker_id(), kind="recheck")
             self.carry_out(message)

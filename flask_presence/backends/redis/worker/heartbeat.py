@@ -30,7 +30,7 @@ MAX_INTERVAL: Final = 1.0
 COMPARE_EVERY: Final = 30.0
 """Seconds between two comparisons of the number of open connections with Redis."""
 UNHEARD_LEASES: Final = 3
-"""Leases before the removal of a dead worker from when on it may not have carried out control messages."""
+"""How many leases before its removal a dead worker may have stopped carrying out control messages."""
 
 
 class Heartbeat:
@@ -114,7 +114,7 @@ class Heartbeat:
         self._tell(self._store.workers.set_connections(self.worker_id, self._clients))
 
     def end(self) -> Pending[None]:
-        """Remove this worker from Redis. Commands that Redis carries out later are left to the other workers."""
+        """Remove this worker from Redis. If Redis carries out its commands after that, other workers clean up."""
         self.record()
         return self._pipeline.run(self._store.dead_workers.remove(self.worker_id)).map(lambda _: None)
 
@@ -189,8 +189,8 @@ class Heartbeat:
             self._pipeline.run(self._remove_dead(reply.now)).when(self._removed)
 
     def _compare(self, expected: int, outcome: Outcome[int]) -> None:
-        """Store the connections again if Redis counts another number: late commands or an old copy of its data may have
-        changed it."""
+        """Store the connections again if Redis has a different number of them: late commands or an old copy of its data
+        may have changed it."""
         try:
             self._clients_in_doubt |= outcome() != expected
         except BackendUnavailable:
@@ -211,8 +211,8 @@ class Heartbeat:
             self._pipeline.run(self._store.dead_workers.leave_to_others(old_id, channels))
 
     def _remove_dead(self, now: int) -> Operation[list[Event]]:
-        """Remove dead workers. If this worker has just started or resumed, it does not remove those that only have an
-        expired lease: they may be late for the same reason as itself."""
+        """Remove dead workers. If this worker has just started or resumed, it spares those that only their expired
+        lease makes seem dead: they may be late for the same reason."""
         after = 0 if time.monotonic() >= self._trusted_at else None
         return remove_dead(self._store, now, spare=self.worker_id, after=after)
 

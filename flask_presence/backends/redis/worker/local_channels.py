@@ -35,7 +35,7 @@ log = logging.getLogger("flask_presence")
 T = TypeVar("T")
 
 SLICE: Final = 1000
-"""Channels that are looked after in one tick, so that many do not hold up the loop."""
+"""The maximum number of channels looked after in one tick, so that many do not hold up the loop."""
 LINGER: Final = 15.0
 """Seconds for which an empty channel stays subscribed, so that reloading a page is cheap."""
 MAX_LAG: Final = 0.5
@@ -50,8 +50,8 @@ COMPARE_SOON: Final = (1.5, 3.0)
 
 class LocalChannels:
     """Owns the local channels. `operations` returns those of the worker's current id, and `history` says which channels
-    keep messages. `writes_lost` is called when a
-    channel has lost its latest changes in Redis, as with an old copy of its data.
+    keep messages. `writes_lost` is called when Redis has lost the latest changes of a channel, for instance because it
+    came back with an old copy of its data.
 
     After a loss of data, members that other workers may still restore stay listed for `keep` seconds.
     """

@@ -62,7 +62,7 @@ class Replica:
         return self._entries
 
     def hear(self, event: Event) -> None:
-        """Apply an event; or keep it, while a snapshot or a reply that has to be handled first is still awaited."""
+        """Apply an event now, or after the snapshot or the reply that has to be handled first."""
         if self.health.is_current and not self._paused:
             self._advance(event)
         elif event.position > (self._early[-1].position if self._early else self.position):
@@ -140,7 +140,7 @@ class Replica:
 
     @property
     def awaited(self) -> bool:
-        """Whether there is a place that is known and has not been reached."""
+        """Whether the copy has yet to reach a place that is known to exist."""
         return bool(self._waiting) or self.position < self._expected
 
     def _take_early(self) -> None:

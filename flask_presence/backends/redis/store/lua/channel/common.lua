@@ -55,8 +55,8 @@ local function epoch(known)
   return current
 end
 
--- Begin to use the log, if the channel has one. If Redis has been started anew, with an older copy of its data perhaps,
--- numbers that have been given out may be missing. So they go on far beyond those, and whatever came before counts as
+-- Begin to use the log, if the channel has one. If Redis has restarted, perhaps with an old copy of its data, it may not
+-- know the last numbers that it has given out. So numbers go on far beyond them, and whatever came before counts as
 -- missed.
 local function use_log()
   if redis.call('HEXISTS', state, 'm') == 0 then return end
@@ -93,8 +93,8 @@ local function has_session(user)
   return redis.call('ZLEXCOUNT', sessions, '[' .. user .. '\0', '(' .. user .. '\1') > 0
 end
 
--- Take a user off the list who has neither a connection nor a grace period. Returns their entry, or ''. `reason`: why
--- the last connection left.
+-- Take a user off the list if the user has neither a connection nor a grace period. Returns the user's entry, or ''.
+-- `reason`: why the last connection left.
 local function drop(topic, at, client, user, reason)
   if has_session(user) then return '' end
   if redis.call('HEXISTS', graces, user) == 1 then return '' end
