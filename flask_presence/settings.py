@@ -36,6 +36,7 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     max_connections: int = 10000
     max_channels: int = 100
+    max_members: int | None = 10000
     max_message_size: int = 65536
     max_user_info: int = 4096
     max_outbox: int = 1048576
@@ -78,6 +79,7 @@ class SettingArguments(TypedDict, total=False):
     allowed_origins: str | list[str] | tuple[str, ...] | set[str] | frozenset[str]
     max_connections: int
     max_channels: int
+    max_members: int | None
     max_message_size: int
     max_user_info: int
     max_outbox: int
@@ -135,6 +137,12 @@ def _is_number(value: Any) -> bool:
 def _count(key: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise _wrong(key, "a whole number, 1 or more", value)
+    return value
+
+
+def _count_or_none(key: str, value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise _wrong(key, "a whole number, 1 or more, or None for no limit", value)
     return value
 
 
@@ -247,6 +255,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "allowed_origins": _origins,
     "max_connections": _count,
     "max_channels": _count,
+    "max_members": _count_or_none,
     "max_message_size": _count,
     "max_user_info": _count,
     "max_outbox": _count,

@@ -158,6 +158,7 @@ def _backend(settings: Settings, history: HistoryRules) -> Backend:
     return open_backend(
         settings.backend,
         max_info=settings.max_user_info,
+        max_members=settings.max_members,
         prefix=settings.redis_prefix,
         lease=settings.lease,
         grace_abrupt=settings.grace_abrupt,

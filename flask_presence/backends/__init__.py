@@ -14,19 +14,26 @@ BACKENDS: Final = "the backends are 'memory://', 'redis://localhost:6379/0', 're
 
 
 def open_backend(
-    url: str, *, max_info: int, prefix: str, lease: float, grace_abrupt: float, history: HistoryRules
+    url: str,
+    *,
+    max_info: int,
+    max_members: int | None,
+    prefix: str,
+    lease: float,
+    grace_abrupt: float,
+    history: HistoryRules,
 ) -> Backend:
     """Create the backend for `url`, without connecting to anything yet.
 
-    `max_info` in bytes, `lease` and `grace_abrupt` in seconds; `history` says which channels keep messages. Raises
-    `ConfigurationError` if there is no such backend, or if its library is missing. The error repeats only the scheme of
-    the URL, because the rest may have a password.
+    `max_info` in bytes, `max_members` per presence channel, `lease` and `grace_abrupt` in seconds; `history` says which
+    channels keep messages. Raises `ConfigurationError` if there is no such backend, or if its library is missing. The
+    error repeats only the scheme of the URL, because the rest may have a password.
     """
     scheme, mark, _ = url.partition("://")
     if url == "memory://":
         from .memory import MemoryBackend
 
-        return MemoryBackend(max_info, history)
+        return MemoryBackend(max_info, max_members, history)
     if scheme not in REDIS_SCHEMES or not mark:
         given = (
             f"begins with {scheme}://" if mark and re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "is not a URL"
@@ -41,6 +48,6 @@ def open_backend(
             "pip install 'flask-presence[redis]'"
         ) from problem
     try:
-        return RedisBackend(parse_address(url), prefix, lease, max_info, grace_abrupt, history)
+        return RedisBackend(parse_address(url), prefix, lease, max_info, max_members, grace_abrupt, history)
     except ValueError as problem:
         raise ConfigurationError(f"PRESENCE_BACKEND ({scheme}://…) is not valid: {problem}") from None

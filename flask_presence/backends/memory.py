@@ -44,15 +44,16 @@ class MemoryBackend:
     blocking = False
     outlives_process = False
 
-    def __init__(self, max_info: int, history: HistoryRules = NO_RULES) -> None:
+    def __init__(self, max_info: int, max_members: int | None = None, history: HistoryRules = NO_RULES) -> None:
         self._max_info = max_info
+        self._max_members = max_members
         self._history = history
         self._last_epoch = 0
         self._listener: Listener
         self.forked()
 
     def forked(self) -> None:
-        self._roster = Roster(self._max_info)
+        self._roster = Roster(self._max_info, self._max_members)
         self._clients: dict[str, User | None] = {}
         self._graces: dict[GraceKey, _Grace] = {}
         self._logs: dict[str, MessageLog] = {}

@@ -111,16 +111,18 @@ class _ChannelState:
 class Roster:
     """The channels, the connections in them, and the members of the presence channels.
 
-    `max_info` bounds a member's merged `userInfo`, in bytes of JSON.
+    `max_info` bounds a member's merged `userInfo`, in bytes of JSON. `max_members` bounds the members of a presence
+    channel (`None`: no limit).
     """
 
-    def __init__(self, max_info: int) -> None:
+    def __init__(self, max_info: int, max_members: int | None = None) -> None:
         self._max_info = max_info
+        self._max_members = max_members
         self._channels: dict[str, _ChannelState] = {}
 
     def join(self, joiner: Joiner) -> Joined:
         """Put a connection into a channel. Joining again merges its `info` and changes nothing else. Raises
-        `JoinFailed` if the merged `info` would be too large."""
+        `JoinFailed` if the merged `info` would be too large, or if there is no room for another member."""
         channel, client_id, user, now = joiner.channel, joiner.client_id, joiner.user, joiner.now
         state = self._channels.get(channel) or _ChannelState(channel, now)
         is_new = client_id not in state.connections
@@ -248,6 +250,8 @@ class Roster:
         entry, info = state.entries.get(user.id), joiner.info or {}
         if entry is not None:
             return self._merge(entry, info, joiner.owned, joiner.now, JoinFailed)
+        if self._max_members is not None and len(state.entries) >= self._max_members:
+            raise JoinFailed(full_message(self._max_members))
         profile = Profile.of(user, info, joiner.owned)
         check_size(profile, self._max_info, JoinFailed)
         member = profile.member(joiner.client_id, joiner.now)
@@ -272,6 +276,11 @@ class Roster:
             return None
         entry.member = profile.member(old.client_id, old.joined_at, now)
         return Change("updated", entry.member)
+
+
+def full_message(max_members: int) -> str:
+    """What a user is told whom a presence channel has no room for."""
+    return f"The channel is full: it has {max_members} members, which is the maximum"
 
 
 def check_size(profile: Profile, max_info: int, error: type[RequestError]) -> None:

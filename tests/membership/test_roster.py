@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -16,9 +17,9 @@ from flask_presence.domain.errors import JoinFailed, RequestError, UpdateFailed
 from flask_presence.domain.members import RESERVED_KEYS, Member, OwnedInfo, User
 from flask_presence.domain.roster import Change, Joiner, Roster
 
-MAX_INFO = 60
-USERS = [User("ann", name="Ann", avatar="ann.png"), User("bob", email="bob@example.com")]
-CLIENTS = {f"{user.id}-{tab}": user for user in USERS for tab in range(2)}
+MAX_INFO, MAX_MEMBERS = 60, 2
+USERS = [User("ann", name="Ann", avatar="ann.png"), User("bob", email="bob@example.com"), User("cy")]
+CLIENTS = {f"{user.id}-{tab}": user for user in USERS for tab in range(2 if user.id != "cy" else 1)}
 CHANNELS = [ChannelName(name) for name in ("presence-a", "presence-b", "private-a")]
 KEYS = st.sampled_from(["name", "avatar", "x", "y"])
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(0, 1), st.text("ab", max_size=20), st.lists(st.none()))
@@ -49,7 +50,7 @@ class RosterMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.roster = Roster(MAX_INFO)
+        self.roster = Roster(MAX_INFO, MAX_MEMBERS)
         self.now = datetime(2024, 1, 15, tzinfo=timezone.utc)
         self.observers: dict[tuple[str, str], Observer] = {}
         self.in_grace: set[tuple[str, str]] = set()
@@ -111,6 +112,7 @@ class RosterMachine(RuleBasedStateMachine):
         outcome = self.attempt(lambda: self.roster.join(Joiner(channel, client_id, user, info, self.now, verdict)))
         if outcome is None:
             return
+        assert channel.type != "presence" or len(outcome.members) <= MAX_MEMBERS
         if channel.type == "presence":
             self.own_and_say(channel, user, verdict, info or {})
         assert outcome.is_new == ((channel, client_id) not in self.observers)
@@ -276,3 +278,19 @@ def test_a_member_on_the_wire_begins_with_the_fields_of_the_server() -> None:
         "status": "here",
     }
     assert not RESERVED_KEYS & set(outcome.me.info)
+
+
+def test_a_full_channel_takes_members_with_more_tabs_only() -> None:
+    roster = Roster(100, max_members=2)
+    ann, bob, cy = USERS
+    roster.join(Joiner(ROOM, "1", ann, None, NOW))
+    roster.join(Joiner(ROOM, "2", bob, None, NOW))
+    with pytest.raises(JoinFailed, match="2 members, which is the maximum"):
+        roster.join(Joiner(ROOM, "3", cy, None, NOW))
+    assert roster.join(Joiner(ROOM, "4", ann, None, NOW)).members is not None
+    assert roster.leave(ROOM, "2", grace=True) is None
+    with pytest.raises(JoinFailed):
+        roster.join(Joiner(ROOM, "3", cy, None, NOW))  # bob is still listed
+    roster.end_grace(ROOM, "bob")
+    assert roster.join(Joiner(ROOM, "3", cy, None, NOW)).change is not None
+    assert roster.join(Joiner(ChannelName("room"), "5", cy, None, NOW)).members is None

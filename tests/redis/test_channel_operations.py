@@ -23,7 +23,7 @@ from flask_presence.domain.history import Position
 from flask_presence.domain.members import Member, OwnedInfo, User
 from flask_presence.domain.roster import Change, Joined, Joiner, Roster, Updated
 
-from ..membership.test_roster import CHANNELS, MAX_INFO, RosterMachine
+from ..membership.test_roster import CHANNELS, MAX_INFO, MAX_MEMBERS, RosterMachine
 from ..support.redis_server import running_redis
 from ..support.store import Client, store_of
 
@@ -59,8 +59,8 @@ class Compared:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._keys = Keys(f"test-{secrets.token_hex(8)}")
-        self._operations = store_of(self._keys.prefix, max_info=MAX_INFO).channels("worker")
-        self._roster = Roster(MAX_INFO)
+        self._operations = store_of(self._keys.prefix, max_info=MAX_INFO, max_members=MAX_MEMBERS).channels("worker")
+        self._roster = Roster(MAX_INFO, MAX_MEMBERS)
         self._graces = store_of(self._keys.prefix).graces
         self._inside: set[tuple[str, str]] = set()
         self._ears = {channel: Ear(client, self._keys, channel) for channel in CHANNELS}

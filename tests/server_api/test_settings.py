@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from flask_presence import ConfigurationError, Presence
+from flask_presence import ConfigurationError, Presence, PresenceTestError
+from flask_presence.settings import load_settings
 
-from ..support.flask_app import make_app
+from ..conftest import on_redis
+from ..support.flask_app import make_app, make_presence_app
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,9 @@ from ..support.flask_app import make_app
         ("PRESENCE_ALLOWED_ORIGINS", 5),
         ("PRESENCE_MAX_CONNECTIONS", 0),
         ("PRESENCE_MAX_CONNECTIONS", True),
+        ("PRESENCE_MAX_MEMBERS", 0),
+        ("PRESENCE_MAX_MEMBERS", False),
+        ("PRESENCE_MAX_MEMBERS", "10"),
         ("PRESENCE_MAX_MESSAGE_SIZE", 1.5),
         ("PRESENCE_MAX_OUTBOX", 65536),
         ("PRESENCE_RATE_LIMIT", 100),
@@ -76,3 +82,28 @@ def test_any_origin_raises_if_cookies_may_log_in() -> None:
     with pytest.raises(ConfigurationError, match="user_loader"):
         loading.init_app(make_app())
     Presence(make_app(PRESENCE_ALLOWED_ORIGINS="*"))
+
+
+@pytest.mark.parametrize("backend", ["memory", "redis"])
+def test_a_presence_channel_has_no_more_members_than_the_setting_says(
+    request: pytest.FixtureRequest, backend: str
+) -> None:
+    more = on_redis(request.getfixturevalue("redis_server")) if backend == "redis" else {}
+    presence, app = make_presence_app(PRESENCE_MAX_MEMBERS=2, **more)
+    with ExitStack() as stack:
+        ann, bob, cy, tab = (
+            stack.enter_context(presence.test_client(user=user, app=app)) for user in ("ann", "bob", "cy", "ann")
+        )
+        ann.join("presence-room-1")
+        bob.join("presence-room-1")
+        with pytest.raises(PresenceTestError, match="The channel is full: it has 2 members") as caught:
+            cy.join("presence-room-1")
+        assert caught.value.code == "JOIN_FAILED"
+        assert len(tab.join("presence-room-1")["members"]) == 2
+        cy.join("presence-room-2")
+        bob.leave("presence-room-1")
+        assert len(cy.join("presence-room-1")["members"]) == 2
+
+
+def test_without_a_maximum_a_presence_channel_takes_everybody() -> None:
+    assert load_settings({"PRESENCE_MAX_MEMBERS": None}, {}).max_members is None

@@ -146,7 +146,7 @@ def test_memory_counts_nothing_whose_time_is_over() -> None:
             return 0
 
     listener: Any = Listener()
-    backend = MemoryBackend(1000, HistoryRules({"kept-*": Retention(5, 60), "kept-long": Retention(5, 90)}))
+    backend = MemoryBackend(1000, history=HistoryRules({"kept-*": Retention(5, 60), "kept-long": Retention(5, 90)}))
     backend.bind(listener)
     sizes = {}
     for channel in ("kept-short", "kept-long"):

@@ -22,6 +22,8 @@ class Client(ProductClient):
         self.redis.close()
 
 
-def store_of(prefix: str, *, max_info: int = 1000, lease: float = 60, grace: float = 0) -> Store:
+def store_of(
+    prefix: str, *, max_info: int = 1000, max_members: int | None = None, lease: float = 60, grace: float = 0
+) -> Store:
     """The store under a prefix."""
-    return Store(Keys(prefix), lease=lease, max_info=max_info, grace=grace)
+    return Store(Keys(prefix), lease=lease, max_info=max_info, max_members=max_members, grace=grace)

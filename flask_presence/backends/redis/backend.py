@@ -48,7 +48,7 @@ REMOVE_DEAD_EVERY: Final = 1.0
 
 class RedisBackend:
     """See `Backend`. `prefix` keeps services apart. `lease` and `grace_abrupt` in seconds, `max_info` in bytes of
-    JSON."""
+    JSON, `max_members` per presence channel."""
 
     blocking = True
     outlives_process = True
@@ -59,6 +59,7 @@ class RedisBackend:
         prefix: str,
         lease: float,
         max_info: int,
+        max_members: int | None,
         grace_abrupt: float,
         history: HistoryRules = NO_RULES,
     ) -> None:
@@ -67,7 +68,7 @@ class RedisBackend:
         self._history = history
         self._address = address
         self._client = Client(address)
-        self._store = Store(self._keys, lease=lease, max_info=max_info, grace=grace_abrupt)
+        self._store = Store(self._keys, lease=lease, max_info=max_info, max_members=max_members, grace=grace_abrupt)
         self._operations = self._store.channels()
         self._listener: Listener
         self._loop: Loop | None = None

@@ -16,7 +16,7 @@ from ....domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMembe
 from ....domain.events import Reason
 from ....domain.history import Position
 from ....domain.members import Member, OwnedInfo, User, info_size
-from ....domain.roster import Change, Joiner
+from ....domain.roster import Change, Joiner, full_message
 from .calls import CHUNK, NOWHERE, Call, Lost, Operation, Placed, Refused, pairs, position_of
 from .entries import Entry, Merged, encode, merged_document, new_document, parse_entry
 from .grace import Graces
@@ -90,16 +90,18 @@ class Departure(NamedTuple):
 
 
 class ChannelOperations:
-    """The operations of one worker. `max_info` bounds a member's merged `userInfo`, in bytes of JSON.
+    """The operations of one worker. `max_info` bounds a member's merged `userInfo`, in bytes of JSON, and
+    `max_members` the members of a presence channel (`None`: no limit).
 
     In all of them, `known` is the newest place in the channel's order that the caller has seen.
     """
 
-    def __init__(self, keys: Keys, graces: Graces, worker_id: str, max_info: int) -> None:
+    def __init__(self, keys: Keys, graces: Graces, worker_id: str, max_info: int, max_members: int | None) -> None:
         self._keys = keys
         self._graces = graces
         self._worker_id = worker_id
         self._max_info = max_info
+        self._max_members = max_members
 
     def join(self, joiner: Joiner, known: Position = NOWHERE, *, with_list: bool = True) -> Operation[Placed[Entered]]:
         """Like `Roster.join`."""
@@ -111,11 +113,14 @@ class ChannelOperations:
         user_key = escape(user.id) if listed and user is not None else ""
         first = (self._keys.topic(channel), str(known.epoch), self._worker_id, client_id, user_key, now.isoformat())
         too_large = new is not None and info_size(new.info) > self._max_info
-        as_new, with_list_flag = b"" if too_large else encode(new), "1" if with_list else ""
+        as_new = b"" if too_large else encode(new)
+        last = ("1" if with_list else "", "" if self._max_members is None else str(self._max_members))
         version, merged = "" if info or owned.info else "-", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
-            arguments = (*first, as_new, version, encode(merged.document), with_list_flag)
+            arguments = (*first, as_new, version, encode(merged.document), *last)
             (*_, reply) = yield self._indexed(channel, "join", arguments)
+            if reply[0] == b"full":
+                raise JoinFailed(full_message(self._max_members or 0))
             if reply[0] == b"large":
                 raise JoinFailed(self._too_large)
             if reply[0] == b"ok":

@@ -14,9 +14,12 @@ from .workers import Workers
 
 class Store:
     """The operations under one prefix. `lease` and `grace` in seconds: when a silent worker counts as dead, and for how
-    long its users stay listed. `max_info` bounds a member's merged `userInfo`, in bytes of JSON."""
+    long its users stay listed. `max_info` bounds a member's merged `userInfo`, in bytes of JSON, and `max_members` the
+    members of a presence channel."""
 
-    def __init__(self, keys: Keys, *, lease: float, max_info: int, grace: float = 0) -> None:
+    def __init__(
+        self, keys: Keys, *, lease: float, max_info: int, max_members: int | None = None, grace: float = 0
+    ) -> None:
         self.keys = keys
         self.lease = lease
         self.workers = Workers(keys, lease)
@@ -26,7 +29,8 @@ class Store:
         self.dead_workers = DeadWorkers(keys, self.workers, self.counts, self.graces, lease, grace)
         self.directory = ChannelDirectory(keys, self.workers, self.graces)
         self._max_info = max_info
+        self._max_members = max_members
 
     def channels(self, worker_id: str = "") -> ChannelOperations:
         """What a worker does with channels; without an id, what any process does."""
-        return ChannelOperations(self.keys, self.graces, worker_id, self._max_info)
+        return ChannelOperations(self.keys, self.graces, worker_id, self._max_info, self._max_members)

@@ -4,7 +4,8 @@
 --       7 document for a user who is not listed yet ('' if it would be too large)
 --       8 version that 9 was made from ('-': there is nothing to merge, unless a guard owns keys)
 --       9 merged document ('': no change) 10 '1' if the list is wanted
--- Returns {'ok', epoch, number, change, entry, {user, entry, …}} | {'merge', entry to merge with} | {'large'}.
+--       11 how many members there may be ('': any number)
+-- Returns {'ok', epoch, number, change, entry, {user, entry, …}} | {'merge', entry to merge with} | {'full'} | {'large'}.
 local topic, worker, client, user, listed = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[5] ~= ''
 local at, change, entry = epoch(ARGV[2]), '', ''
 use_log()
@@ -12,6 +13,7 @@ use_log()
 if listed then
   entry = redis.call('HGET', members, user)
   if not entry then
+    if ARGV[11] ~= '' and redis.call('HLEN', members) >= tonumber(ARGV[11]) then return {'full'} end
     if ARGV[7] == '' then return {'large'} end
     change = 'joined'
     local number = redis.call('HGET', state, 'q') + 1
