@@ -352,7 +352,8 @@ def test_operations_on_an_empty_channel_leave_no_key_that_stays(redis_client: Cl
 
     def heal() -> None:
         healed = redis_client.run(operations.heal(ROOM, list, tuple, (), {}, known, NOW)).value
-        assert (healed.entries, healed.left) == ({}, {})
+        assert healed.snapshot is not None
+        assert (healed.snapshot.entries, healed.left) == ({}, {})
 
     def refused(error: type[Exception], operation: Any) -> None:
         with pytest.raises(error):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_presence.backends.redis.store.calls import NOWHERE
 from flask_presence.backends.redis.store.entries import Document, Entry, encode
 from flask_presence.backends.redis.store.events import Event, parse_event
 from flask_presence.backends.redis.worker.replica import News, Replica
@@ -51,11 +52,17 @@ def nobody(_user: str) -> bool:
 
 
 class Listener:
-    """Replays the news, and fails if a piece of it is impossible."""
+    """Replays the news, and fails if a piece of it is impossible. It comes when the copy has its first list."""
 
     def __init__(self) -> None:
         self.view: dict[str, Entry] = {}
         self.messages = 0
+
+    def load(self, replica: Replica, position: Position, entries: dict[str, Entry], **options: Any) -> None:
+        comes = replica.position == NOWHERE
+        replica.load(position, entries, **options)
+        if comes:
+            self.view = dict(replica.entries)
 
     def hear(self, news: News) -> None:
         if news.entry is None:
@@ -84,18 +91,49 @@ def test_the_news_adds_up_to_the_list_of_members(changes: list[tuple[str, str]],
         for _ in range({"lost": 0, "connection lost": 0, "twice": 2}.get(fate, 1)):
             replica.hear(event)
         if not replica.health.is_current and data.draw(st.booleans()):
-            replica.load(Position(EPOCH, number), history.lists[number])
+            listener.load(replica, Position(EPOCH, number), history.lists[number])
         if replica.health.is_current:
             at = replica.position.number
             assert replica.entries == history.lists[at]
             assert listener.view == history.lists[at]
             assert reached == list(range(at + 1))
     end = len(history.events)
-    replica.load(Position(EPOCH, end), history.lists[end])
+    listener.load(replica, Position(EPOCH, end), history.lists[end])
     assert replica.entries == history.lists[end]
     assert listener.view == history.lists[end]
     assert reached == list(range(end + 1))
     assert not replica.awaited
+
+
+@given(before=CHANGES, changes=CHANGES, data=st.data())
+def test_a_list_that_was_read_in_slices_is_right_at_its_place(
+    before: list[tuple[str, str]], changes: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    """Each member is read at some moment between the first change and the last."""
+    history, listener = History([*before, *changes]), Listener()
+    start, end = len(History(before).events), len(history.events)
+    replica = Replica(listener.hear, nobody)
+    if data.draw(st.booleans(), label="has an old list"):
+        known = data.draw(st.integers(0, start))
+        listener.load(replica, Position(EPOCH, known), history.lists[known])
+        replica.health.lose()
+    scanned: dict[str, Entry] = {}
+    for user in ("ann", "bob", "eve"):
+        moment = data.draw(st.integers(start, end))
+        if user in history.lists[moment]:
+            scanned[user] = history.lists[moment][user]
+    lost = data.draw(st.none() | st.integers(start + 1, end + 1), label="lost event")
+    for number in range(start + 1, end + 1):
+        if number != lost:
+            replica.hear(history.events[number - 1])
+    listener.load(replica, Position(EPOCH, start), scanned, sliced=True)
+    if lost is None or lost > end:
+        assert replica.position == (EPOCH, end)
+        assert replica.entries == listener.view == history.lists[end]
+        assert list(replica.entries) == list(history.lists[end])
+    else:
+        listener.load(replica, Position(EPOCH, end), history.lists[end])
+        assert replica.entries == listener.view == history.lists[end]
 
 
 def test_every_message_is_told_once() -> None:
@@ -116,7 +154,7 @@ def test_a_copy_waits_for_a_snapshot_in_a_later_epoch() -> None:
     """Members who are kept do not leave in the meantime."""
     history, listener = History([("ann", "come"), ("bob", "come")]), Listener()
     replica = Replica(listener.hear, nobody)
-    replica.load(Position(EPOCH, 2), history.lists[2])
+    listener.load(replica, Position(EPOCH, 2), history.lists[2])
     old = history.events[1]
     new = Event("message", Position(EPOCH + 1, 4), "", "", None, b"said")
     replica.hear(new)

@@ -18,12 +18,16 @@ from ....domain.history import Position
 from ....domain.members import Member, OwnedInfo, User, info_size
 from ....domain.roster import Change, Joiner, full_message
 from .calls import CHUNK, NOWHERE, Call, Lost, Operation, Placed, Refused, pairs, position_of
-from .entries import Entry, Merged, encode, merged_document, new_document, parse_entry
+from .entries import Entry, Listing, Merged, encode, merged_document, new_document, parse_entry
 from .grace import Graces
 from .keys import Keys, escape, unescape
 
 T = TypeVar("T")
 
+WHOLE: Final = 500
+"""The maximum number of members that Redis returns in one step. Longer lists are read in slices."""
+SLICE: Final = 200
+"""About how many members are read at a time from a longer list, so that neither Redis nor the loop stands still."""
 MAX_TRIES: Final = 20
 """How often an operation is tried while others change the same member."""
 
@@ -39,12 +43,17 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A channel at one place in its order. `created_at` is `None` if nobody is in it. `listed` counts its members."""
+    """A channel at one place in its order. `created_at` is `None` if nobody is in it. `listed` counts its members.
+
+    If the list was `sliced`, reading it took a while. It then has everybody who has been a member since that place, and
+    may have changes that came later.
+    """
 
     created_at: datetime | None
     connections: int
     listed: int
     entries: Mapping[str, Entry]
+    sliced: bool = False
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -63,10 +72,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """The list after a heal, and the users who left because their connections were gone, by client id. `writes_lost`:
-    Redis has lost changes of the channel that the worker knows."""
+    """The channel after a heal; `None` if its list was not wanted. `left` are the users who left because their
+    connections were gone, by client id. `writes_lost`: Redis has lost changes of the channel that the worker knows."""
 
-    entries: Mapping[str, Entry]
+    snapshot: Snapshot | None
     left: Mapping[str, Change]
     writes_lost: bool
 
@@ -104,7 +113,7 @@ class ChannelOperations:
         self._max_members = max_members
 
     def join(self, joiner: Joiner, known: Position = NOWHERE, *, with_list: bool = True) -> Operation[Placed[Entered]]:
-        """Like `Roster.join`."""
+        """Like `Roster.join`. A list of more than `WHOLE` members is not returned."""
         channel, client_id, user, now, owned = *joiner[:3], joiner.now, joiner.owned
         listed, info = channel.type == "presence", joiner.info or {}
         if listed and user is None:
@@ -114,7 +123,7 @@ class ChannelOperations:
         first = (self._keys.topic(channel), str(known.epoch), self._worker_id, client_id, user_key, now.isoformat())
         too_large = new is not None and info_size(new.info) > self._max_info
         as_new = b"" if too_large else encode(new)
-        last = ("1" if with_list else "", "" if self._max_members is None else str(self._max_members))
+        last = (str(WHOLE if with_list else 0), "" if self._max_members is None else str(self._max_members))
         version, merged = "" if info or owned.info else "-", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
             arguments = (*first, as_new, version, encode(merged.document), *last)
@@ -216,9 +225,9 @@ class ChannelOperations:
 
     def snapshot(self, channel: str) -> Operation[Placed[Snapshot]]:
         """The channel as it is."""
-        reply = yield Call("snapshot", self._keys.channel(channel))
-        created_at = datetime.fromisoformat(reply[2].decode()) if reply[2] else None
-        return Placed(position_of(reply), Snapshot(created_at, int(reply[3]), int(reply[4]), _entries(reply[5])))
+        read = yield from self._read(channel)
+        assert read.value is not None, "the list is wanted"
+        return Placed(read.position, read.value)
 
     def connections_of(self, channel: str) -> Operation[dict[str, int]]:
         """How many connections each member has, by user id; 0 during a grace period."""
@@ -245,12 +254,15 @@ class ChannelOperations:
         departures: Mapping[str, Departure],
         known: Position,
         now: datetime,
+        wants_list: Callable[[Position], bool] = lambda _: True,
+        progressed: Callable[[], object] = lambda: None,
     ) -> Operation[Placed[Healed]]:
         """Make Redis list exactly the worker's connections in `channel`. Returns the channel after that.
 
         `live_connections` are in the channel for certain; `possible` are these and those that are joining. Both are
         asked for again after each step, because connections come and go meanwhile. Those that are `leaving` are taken
-        out by operations of their own. `departures` tells how connections left, as far as that is known.
+        out by operations of their own. `departures` tells how connections left, as far as that is known. A long list is
+        read only if it `wants_list`, given the channel's position. `progressed` is called after each slice of it.
         """
         live = live_connections()
         stored: list[bytes] = []
@@ -270,14 +282,49 @@ class ChannelOperations:
                     continue
                 if placed.value is not None:
                     left[client.decode()] = placed.value
-        snapshot = yield from self.snapshot(channel)
-        return Placed(snapshot.position, Healed(snapshot.value.entries, left, writes_lost))
+        read = yield from self._read(channel, wants_list, progressed)
+        return Placed(read.position, Healed(read.value, left, writes_lost))
 
     def position(self, channel: str) -> Operation[Placed[int]]:
         """Where the channel stands, and how many connections the worker has in it."""
         names = (*self._keys.channel(channel), self._keys.own(channel, self._worker_id))
         reply = yield Call("position", names)
         return Placed(position_of(reply), int(reply[2]))
+
+    def _read(
+        self,
+        channel: str,
+        wants_list: Callable[[Position], bool] = lambda _: True,
+        progressed: Callable[[], object] = lambda: None,
+    ) -> Operation[Placed[Snapshot | None]]:
+        """The channel; `None` if its list is long and not wanted."""
+        reply = yield Call("snapshot", self._keys.channel(channel), (str(WHOLE),))
+        position, created_at = position_of(reply), datetime.fromisoformat(reply[2].decode()) if reply[2] else None
+        connections, listed, flat = int(reply[3]), int(reply[4]), reply[5]
+        if flat is not None:
+            return Placed(position, Snapshot(created_at, connections, listed, _entries(flat)))
+        if not wants_list(position):
+            return Placed(position, None)
+        entries = yield from self._scan(channel, progressed)
+        return Placed(position, Snapshot(created_at, connections, listed, entries, sliced=True))
+
+    def _scan(self, channel: str, progressed: Callable[[], object]) -> Operation[dict[str, Entry]]:
+        """The entries of a long list, in order of joining."""
+        _, members, *_ = self._keys.channel(channel)
+        versions: dict[bytes, int] = {}
+        listing, cursor = Listing(), b"0"
+        while True:
+            cursor, flat = yield Call("HSCAN", (members,), (cursor, "COUNT", str(SLICE)))
+            found = []
+            for user, value in pairs(flat):
+                entry = parse_entry(value)
+                if versions.get(user, -1) < entry.version:  # HSCAN may return a member twice
+                    versions[user] = entry.version
+                    found.append((user.decode(), entry))
+            listing.add(found)
+            progressed()
+            if cursor == b"0":
+                return listing.entries()
 
     def _restore(
         self, channel: ChannelName, connections: list[LiveConnection], known: Position, now: datetime

@@ -5,7 +5,7 @@ Rule: only `domain.members` merges. For the Lua scripts, a member is opaque byte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -66,6 +66,40 @@ class Entry:
     @cached_property
     def member(self) -> Member:
         return self.document.member()
+
+
+class Listing:
+    """Puts the entries of a long list in order, slice by slice, so that no step takes long.
+
+    It is a merge sort that merges its runs as they come: there are few at any time, each much longer than the next.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[list[tuple[int, str, Entry]]] = []
+
+    def add(self, entries: Iterable[tuple[str, Entry]]) -> None:
+        """Add a slice. Of several entries of a user, the last one counts."""
+        run = sorted(((entry.place, user, entry) for user, entry in entries), key=_place_of)
+        for _, _, entry in run:
+            assert entry.member.json, "the member can be encoded"  # now, because it would take long for all at once
+        self._runs.append(run)
+        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
+            self._merge()
+
+    def entries(self) -> dict[str, Entry]:
+        """All entries, by user, in order of joining."""
+        while len(self._runs) > 1:
+            self._merge()
+        return {user: entry for run in self._runs for _, user, entry in run}
+
+    def _merge(self) -> None:
+        later = self._runs.pop()
+        self._runs[-1] += later
+        self._runs[-1].sort(key=_place_of)  # Timsort finds the two runs, and merges them
+
+
+def _place_of(item: tuple[int, str, Entry]) -> int:
+    return item[0]
 
 
 _decode = msgspec.json.Decoder(Document).decode

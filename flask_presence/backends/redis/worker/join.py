@@ -77,6 +77,8 @@ class Join:
         may_load = has_list and not (local.retention is not None and local.count)
         if not local.health.is_current and may_load and local.replica.position <= placed.position:
             self._channels.load(local, placed.position, entered.entries, losses)
+        if not local.health.is_current and local.health.healing is None:
+            self._channels.heal(local)  # because the list is too long for one step
         return local.replica.reach(placed.position).map(lambda _: entered)
 
     def _finish(self, outcome: Outcome[Entered]) -> Joined | Pending[Joined]:

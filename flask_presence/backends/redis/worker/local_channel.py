@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ....domain.channels import ChannelName
-from ....domain.history import Retention, Tail
+from ....domain.history import Position, Retention, Tail
 from ....domain.roster import Change
 from ....loops.pending import Pending
 from ...base import Listener
@@ -28,7 +28,8 @@ class LocalChannel:
         self.leaving: dict[str, Pending[Change | None]] = {}
         self.unconfirmed: dict[str, Departure] = {}  # connections that left, without Redis having confirmed it
         self.waiting_since: float | None = None
-        self.waiting_at = self.replica.position
+        self.waiting_at = (self.replica.position, 0)
+        self._slices = 0
         self.empty_since: float | None = None
         self._listener = listener
         self._here: dict[str, str] = {}  # client id -> user, escaped as in entries
@@ -78,6 +79,19 @@ class LocalChannel:
     def entry_of(self, client_id: str) -> Entry | None:
         """The entry of the user of a connection that is here."""
         return self.replica.entries.get(self._here.get(client_id, ""))
+
+    def wants_list(self, position: Position) -> bool:
+        """Whether a list that Redis has at `position` should replace that of the copy."""
+        return not self.health.is_current or position.epoch != self.replica.position.epoch
+
+    def read_slice(self) -> None:
+        """Note that a slice of a long list has been read."""
+        self._slices += 1
+
+    @property
+    def progress(self) -> tuple[Position, int]:
+        """Changes as long as the copy moves on, or its list is being read."""
+        return self.replica.position, self._slices
 
     @property
     def is_empty(self) -> bool:

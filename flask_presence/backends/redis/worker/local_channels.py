@@ -149,6 +149,8 @@ class LocalChannels:
         entries: Mapping[str, Entry],
         losses: int,
         missed: Sequence[KeptMessage] | None = None,
+        *,
+        sliced: bool = False,
     ) -> None:
         """Load a snapshot into the copy, unless events have been missed since it was requested: `losses` is the copy's
         number of losses at that time. If Redis has lost data, members who are missing from the snapshot stay listed for
@@ -161,7 +163,7 @@ class LocalChannels:
             self._keep_until = max(self._keep_until, now + self._keep)
         if replica.tail is not None and missed is None and replica.position != NOWHERE and local.count:
             self._listener.give_up_channel(local.name)
-        replica.load(position, entries, keep=now < self._keep_until, missed=missed)
+        replica.load(position, entries, keep=now < self._keep_until, missed=missed, sliced=sliced)
 
     def place(self, local: LocalChannel, pending: Pending[Placed[T]]) -> Pending[T]:
         """The outcome of an operation, settled when the copy reaches its place in the channel's order."""
@@ -236,8 +238,8 @@ class LocalChannels:
         waiting = unsubscribed or local.replica.awaited or local.health.healing is not None
         if not waiting:
             local.waiting_since = None
-        elif local.waiting_since is None or local.waiting_at != local.replica.position:
-            local.waiting_since, local.waiting_at = now, local.replica.position
+        elif local.waiting_since is None or local.waiting_at != local.progress:
+            local.waiting_since, local.waiting_at = now, local.progress
         elif now - local.waiting_since > WAIT_TIMEOUT:
             local.waiting_since = None
             problem = BackendUnavailable("what Redis publishes does not arrive")
@@ -267,6 +269,8 @@ class LocalChannels:
         placed = yield from self._operations().heal(
             *(local.name, local.live_connections, local.possible, local.leaving, unconfirmed, known),
             datetime.now(timezone.utc),
+            wants_list=local.wants_list,
+            progressed=local.read_slice,
         )
         if local.retention is None:
             return placed, None
@@ -288,8 +292,9 @@ class LocalChannels:
                 log.exception("a channel could not be compared with Redis")
             self._end_healing(local, problem)
             return
-        if not local.health.is_current or placed.position.epoch != local.replica.position.epoch:
-            self.load(local, placed.position, placed.value.entries, losses, missed)
+        snapshot = placed.value.snapshot
+        if snapshot is not None and local.wants_list(placed.position):
+            self.load(local, placed.position, snapshot.entries, losses, missed, sliced=snapshot.sliced)
         if placed.value.writes_lost:
             self._writes_lost()
         for client_id, change in placed.value.left.items():

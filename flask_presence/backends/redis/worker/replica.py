@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from ....domain.errors import BackendUnavailable
 from ....domain.events import Reason
@@ -19,6 +19,8 @@ from ..store.calls import NOWHERE
 from ..store.entries import Entry, parse_entry
 from ..store.events import Event
 from .health import Health
+
+_OF_MEMBERS: Final = ("joined", "updated", "left")
 
 
 class News(NamedTuple):
@@ -85,20 +87,19 @@ class Replica:
         *,
         keep: bool = False,
         missed: Sequence[KeptMessage] | None = None,
+        sliced: bool = False,
     ) -> None:
         """Move to the position of a snapshot. What differs is news, and so are the messages that were heard meanwhile,
         and the kept messages that were `missed`; `None` if that is not known.
 
         With `keep`, members who are missing from the snapshot stay listed, because other workers may still be
-        restoring them.
+        restoring them. See `Snapshot` for `sliced`.
         """
         old = self.position
-        missing = [user for user in self._entries if user not in entries]
-        for user in missing:
-            if not keep:
-                self._remove(user, "")
-        for user, entry in sorted(entries.items(), key=lambda item: item[1].place):
-            self._put(user, entry, "")
+        if sliced:
+            position, entries = self._without_slices(position, entries)
+        self._replace(entries, keep=keep)
+        missing = keep and len(self._entries) > len(entries)
         early, self._early = self._early, []
         heard = {event.position: event for event in early if event.position <= position}
         self._early = [event for event in early if event.position > position]
@@ -112,7 +113,7 @@ class Replica:
         if self.tail is not None and missed is None:
             self.tail.start(position.number)
         self.position, self._in_order = position, False
-        self.health.loaded(lists_missing=keep and bool(missing))
+        self.health.loaded(lists_missing=missing)
         self._wake()
         if not self._paused:
             self._take_early()
@@ -142,6 +143,38 @@ class Replica:
     def awaited(self) -> bool:
         """Whether the copy has yet to reach a place that is known to exist."""
         return bool(self._waiting) or self.position < self._expected
+
+    def _without_slices(self, position: Position, entries: Mapping[str, Entry]) -> tuple[Position, dict[str, Entry]]:
+        """The list at the position of the last event that has arrived, from a list that was read in slices since
+        `position`: the events since then say what it lacks."""
+        found = dict(entries)
+        for event in self._early:
+            if event.position <= position:
+                continue
+            if event.position != (position.epoch, position.number + 1):
+                break  # something was missed, which will be noticed
+            position = event.position
+            known = found.get(event.user) if event.kind in _OF_MEMBERS else None
+            if known is not None and known.version > position.number:
+                continue  # the slice was read after this event
+            if event.kind == "left":
+                found.pop(event.user, None)
+            elif event.kind in _OF_MEMBERS:
+                found[event.user] = parse_entry(event.body)
+        return position, found
+
+    def _replace(self, entries: Mapping[str, Entry], *, keep: bool) -> None:
+        """Change the list to `entries`; with `keep`, other members stay. What differs is news."""
+        if self.position == NOWHERE:  # so nobody here knows of any list
+            self._entries = dict(entries)
+            return
+        if not keep:
+            for user in [user for user in self._entries if user not in entries]:
+                self._remove(user, "")
+        known = self._entries
+        changed = [(user, entry) for user, entry in entries.items() if user not in known or known[user] != entry]
+        for user, entry in sorted(changed, key=lambda item: item[1].place):
+            self._put(user, entry, "")
 
     def _take_early(self) -> None:
         early, self._early = self._early, []

@@ -3,7 +3,7 @@
 -- ARGV  1 topic 2 known epoch 3 worker 4 client 5 user ('' if the channel lists none) 6 time of the join
 --       7 document for a user who is not listed yet ('' if it would be too large)
 --       8 version that 9 was made from ('-': there is nothing to merge, unless a guard owns keys)
---       9 merged document ('': no change) 10 '1' if the list is wanted
+--       9 merged document ('': no change) 10 how long a list may be to be returned whole (0: none is wanted)
 --       11 how many members there may be ('': any number)
 -- Returns {'ok', epoch, number, change, entry, {user, entry, …}} | {'merge', entry to merge with} | {'full'} | {'large'}.
 local topic, worker, client, user, listed = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[5] ~= ''
@@ -39,5 +39,5 @@ redis.call('SADD', KEYS[6], client)
 redis.call('HSETNX', state, 'c', ARGV[6])
 redis.call('PERSIST', state)
 local list = {}
-if ARGV[10] == '1' then list = redis.call('HGETALL', members) end
+if redis.call('HLEN', members) <= tonumber(ARGV[10]) then list = redis.call('HGETALL', members) end
 return {'ok', at, redis.call('HGET', state, 'q'), change, entry, list}

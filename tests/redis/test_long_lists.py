@@ -1,0 +1,106 @@
+"""Lists that are too long for one step: they are read in slices, while members come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from flask_presence.backends.redis.store.channels import WHOLE
+from flask_presence.backends.redis.store.entries import Entry, Listing
+from flask_presence.backends.redis.store.keys import Keys
+from flask_presence.domain.channels import ChannelName
+from flask_presence.domain.members import User
+from flask_presence.domain.roster import Joiner
+
+from ..conftest import on_redis
+from ..support.client import Client as Member
+from ..support.client import client
+from ..support.redis_server import RedisServer
+from ..support.server import Server, running
+from ..support.store import Client, store_of
+from .test_channel_operations import NOW
+
+ROOM = ChannelName("presence-room")
+MANY = 6 * WHOLE
+
+
+@pytest.fixture
+def pair(redis_server: RedisServer, redis_client: Client) -> Iterator[tuple[Server, Server]]:
+    """Two servers, of which the first has somebody in a room of very many members."""
+    config = on_redis(redis_server)
+    keys = Keys(config["PRESENCE_REDIS_PREFIX"])
+    operations = store_of(keys.prefix).channels("elsewhere")
+    for number in range(MANY):
+        user = User(f"user-{number}", name=f"User {number}")
+        redis_client.run(operations.join(Joiner(ROOM, f"client-{number}", user, {"n": number}, NOW), with_list=False))
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(PRESENCE_LEASE=60, **config)) for _ in range(2)]
+        yield servers[0], servers[1]
+
+
+def view_of(one: Member, joined: dict[str, Any]) -> dict[str, Any]:
+    """The list that a client has, after all events that have arrived."""
+    view = {member["id"]: member for member in joined["members"]}
+    for event in one.events():
+        member = event["member"]
+        if event["type"] == "presence:member_left":
+            del view[member["id"]]
+        else:
+            view[member["id"]] = member
+    return view
+
+
+def test_a_long_list_is_whole_and_in_order(pair: tuple[Server, Server]) -> None:
+    """Whoever asks: a client whose worker has no copy yet, one whose worker has one, and the app."""
+    first, second = pair
+    with client(first, "ann", max_size=None) as ann, client(second, "bob", max_size=None) as bob:
+        expected = [f"user-{number}" for number in range(MANY)]
+        members = ann.join(ROOM)["members"]
+        assert [member["id"] for member in members] == [*expected, "ann"]
+        assert members[7] == {
+            "id": "user-7",
+            "clientId": "client-7",
+            "joinedAt": members[7]["joinedAt"],
+            "name": "User 7",
+            "n": 7,
+        }
+        assert [member["id"] for member in bob.join(ROOM)["members"]] == [*expected, "ann", "bob"]
+        assert [event["member"]["id"] for event in ann.events()] == ["bob"]
+        assert second.json(f"/presence/channels/{ROOM}")["memberCount"] == MANY + 2
+
+
+def test_members_who_come_and_go_while_the_list_is_read_are_right(pair: tuple[Server, Server]) -> None:
+    """The answer and the events after it add up to the same list for everybody."""
+    first, second = pair
+    with ExitStack() as stack:
+        busy = [stack.enter_context(client(first, f"busy-{number}", max_size=None)) for number in range(8)]
+        for one in busy:
+            one.join(ROOM)
+        late = stack.enter_context(client(second, "late", max_size=None))
+        late.send({"type": "join", "channel": ROOM})
+        for turn in range(6):
+            for number, one in enumerate(busy):
+                if number % 2:
+                    one.update(ROOM, turn=turn)
+                else:
+                    one.request("leave", channel=ROOM)
+                    one.join(ROOM, turn=turn)
+        joined = late.event()
+        assert joined["type"] == "channel:joined"
+        with client(second, "last", max_size=None) as last:
+            end = {member["id"]: member for member in last.join(ROOM)["members"]}
+            assert view_of(late, joined) == end
+        assert len(end) == MANY + len(busy) + 2
+
+
+def test_slices_in_any_order_become_one_list() -> None:
+    document = b'{"id":"x","client_id":"c","joined_at":"2024-01-15T10:30:00Z","info":{}}'
+    entries = [(f"user-{number}", Entry(number, number, document)) for number in range(1000)]
+    listing = Listing()
+    for first in range(7):
+        listing.add(entries[first::7])
+    found = listing.entries()
+    assert list(found.items()) == entries
