@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import redis
+from websockets.sync.client import connect
 
 from flask_presence import User
 from flask_presence.backends.redis.client.address import parse_address
@@ -50,7 +53,7 @@ MESSAGES: Final = (
 LATENCY: Final = ("--mode", "rate", "--connections", "20", "--rate", "500")
 STORM: Final = ("--mode", "storm", "--connections", "1000")
 IDLE: Final = 5000
-SNAPSHOT: Final = 10_000
+LONG_LISTS: Final = (10_000, 100_000)
 KILLED: Final = 500
 
 Rows = dict[str, dict[str, list[float]]]
@@ -116,14 +119,57 @@ def _measure_redis(rows: Rows, program: str, tokens: Path) -> None:
             time.sleep(0.1)
         _finish(process)
         _note(rows, "Redis memory per connection, in presence channels of 50: bytes", OURS, (most - before) / IDLE)
-    with running_redis(program) as redis_server, test_servers(redis_server, 1) as (server,):
-        _fill(redis_server, SNAPSHOT)
-        with ws.client(server, "ann", max_size=None) as first, ws.client(server, "bob", max_size=None) as second:
-            for one, manner in ((first, "cold"), (second, "warm")):
+    for count in LONG_LISTS:
+        _measure_long_list(rows, program, count)
+
+
+def _measure_long_list(rows: Rows, program: str, count: int) -> None:
+    """Measure joins of a channel of very many members, on a worker that has no copy of the list and on one that has,
+    and how long others on that worker wait meanwhile."""
+    config = {"PRESENCE_MAX_MEMBERS": None, "PRESENCE_RATE_LIMIT": None}
+    with running_redis(program) as redis_server, test_servers(redis_server, 1, **config) as (server,):
+        _fill(redis_server, count)
+        for user, manner in (("ann", "cold"), ("bob", "warm")):
+            with longest_wait(server) as waited, ws.client(server, user, max_size=None) as one:
+                one.send({"type": "join", "channel": "presence-full"})
                 began = time.perf_counter()
-                assert len(one.join("presence-full")["members"]) >= SNAPSHOT
+                frame = one.socket.recv(timeout=TIMEOUT, decode=False)
                 took = (time.perf_counter() - began) * 1e3
-                _note(rows, f"join a channel of {SNAPSHOT} members, {manner}: ms", OURS, took)
+            assert frame.count(b'"clientId"') > count, frame[:300]
+            title = f"join a channel of {count:,} members, {manner}"
+            _note(rows, f"{title}: ms", OURS, took)
+            _note(rows, f"{title}: longest wait of others, ms", OURS, waited() * 1e3)
+
+
+@contextmanager
+def longest_wait(server: TestServer) -> Iterator[Callable[[], float]]:
+    """Another process that sends one ping after another to the server. The function, called after the block, returns
+    the longest time until an answer, in seconds."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_ping, args=(server.port, theirs), daemon=True)
+    process.start()
+    assert ours.recv() == "ready"
+    longest: list[float] = []
+    try:
+        yield lambda: longest[0]
+    finally:
+        ours.send("stop")
+        longest.append(ours.recv())
+        process.join(TIMEOUT)
+
+
+def _ping(port: int, pipe: Connection) -> None:
+    longest = 0.0
+    with connect(f"ws://127.0.0.1:{port}/presence/ws") as socket:
+        socket.recv()
+        pipe.send("ready")
+        while not pipe.poll():
+            began = time.perf_counter()
+            socket.send('{"type":"ping"}')
+            socket.recv()
+            longest = max(longest, time.perf_counter() - began)
+    pipe.send(longest)
 
 
 def _measure_kill(rows: Rows, program: str) -> None:
@@ -150,10 +196,16 @@ def _fill(redis_server: RedisServer, count: int) -> None:
     channel = ChannelName("presence-full")
     now = datetime.now(timezone.utc)
 
+    def join(number: int) -> list[Call]:
+        user = User(f"user-{number}", name=f"User {number}")
+        joining = operations.join(Joiner(channel, f"client-{number}", user, {"n": number}, now), with_list=False)
+        calls = next(joining)
+        assert isinstance(calls, list)
+        return calls
+
     def fill() -> Operation[None]:
-        for number in range(count):
-            user = User(f"user-{number}", name=f"User {number}")
-            yield from operations.join(Joiner(channel, f"client-{number}", user, {"n": number}, now), with_list=False)
+        for first in range(0, count, 500):
+            yield [call for number in range(first, first + 500) for call in join(number)]
         yield Call("SADD", (keys.worker_channels("nowhere"),), (channel,))
 
     client.run(fill())
@@ -171,9 +223,9 @@ def servers_on(redis_server: RedisServer, peer: Peer, count: int, **settings: st
 
 
 @contextmanager
-def test_servers(redis_server: RedisServer, count: int) -> Iterator[list[TestServer]]:
+def test_servers(redis_server: RedisServer, count: int, **settings: Any) -> Iterator[list[TestServer]]:
     """Servers for the tests' client."""
-    config = {"PRESENCE_BACKEND": redis_server.url}
+    config = {"PRESENCE_BACKEND": redis_server.url, **settings}
     with ExitStack() as stack:
         yield [stack.enter_context(running_test_server(**config)) for _ in range(count)]
 

@@ -6,10 +6,12 @@ applied equals the roster. Nothing here does IO or reads a clock: callers pass `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
 
 from .channels import Channel, ChannelName, ChannelType, count_channels, matches
 from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
@@ -44,6 +46,13 @@ class Joiner(NamedTuple):
     replay: Replay = NO_REPLAY
 
 
+class Listed(Protocol):
+    """A member, or what stands for one in a list that is only sent."""
+
+    @property
+    def json(self) -> msgspec.Raw: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """The outcome of a join.
@@ -55,7 +64,7 @@ class Joined:
 
     is_new: bool
     change: Change | None = None
-    members: tuple[Member, ...] | None = None
+    members: Sequence[Listed] | None = None
     me: Member | None = None
     replayed: Replayed | None = None
 

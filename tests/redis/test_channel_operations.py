@@ -110,7 +110,7 @@ class Compared:
             if entered.entry is None:
                 return Joined(fresh)
             snapshot = Snapshot(joiner.now, 0, 0, entered.entries)
-            return Joined(fresh, entered.change, snapshot.members, entered.entry.member)
+            return Joined(fresh, entered.change, tuple(snapshot.members()), entered.entry.member)
 
         outcome = self._both(lambda: self._roster.join(joiner), found)
         self._heard(channel, outcome.change, client_id)
@@ -153,7 +153,7 @@ class Compared:
 
         def found() -> Channel | None:
             snapshot: Snapshot = self._run(self._operations.snapshot(channel))
-            return snapshot.channel(channel)
+            return snapshot.channel(channel, snapshot.members())
 
         return self._both(lambda: self._roster.get(name), found)
 
@@ -308,7 +308,7 @@ def test_prefixes_and_odd_names_never_meet(redis_client: Client, operations: Cha
     for name in names:
         gone = redis_client.run(operations.leave(name, "0")).value
         assert gone is not None
-        left = redis_client.run(operations.snapshot(name)).value.members
+        left = redis_client.run(operations.snapshot(name)).value.members()
         assert [member.id for member in left] == [user.id for user in users[1:]]
     with pytest.raises(ValueError, match="1 to 32"):
         Keys("a:b")

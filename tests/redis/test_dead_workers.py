@@ -95,7 +95,7 @@ def test_removing_a_dead_worker_announces_each_departure_once(
     assert ended["dead-0"].user == everybody[0]
     assert (ended["nowhere"].user, ended["nowhere"].code, ended["nowhere"].reason) == (None, 1006, "worker_lost")
     snapshot = redis_client.run(alive.snapshot(ROOM)).value
-    assert [member.id for member in snapshot.members] == ["ann", "bob"]
+    assert [member.id for member in snapshot.members()] == ["ann", "bob"]
     assert snapshot.connections == 2
     heard = [event for _ in range(127 + 125) if (event := ear.hear())]
     assert sorted(user for kind, _, _, user, _ in heard if kind == "left") == sorted(user.id for user in everybody)

@@ -22,6 +22,7 @@ from ...domain.members import Member, OwnedInfo, Profile, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Joiner, Updated
 from ...loops.base import Loop
+from ...loops.gevent_loop import sleep_off_loop
 from ...loops.pending import Outcome, Pending
 from ..base import Listener
 from .client.address import SOCKET_TIMEOUT, Address
@@ -29,6 +30,7 @@ from .client.client import Client
 from .client.watch import watch
 from .store import control
 from .store.calls import Operation, Refused
+from .store.channels import SLICE, Snapshot
 from .store.keys import Keys
 from .store.server_check import try_writing
 from .store.store import Store
@@ -244,13 +246,14 @@ class RedisBackend:
         self._notify(self._ask(self._store.graces.end_matching(user_id, client_id, channel)))
 
     def get(self, name: str) -> Channel | None:
-        return self._ask(self._operations.snapshot(name)).value.channel(name)
+        snapshot = self._ask(self._operations.snapshot(name)).value
+        return snapshot.channel(name, _members(snapshot))
 
     def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
         return self._ask(self._store.directory.channels(kind, prefix))
 
     def members(self, name: str) -> Sequence[Member]:
-        return self._ask(self._operations.snapshot(name)).value.members
+        return _members(self._ask(self._operations.snapshot(name)).value)
 
     def counts(self) -> tuple[int, dict[str, int]]:
         return count_channels(self.channels())
@@ -299,6 +302,16 @@ class RedisBackend:
                 self._listener.notify(event)
             else:
                 self._worker.loop.run(lambda event=event: self._listener.notify(event))  # type: ignore[misc]
+
+
+def _members(snapshot: Snapshot) -> list[Member]:
+    """The members, in order of joining. If there are many, others get their turn meanwhile."""
+    members: list[Member] = []
+    for member in snapshot.members():
+        members.append(member)
+        if len(members) % SLICE == 0:
+            sleep_off_loop(0)
+    return members
 
 
 def _wait(worker: Worker, pending: Pending[T], timeout: float) -> T | None:

@@ -6,7 +6,7 @@ Rule: sans IO. Outcomes and errors are those of `domain.roster.Roster`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeVar
@@ -38,7 +38,7 @@ class Entered:
 
     change: Change | None
     entry: Entry | None
-    entries: Mapping[str, Entry]
+    entries: dict[str, Entry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +52,21 @@ class Snapshot:
     created_at: datetime | None
     connections: int
     listed: int
-    entries: Mapping[str, Entry]
+    entries: dict[str, Entry]
     sliced: bool = False
 
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """In order of joining."""
-        return tuple(entry.member for entry in sorted(self.entries.values(), key=lambda entry: entry.place))
+    def members(self) -> Iterator[Member]:
+        """In order of joining. Each is decoded when it is asked for, because there may be many."""
+        return (entry.member for entry in sorted(self.entries.values(), key=lambda entry: entry.place))
 
-    def channel(self, name: str) -> Channel | None:
-        """What the application sees; `None` if nobody is in it."""
+    def channel(self, name: str, members: Iterable[Member]) -> Channel | None:
+        """What the application sees, given the members; `None` if nobody is in it."""
         if self.created_at is None:
             return None
         channel = ChannelName(name)
         listed = channel.type == "presence"
         count = self.listed if listed else self.connections
-        return Channel(channel, channel.type, count, self.created_at, self.members if listed else None)
+        return Channel(channel, channel.type, count, self.created_at, tuple(members) if listed else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +323,10 @@ class ChannelOperations:
             listing.add(found)
             progressed()
             if cursor == b"0":
-                return listing.entries()
+                break
+        while listing.merge():
+            yield Call("PING", ())  # so that others get their turn
+        return listing.entries()
 
     def _restore(
         self, channel: ChannelName, connections: list[LiveConnection], known: Position, now: datetime

@@ -6,9 +6,8 @@ Rule: only `domain.members` merges. For the Lua scripts, a member is opaque byte
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -47,25 +46,43 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.profile.member(self.client_id, self.joined_at, self.updated_at)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(msgspec.Struct, gc=False, eq=False):
     """A member in a channel's list.
 
     `version` and `place` are the numbers of the events in which the member last changed, and joined. `raw` is the
-    document; it is decoded at the first access, because a list may be long, and few of its entries new.
+    document. Of what is decoded only the JSON is kept, because a list may be long: the garbage collector would stop the
+    process for as long as it takes to look at millions of small objects.
     """
 
     version: int
     place: int
     raw: bytes
+    _json: msgspec.Raw | None = None
 
-    @cached_property
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Entry):
+            return NotImplemented
+        return (self.version, self.place, self.raw) == (other.version, other.place, other.raw)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
     def document(self) -> Document:
         return _decode(self.raw)
 
-    @cached_property
+    @property
     def member(self) -> Member:
-        return self.document.member()
+        """The member, decoded anew each time."""
+        member = self.document.member()
+        self._json = member.json
+        return member
+
+    @property
+    def json(self) -> msgspec.Raw:
+        """The member as clients see it."""
+        if self._json is None:
+            self._json = self.document.member().json
+        return self._json
 
 
 class Listing:
@@ -79,29 +96,30 @@ class Listing:
 
     def add(self, entries: Iterable[tuple[str, Entry]]) -> None:
         """Add a slice. Of several entries of a user, the last one counts."""
-        run = sorted(((entry.place, user, entry) for user, entry in entries), key=_place_of)
+        run = sorted(((entry.place, user, entry) for user, entry in entries), key=_place)
         for _, _, entry in run:
-            assert entry.member.json, "the member can be encoded"  # now, because it would take long for all at once
+            assert entry.json, "the member can be encoded"  # now, because it would take long for all at once
         self._runs.append(run)
         while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
-            self._merge()
+            self.merge()
+
+    def merge(self) -> bool:
+        """Take one of the last steps, after all slices have been added. Returns whether there was one left."""
+        if len(self._runs) < 2:
+            return False
+        later = self._runs.pop()
+        self._runs[-1] += later
+        self._runs[-1].sort(key=_place)  # Timsort finds the two runs, and merges them
+        return True
 
     def entries(self) -> dict[str, Entry]:
         """All entries, by user, in order of joining."""
-        while len(self._runs) > 1:
-            self._merge()
+        while self.merge():
+            continue
         return {user: entry for run in self._runs for _, user, entry in run}
 
-    def _merge(self) -> None:
-        later = self._runs.pop()
-        self._runs[-1] += later
-        self._runs[-1].sort(key=_place_of)  # Timsort finds the two runs, and merges them
 
-
-def _place_of(item: tuple[int, str, Entry]) -> int:
-    return item[0]
-
-
+_place = itemgetter(0)
 _decode = msgspec.json.Decoder(Document).decode
 
 

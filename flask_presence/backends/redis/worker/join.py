@@ -101,7 +101,7 @@ class Join:
         local.joined(self._client_id, self._user_key)
         if entry is None:
             return Joined(self._is_new, replayed=replayed)
-        members = tuple(other.member for other in local.replica.entries.values())
+        members = tuple(local.replica.entries.values())
         return Joined(self._is_new, entered.change, members, entry.member, replayed)
 
     def _try_again(self) -> Pending[Entered]:

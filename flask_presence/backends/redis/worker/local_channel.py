@@ -126,8 +126,8 @@ class LocalChannel:
         return user in self._users
 
     def _tell(self, news: News) -> None:
-        if news.kind == "message" or news.entry is None:
+        if news.kind == "message" or news.member is None:
             self._listener.deliver(self.name, news.message, news.client or None)
         else:
-            change = Change(news.kind, news.entry.member, news.reason)
+            change = Change(news.kind, news.member, news.reason)
             self._listener.announce(self.name, change, news.client or None, self._listener.utc_now())

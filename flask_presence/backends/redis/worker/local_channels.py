@@ -110,7 +110,7 @@ class LocalChannels:
         local = self._by_topic.get(topic)
         if local is not None:
             local.replica.hear(parse_event(data))
-            if local.health.needs_heal_now:
+            if local.health.needs_heal_now and local.health.healing is None:
                 self.heal(local)
 
     def lost(self) -> None:
@@ -146,7 +146,7 @@ class LocalChannels:
         self,
         local: LocalChannel,
         position: Position,
-        entries: Mapping[str, Entry],
+        entries: dict[str, Entry],
         losses: int,
         missed: Sequence[KeptMessage] | None = None,
         *,

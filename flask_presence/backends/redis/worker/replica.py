@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple
 from ....domain.errors import BackendUnavailable
 from ....domain.events import Reason
 from ....domain.history import KeptMessage, Position, Tail
+from ....domain.members import Member
 from ....loops.pending import Pending, raising
 from ..store.calls import NOWHERE
 from ..store.entries import Entry, parse_entry
@@ -24,11 +25,11 @@ _OF_MEMBERS: Final = ("joined", "updated", "left")
 
 
 class News(NamedTuple):
-    """What the connections in the channel must be told: a change to the list (`entry`), or a message."""
+    """What the connections in the channel must be told: a change to the list (`member`), or a message."""
 
     kind: Literal["joined", "updated", "left", "message"]
     client: str
-    entry: Entry | None = None
+    member: Member | None = None
     message: bytes = b""
     reason: Reason | None = None
 
@@ -83,7 +84,7 @@ class Replica:
     def load(
         self,
         position: Position,
-        entries: Mapping[str, Entry],
+        entries: dict[str, Entry],
         *,
         keep: bool = False,
         missed: Sequence[KeptMessage] | None = None,
@@ -93,11 +94,12 @@ class Replica:
         and the kept messages that were `missed`; `None` if that is not known.
 
         With `keep`, members who are missing from the snapshot stay listed, because other workers may still be
-        restoring them. See `Snapshot` for `sliced`.
+        restoring them. See `Snapshot` for `sliced`. The caller gives `entries` away.
         """
         old = self.position
+        self._in_order = sliced
         if sliced:
-            position, entries = self._without_slices(position, entries)
+            position = self._apply_early(position, entries)
         self._replace(entries, keep=keep)
         missing = keep and len(self._entries) > len(entries)
         early, self._early = self._early, []
@@ -112,7 +114,7 @@ class Replica:
                 self._take(event)
         if self.tail is not None and missed is None:
             self.tail.start(position.number)
-        self.position, self._in_order = position, False
+        self.position = position
         self.health.loaded(lists_missing=missing)
         self._wake()
         if not self._paused:
@@ -144,33 +146,34 @@ class Replica:
         """Whether the copy has yet to reach a place that is known to exist."""
         return bool(self._waiting) or self.position < self._expected
 
-    def _without_slices(self, position: Position, entries: Mapping[str, Entry]) -> tuple[Position, dict[str, Entry]]:
-        """The list at the position of the last event that has arrived, from a list that was read in slices since
-        `position`: the events since then say what it lacks."""
-        found = dict(entries)
+    def _apply_early(self, position: Position, entries: dict[str, Entry]) -> Position:
+        """Change a list that was read in slices since `position` to the list at the last event that has arrived, and
+        return that position: the events since then say what the slices lack."""
         for event in self._early:
             if event.position <= position:
                 continue
             if event.position != (position.epoch, position.number + 1):
                 break  # something was missed, which will be noticed
             position = event.position
-            known = found.get(event.user) if event.kind in _OF_MEMBERS else None
+            known = entries.get(event.user) if event.kind in _OF_MEMBERS else None
             if known is not None and known.version > position.number:
                 continue  # the slice was read after this event
             if event.kind == "left":
-                found.pop(event.user, None)
+                entries.pop(event.user, None)
             elif event.kind in _OF_MEMBERS:
-                found[event.user] = parse_entry(event.body)
-        return position, found
+                self._in_order = self._in_order and known is not None
+                entries[event.user] = parse_entry(event.body)
+        return position
 
-    def _replace(self, entries: Mapping[str, Entry], *, keep: bool) -> None:
+    def _replace(self, entries: dict[str, Entry], *, keep: bool) -> None:
         """Change the list to `entries`; with `keep`, other members stay. What differs is news."""
         if self.position == NOWHERE:  # so nobody here knows of any list
-            self._entries = dict(entries)
+            self._entries = entries
             return
         if not keep:
             for user in [user for user in self._entries if user not in entries]:
                 self._remove(user, "")
+        self._in_order = False
         known = self._entries
         changed = [(user, entry) for user, entry in entries.items() if user not in known or known[user] != entry]
         for user, entry in sorted(changed, key=lambda item: item[1].place):
@@ -212,9 +215,11 @@ class Replica:
         self._entries[user] = entry
         if known is None:
             self._in_order = self._in_order and entry.place == entry.version
-            self._tell(News("joined", client, entry))
-        elif known.raw != entry.raw and known.member.json != entry.member.json:
-            self._tell(News("updated", client, entry))
+            self._tell(News("joined", client, entry.member))
+        elif known.raw != entry.raw:
+            member = entry.member
+            if known.json != member.json:
+                self._tell(News("updated", client, member))
 
     def _remove(self, user: str, client: str, last: bytes | None = None, reason: Reason | None = None) -> None:
         if user not in self._entries:
@@ -223,7 +228,8 @@ class Replica:
             self.health.contradict()
             return
         known = self._entries.pop(user)
-        self._tell(News("left", client, known if last is None else parse_entry(last), reason=reason))
+        entry = known if last is None else parse_entry(last)
+        self._tell(News("left", client, entry.member, reason=reason))
 
     def _reached(self, position: Position) -> bool:
         return self.health.is_current and self.position >= position
