@@ -17,6 +17,7 @@ from redis.exceptions import AuthenticationError, NoScriptError, RedisError, Res
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from ....loops.base import Loop
+from ....loops.gevent_loop import is_gevent_socket
 
 RECEIVE_SIZE: Final = 65536
 _WOULD_BLOCK: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -34,6 +35,7 @@ class LoopConnection:
     __slots__ = (
         "_connection",
         "_is_open",
+        "_is_tls",
         "_loop",
         "_lost",
         "_reader",
@@ -55,8 +57,11 @@ class LoopConnection:
         self._loop = loop
         self._received = received
         self._lost = lost
-        self._sock = connection._sock  # noqa: SLF001 (redis-py has no public name for it)
-        self._sock.setblocking(False)
+        sock = connection._sock  # noqa: SLF001 (redis-py has no public name for it)
+        sock.setblocking(False)
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        # gevent's own socket is several times slower, and needed only to wait.
+        self._sock = sock._sock if is_gevent_socket(sock) and not self._is_tls else sock  # noqa: SLF001
         self._replies = hiredis.Reader(protocolError=ConnectionLost, replyError=_reply_error)
         self._unsent = b""
         self._is_open = True
@@ -93,7 +98,7 @@ class LoopConnection:
                 log.exception("a reply of Redis could not be handled")
             self._lose(problem)
             return
-        if self._is_open and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+        if self._is_open and self._is_tls and self._sock.pending():
             self._loop.soon(self.read)  # decrypted already, so the socket will not become readable
 
     def close(self) -> None:

@@ -7,9 +7,11 @@ says what it takes and returns.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,22 @@ def all_scripts() -> tuple[Script, ...]:
 
 @cache
 def script(name: str) -> Script:
-    """The script called `name`. The text of one in `lua/channel` begins with the functions in `common.lua`."""
+    """The script called `name`. The text of one in `lua/channel` begins with what it needs of `common.lua`."""
     folder = files(__package__) / "lua"
     file = folder / "worker" / f"{name}.lua"
-    if file.is_file():
-        text = file.read_text()
-    else:
-        text = "".join((folder / "channel" / part).read_text() for part in ("common.lua", f"{name}.lua"))
+    text = file.read_text() if file.is_file() else _with_common((folder / "channel" / f"{name}.lua").read_text())
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _with_common(text: str) -> str:
+    """The text of a script, after the keys and the functions of `common.lua` that it uses. Those that it does not use
+    would cost Redis as much as a command at every call."""
+    common = (files(__package__) / "lua" / "channel" / "common.lua").read_text()
+    for function in reversed(list(_FUNCTION.finditer(common))):  # a function uses only those before it
+        if re.search(rf"\b{function['name']}\(", text):
+            text = function[0] + text
+    return _KEYS.search(common)[0] + text  # type: ignore[index]
+
+
+_KEYS: Final = re.compile(r"^local state, .*\n", re.MULTILINE)
+_FUNCTION: Final = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
