@@ -124,6 +124,8 @@ class Client:
     def exchange(self, calls: Sequence[Call]) -> Exchange:
         """What has to be sent for calls, whoever sends it. See `run_calls` for what it returns."""
         replies = yield [_command(call) for call in calls]
+        if not any(isinstance(reply, RedisError) for reply in replies):
+            return replies
         missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:  # these calls have done nothing yet
             again = [_command(calls[at], with_text=True) for at in missing]

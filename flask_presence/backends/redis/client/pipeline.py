@@ -181,18 +181,22 @@ class Pipeline:
     def _finish(self, replies: Sequence[Any]) -> None:
         """Advance the operations of the batch with their replies. Then send what has been asked for meanwhile."""
         batch, self._batch = self._batch, []
-        failure = next((reply for reply in replies if isinstance(reply, BackendUnavailable)), None)
+        failure = _problem_in(replies)
         if failure is not None and not isinstance(failure, Refused):
             self._failed(failure)
         at = 0
         for step in batch:
-            own = replies[at : at + len(step.calls)]
-            at += len(step.calls)
-            problem = next((reply for reply in own if isinstance(reply, BackendUnavailable)), None)
+            if isinstance(step.yielded, list):
+                reply = replies[at : at + len(step.yielded)]
+                problem = None if failure is None else _problem_in(reply)
+                at += len(step.yielded)
+            else:
+                reply = replies[at]
+                problem = reply if isinstance(reply, BackendUnavailable) else None
+                at += 1
             if problem is not None:
                 self._throw_into(step, problem)
             else:
-                reply = own if isinstance(step.yielded, list) else own[0]
                 self._advance(step.operation, partial(step.operation.send, reply), step.pending, step.paused)
         for step in batch:
             if step.paused is not None:
@@ -224,3 +228,11 @@ class Pipeline:
             pending.settle(raising(problem))
         else:
             self._waiting.append(_Step(operation, yielded, pending, paused))
+
+
+def _problem_in(replies: Sequence[Any]) -> BackendUnavailable | None:
+    """The first problem among replies."""
+    for reply in replies:
+        if isinstance(reply, BackendUnavailable):
+            return reply
+    return None

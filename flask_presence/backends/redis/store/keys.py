@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
@@ -27,6 +28,10 @@ def unescape(name: str) -> str:
     return name
 
 
+CACHED: Final = 1024
+"""Channels whose names are kept, because every message needs them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The names under one prefix. Raises `ValueError` for a prefix that could be mistaken for another."""
@@ -42,8 +47,7 @@ class Keys:
 
     def channel(self, name: str) -> tuple[str, ...]:
         """State, members, connections, sessions and graces, in the order in which scripts take them."""
-        tag = self._tag(name)
-        return tuple(f"{tag}:{kind}" for kind in ("state", "members", "connections", "sessions", "graces"))
+        return _channel_keys(self.prefix, name)
 
     def history(self, name: str) -> tuple[str, str]:
         """Stream: the kept messages. Hash: the keys by which repetitions of them are known."""
@@ -61,7 +65,7 @@ class Keys:
 
     def topic(self, name: str) -> str:
         """Topic: the channel's events."""
-        return f"{self._topics}:channel:{{{escape(name)}}}:events"
+        return _topic(self._topics, name)
 
     @property
     def all_topics(self) -> str:
@@ -168,4 +172,19 @@ class Keys:
         return f"{self.prefix}:{self.db}"
 
     def _tag(self, name: str) -> str:
-        return f"{self.prefix}:channel:{{{escape(name)}}}"
+        return _tag(self.prefix, name)
+
+
+def _tag(prefix: str, name: str) -> str:
+    return f"{prefix}:channel:{{{escape(name)}}}"
+
+
+@lru_cache(CACHED)
+def _channel_keys(prefix: str, name: str) -> tuple[str, ...]:
+    tag = _tag(prefix, name)
+    return tuple(f"{tag}:{kind}" for kind in ("state", "members", "connections", "sessions", "graces"))
+
+
+@lru_cache(CACHED)
+def _topic(topics: str, name: str) -> str:
+    return f"{topics}:channel:{{{escape(name)}}}:events"

@@ -38,6 +38,7 @@ from .local_channel import LocalChannel
 from .local_channels import LocalChannels
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 log = logging.getLogger("flask_presence")
 
@@ -203,7 +204,11 @@ class Worker:
 
         if local is None or not sure:
             return self._pipeline.run(make()).map(lambda placed: shape(placed.value))
-        return self._channels.place(local, self._retry_lost(local, make)).map(shape)
+
+        def reach(placed: Placed[tuple[Entry, Change | None]]) -> Pending[Updated]:
+            return local.replica.reach(placed.position).map(lambda _: shape(placed.value))
+
+        return self._retry_lost(local, make, reach)
 
     def publish(self, channel: str, payload: bytes, exclude: str | None) -> Pending[int]:
         return self._publish(
@@ -229,7 +234,7 @@ class Worker:
             local.replica.expect(placed.position)
             return placed.value
 
-        return self._retry_lost(local, partial(make, local), pause=False).map(sent)
+        return self._retry_lost(local, partial(make, local), sent, pause=False)
 
     def expect(self, channel: str, position: Position) -> None:
         """Note that something was published at `position` of a channel, which must arrive if the channel is here."""
@@ -260,25 +265,33 @@ class Worker:
         return OwnedInfo(owned.info, asked_at, clock.at(owned.answered_at) + MAX_CLOCK_ERROR)
 
     def _retry_lost(
-        self, local: LocalChannel, make: Callable[[], Operation[Placed[T]]], *, pause: bool = True
-    ) -> Pending[Placed[T]]:
-        """Run an operation. If Redis has lost the channel or the connection, heal the channel and run the operation
-        once more."""
+        self,
+        local: LocalChannel,
+        make: Callable[[], Operation[Placed[T]]],
+        finish: Callable[[Placed[T]], U | Pending[U]],
+        *,
+        pause: bool = True,
+    ) -> Pending[U]:
+        """Run an operation, and `finish` with its outcome. If Redis has lost the channel or the connection, heal the
+        channel and run the operation once more."""
         paused = local.replica if pause else None
 
-        def retry(outcome: Outcome[Placed[T]]) -> Placed[T] | Pending[Placed[T]]:
+        def after_first(outcome: Outcome[Placed[T]]) -> U | Pending[U]:
             try:
-                return outcome()
+                placed = outcome()
             except Lost:
-                return self._channels.heal(local).map(lambda _: self._pipeline.run(make(), paused))
+                again: Pending[Placed[T]] = self._channels.heal(local).map(lambda _: self._pipeline.run(make(), paused))
+                return again.then(after_second)
+            return finish(placed)
 
-        def fail(outcome: Outcome[Placed[T]]) -> Placed[T]:
+        def after_second(outcome: Outcome[Placed[T]]) -> U | Pending[U]:
             try:
-                return outcome()
+                placed = outcome()
             except Lost:
                 raise BackendUnavailable("Redis keeps losing its data") from None
+            return finish(placed)
 
-        return self._pipeline.run(make(), paused).then(retry).then(fail)
+        return self._pipeline.run(make(), paused).then(after_first)
 
     def _hear(self, topic: str, data: bytes) -> None:
         if topic == self._keys.control:
