@@ -121,11 +121,11 @@ def test_a_hidden_process_does_not_count_as_gone(tmp_path: Path, monkeypatch: py
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         start = worker_ids._start(process.pid) or "1"
     gone = f"{mine.partition('.')[0]}.{process.pid}.{start}.abc"
-    assert (worker_ids.is_gone(mine), worker_ids.is_gone(gone)) == (False, True)
+    assert worker_ids.gone_among([mine, gone]) == [gone]
     for name in ("sys", "self"):
         (tmp_path / name).symlink_to(Path("/proc") / name)
     monkeypatch.setattr(worker_ids, "_PROC", tmp_path)
-    assert (worker_ids.is_gone(mine), worker_ids.is_gone(gone)) == (False, True)
+    assert worker_ids.gone_among([mine, gone]) == [gone]
 
 
 def grace_without_owner(scene: Scene) -> None:
