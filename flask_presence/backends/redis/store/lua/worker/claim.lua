@@ -48,19 +48,20 @@ until #found < PAGE
 
 -- A claim has ended if the removal takes more than one round, or if the worker that began it died. A claimed worker with
 -- a lease has begun again with the same id, after a loss of data, so it is dead only when that lease has ended.
-local skipped = 0
-repeat
+local skipped, claims = 0, redis.call('ZCARD', KEYS[4])
+while claims > skipped do
   found = before(KEYS[4], now, skipped)
   for _, worker in ipairs(found) do
     if not listed(worker) then
-      redis.call('ZREM', KEYS[4], worker)
+      claims = claims - redis.call('ZREM', KEYS[4], worker)
     elseif redis.call('ZSCORE', KEYS[1], worker) then
       skipped = skipped + 1
     else
       return claim(worker)
     end
   end
-until #found < PAGE
+  if #found < PAGE then break end
+end
 
 -- A worker without a lease and a claim was listed again by commands that it sent before it was removed, or has given up
 -- its id. If there are more workers than leases and claims together, there is one. The converse fails while something
@@ -68,7 +69,7 @@ until #found < PAGE
 -- but not for long. Such a lease is never renewed, because the heartbeat of a worker that is not listed or has a claim
 -- is 'lost'; so it ends, and is deleted above. Such a claim ends too, and is deleted or leads to another removal, whose
 -- last step deletes it.
-if redis.call('SCARD', KEYS[2]) > redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[4]) then
+if redis.call('SCARD', KEYS[2]) > redis.call('ZCARD', KEYS[1]) + claims then
   for _, worker in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     if not redis.call('ZSCORE', KEYS[1], worker) and not redis.call('ZSCORE', KEYS[4], worker) then
       return claim(worker)
