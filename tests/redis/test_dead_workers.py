@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from flask_presence.backends.redis.store.calls import Call, Operation
 from flask_presence.backends.redis.store.channels import Departure, LiveConnection, Snapshot
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.worker import worker_id as worker_ids
+from flask_presence.backends.redis.worker.neighbours import Neighbours
 from flask_presence.domain.members import User
 from flask_presence.domain.roster import Joiner
 
@@ -121,11 +126,11 @@ def test_a_hidden_process_does_not_count_as_gone(tmp_path: Path, monkeypatch: py
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         start = worker_ids._start(process.pid) or "1"
     gone = f"{mine.partition('.')[0]}.{process.pid}.{start}.abc"
-    assert (worker_ids.is_gone(mine), worker_ids.is_gone(gone)) == (False, True)
+    assert worker_ids.gone_among([mine, gone]) == [gone]
     for name in ("sys", "self"):
         (tmp_path / name).symlink_to(Path("/proc") / name)
     monkeypatch.setattr(worker_ids, "_PROC", tmp_path)
-    assert (worker_ids.is_gone(mine), worker_ids.is_gone(gone)) == (False, True)
+    assert worker_ids.gone_among([mine, gone]) == [gone]
 
 
 def grace_without_owner(scene: Scene) -> None:
@@ -286,3 +291,255 @@ def test_no_worker_is_removed_right_after_a_loss(program: str, prefix: str) -> N
         assert workers.heartbeat("a", first=True).data_since > born.data_since - 1
         assert workers.claim([]) is None
         client.close()
+
+
+ENDED, FAR = 1, 10**15
+"""Ends of leases and claims, in ms: long ago, and never in this test."""
+
+
+class Marks(NamedTuple):
+    """What Redis has of a worker: whether it is listed, and until when its lease and its claim last, if it has them."""
+
+    listed: bool
+    lease: int | None = None
+    claim: int | None = None
+
+    def is_dead(self, *, known: bool, by_lease: bool) -> bool:
+        """Whether the worker may be claimed."""
+        dead = known or (by_lease and self.lease in (None, ENDED))
+        return self.listed and dead and self.claim in (None, ENDED)
+
+    @property
+    def hides_another(self) -> bool:
+        """Whether it counts more often among leases and claims than among the workers."""
+        return (self.lease is not None) + (self.claim is not None) > self.listed
+
+
+class Fleet:
+    """Workers with such marks, in a service that lost no data lately."""
+
+    def __init__(self, client: Client, prefix: str, marks: Mapping[str, Marks]) -> None:
+        self.keys = Keys(prefix)
+        self.redis = client.redis
+        self._workers = Driven(client, prefix, 60)
+        self.redis.set(self.keys.data_since, 1)
+        for worker, (is_listed, lease, claim) in marks.items():
+            if is_listed:
+                self.redis.sadd(self.keys.workers, worker)
+            self.end(worker, lease, claim)
+
+    def end(self, worker: str, lease: int | None, claim: int | None) -> None:
+        """Set when the lease and the claim of a worker end."""
+        for key, end in ((self.keys.leases, lease), (self.keys.claims, claim)):
+            if end is not None:
+                self.redis.zadd(key, {worker: end})
+
+    def claim(self, known: Sequence[str] = (), after: float | None = 0) -> str | None:
+        """Claim a worker, and never let that claim end."""
+        worker: str | None = self._workers.claim(known, after=after)
+        if worker is not None:
+            assert self.redis.zscore(self.keys.leases, worker) is None
+            assert self.redis.zscore(self.keys.claims, worker) > ENDED
+            self.end(worker, None, FAR)
+        return worker
+
+    def claim_all(self, known: Sequence[str] = (), after: float | None = 0) -> list[str]:
+        found = []
+        while (worker := self.claim(known, after)) is not None:
+            found.append(worker)
+        return found
+
+
+ALIVE = Marks(listed=True, lease=FAR)
+
+
+@pytest.mark.parametrize(
+    ("dead", "known"),
+    [
+        (ALIVE, True),
+        (Marks(listed=True, lease=FAR, claim=ENDED), True),
+        (Marks(listed=True, lease=ENDED), False),
+        (Marks(listed=True, lease=ENDED, claim=ENDED), False),
+        (Marks(listed=True, claim=ENDED), False),
+        (Marks(listed=True), False),
+    ],
+)
+def test_every_kind_of_dead_worker_is_claimed_once(
+    redis_client: Client, prefix: str, dead: Marks, *, known: bool
+) -> None:
+    """Nobody claims a worker that is alive."""
+    fleet = Fleet(redis_client, prefix, {"dead": dead, "alive": ALIVE, "busy": Marks(listed=True, claim=FAR)})
+    names = ["dead", "busy", "never"] if known else []
+    assert fleet.claim_all(names) == ["dead"]
+
+
+def test_after_a_loss_of_data_only_known_workers_are_claimed(redis_client: Client, prefix: str) -> None:
+    """It is the same for a worker that does not rely on leases yet."""
+    marks = [Marks(listed=True, lease=ENDED), Marks(listed=True, claim=ENDED), Marks(listed=True)]
+    fleet = Fleet(redis_client, prefix, {f"dead-{number}": mark for number, mark in enumerate(marks)})
+    assert fleet.claim_all(["dead-1"], after=None) == ["dead-1"]
+    fleet.redis.set(fleet.keys.data_since, FAR)
+    assert fleet.claim_all(["dead-2"]) == ["dead-2"]
+    fleet.redis.delete(fleet.keys.data_since)
+    assert fleet.claim_all() == []
+    fleet.redis.set(fleet.keys.data_since, 1)
+    assert fleet.claim_all(after=2 * 10**9) == []
+    assert fleet.claim_all() == ["dead-0"]
+
+
+@pytest.mark.parametrize(
+    "hiding", [Marks(listed=False, lease=FAR), Marks(listed=False, claim=FAR), Marks(listed=True, lease=FAR, claim=FAR)]
+)
+def test_a_worker_without_a_lease_is_found_when_what_hides_it_has_ended(
+    redis_client: Client, prefix: str, hiding: Marks
+) -> None:
+    """The others are counted, not looked at, so one too many hides one."""
+    fleet = Fleet(redis_client, prefix, {"hiding": hiding, "stray": Marks(listed=True), "alive": ALIVE})
+    assert fleet.claim() is None
+    if hiding.lease:
+        fleet.end("hiding", ENDED, None)
+    else:
+        fleet.end("hiding", None, ENDED)
+    assert fleet.claim_all() == ["stray"]
+
+
+def test_hundreds_of_leftovers_hide_no_dead_worker(redis_client: Client, prefix: str) -> None:
+    """They come before it in the order in which leases and claims are looked up."""
+    left = [Marks(listed=False, lease=0), Marks(listed=False, claim=0), Marks(listed=True, lease=FAR, claim=0)]
+    marks = {f"left-{number}": left[number % 3] for number in range(300)}
+    dead = {"by-lease": Marks(listed=True, lease=ENDED), "by-claim": Marks(listed=True, claim=ENDED)}
+    fleet = Fleet(redis_client, prefix, marks | dead)
+    assert fleet.claim_all() == ["by-lease", "by-claim"]
+    assert fleet.redis.zcard(fleet.keys.leases) == 100
+    assert fleet.redis.zcard(fleet.keys.claims) == 100 + 2
+
+
+ENDS = st.sampled_from([None, ENDED, FAR])
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    marks=st.dictionaries(st.sampled_from("abcdefgh"), st.builds(Marks, st.booleans(), ENDS, ENDS)),
+    known=st.lists(st.sampled_from("abcdefgh"), max_size=3),
+    by_lease=st.booleans(),
+)
+def test_every_dead_worker_is_claimed_and_no_other(
+    redis_client: Client, marks: dict[str, Marks], known: list[str], *, by_lease: bool
+) -> None:
+    """Leases and claims of workers that are not listed are deleted when they have ended."""
+    fleet = Fleet(redis_client, f"test-{secrets.token_hex(8)}", marks)
+    dead = {name for name, mark in marks.items() if mark.is_dead(known=name in known, by_lease=by_lease)}
+    claimed = fleet.claim_all(known, 0 if by_lease else None)
+    assert len(set(claimed)) == len(claimed)
+    assert set(claimed) <= dead
+    hidden = dead - set(claimed)
+    assert all(by_lease and marks[name] == Marks(listed=True) for name in hidden)
+    assert len(hidden) <= sum(mark.hides_another for mark in marks.values())
+    hiding = [name for name, mark in marks.items() if mark.hides_another]
+    for name in hiding:  # time passes
+        fleet.end(name, marks[name].lease and ENDED, marks[name].claim and ENDED if not marks[name].listed else None)
+    if by_lease:
+        claimed += fleet.claim_all(known)
+        assert dead <= set(claimed) <= dead | {name for name in hiding if marks[name].listed}
+        listed = fleet.redis.smembers(fleet.keys.workers)
+        for key in (fleet.keys.leases, fleet.keys.claims):
+            assert set(fleet.redis.zrange(key, 0, -1)) <= listed
+    fleet.redis.delete(fleet.keys.workers, fleet.keys.leases, fleet.keys.claims, fleet.keys.data_since)
+
+
+def test_a_claim_does_not_look_at_every_worker(program: str, prefix: str) -> None:
+    with running_redis(program) as server:
+        client = Client(server.url)
+        fleet = Fleet(client, prefix, {f"alive-{number}": ALIVE for number in range(100)})
+        assert fleet.claim() is None
+        fleet.redis.config_resetstat()
+        assert fleet.claim(["never"]) is None
+        stats = fleet.redis.info("commandstats")
+        assert "cmdstat_smembers" not in stats
+        assert sum(stats[name]["calls"] for name in stats if name != "cmdstat_config|resetstat") <= 12
+        client.close()
+
+
+class Host:
+    """A worker of this host that looks after the others, with a fresh list of calls for each heartbeat."""
+
+    def __init__(self, client: Client, prefix: str) -> None:
+        self.client = client
+        self.store = store_of(prefix)
+        self.here, *_ = worker_ids.new_worker_id().partition(".")
+        self._neighbours = Neighbours(self.store.workers)
+        self.calls: list[str] = []
+        assert self.beat(first=True) == []
+
+    def start(self, process: subprocess.Popen[str]) -> str:
+        """Let a process take its first lease, as a worker. Returns its id."""
+        worker_id = f"{self.here}.{process.pid}.{worker_ids._start(process.pid)}.abc"
+        self.client.run(self.store.workers.heartbeat(worker_id, self.here, first=True))
+        return worker_id
+
+    def beat(self, *, first: bool = False) -> list[str]:
+        """Returns the workers that are gone."""
+        reply = self.client.run(self.store.workers.heartbeat(f"{self.here}.0.0.me", self.here, first=first))
+        self._neighbours.note(reply, first=first)
+        self.calls.clear()
+        return self.client.run(self._listen(self._neighbours.gone()))
+
+    def _listen(self, operation: Operation[list[str]]) -> Operation[list[str]]:
+        """The operation, with its calls noted."""
+        replies: Any = None
+        while True:
+            try:
+                asked = operation.send(replies)
+            except StopIteration as end:
+                result: list[str] = end.value
+                return result
+            assert isinstance(asked, Call)
+            self.calls.append(asked.name)
+            replies = yield asked
+
+
+def waiting_process() -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True)
+
+
+def test_a_neighbour_that_has_just_started_is_found_as_soon_as_it_is_killed(redis_client: Client, prefix: str) -> None:
+    """The list of workers is read only after a start on this host."""
+    host = Host(redis_client, prefix)
+    assert host.calls == ["SMEMBERS"]
+    assert host.beat() == host.calls == []
+    with waiting_process() as process:
+        neighbour = host.start(process)
+        process.kill()
+        process.wait()
+        assert host.beat() == [neighbour]
+        assert host.calls == ["SMEMBERS", "SMISMEMBER"]
+        assert host.beat() == [neighbour]
+        assert host.calls == ["SMISMEMBER"]
+        redis_client.run(host.store.dead_workers.forget(neighbour))
+        assert host.beat() == []
+        assert host.beat() == host.calls == []
+    redis_client.run(host.store.workers.heartbeat("elsewhere.1.1.abc", "elsewhere", first=True))
+    assert host.beat() == host.calls == []
+
+
+def test_a_dead_neighbour_that_is_listed_again_by_late_commands_is_found(redis_client: Client, prefix: str) -> None:
+    """So is one that started while this worker stood still for longer than a lease."""
+    host = Host(redis_client, prefix)
+    host.beat()
+    with waiting_process() as process:
+        neighbour = host.start(process)
+        process.kill()
+        process.wait()
+        assert host.beat() == [neighbour]
+        redis_client.run(host.store.dead_workers.forget(neighbour))
+        assert host.beat() == []
+        redis_client.run(host.store.workers.add_connections(neighbour, {"1": ANN}))
+        assert host.beat() == [neighbour]
+        redis_client.run(host.store.dead_workers.forget(neighbour))
+        assert host.beat() == []
+        keys = host.store.keys
+        redis_client.redis.delete(keys.last_start(host.here))
+        host.beat()
+        redis_client.redis.sadd(keys.workers, neighbour)
+        redis_client.redis.zadd(keys.leases, {neighbour: FAR, f"{host.here}.0.0.me": ENDED})
+        assert host.beat() == [neighbour]

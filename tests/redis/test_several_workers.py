@@ -251,6 +251,20 @@ def test_the_members_of_a_killed_worker_leave_once_long_before_its_lease_ends(co
             assert {event["reason"] for event in heard if "reason" in event} == {"worker_lost"}
 
 
+def test_a_worker_that_is_killed_right_after_its_start_is_found_long_before_its_lease_ends(
+    config: dict[str, Any],
+) -> None:
+    """The others have known their neighbours for a while by then."""
+    options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-new", "PRESENCE_LEASE": 3 * DEADLINE}
+    with running(**options) as first, client(first, "ann") as ann:
+        ann.join("presence-room")
+        for _ in range(2):
+            with running(**options) as second, client(second, "bob") as bob:
+                bob.join("presence-room")
+                os.kill(pid_of(bob), signal.SIGKILL)
+                settled(ann, [("member_joined", "bob"), ("member_left", "bob")])
+
+
 def test_a_query_removes_a_dead_worker_if_no_other_worker_has_sockets(config: dict[str, Any]) -> None:
     options = config | {"PRESENCE_REDIS_PREFIX": "test-kill-all", "PRESENCE_LEASE": 3 * DEADLINE}
     with running(arguments=("-w", "2"), **options) as server, ExitStack() as stack:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from flask_presence.domain.meter import add
-from flask_presence.domain.readings import Reading
+from flask_presence.domain.readings import ZERO_COUNTS, Reading
 
 from ..conftest import on_redis
 from ..support.client import client
@@ -85,6 +85,16 @@ def test_a_reading_of_a_removed_worker_is_refused(redis_client: RedisClient) -> 
     redis_client.run(store.dead_workers.leave_to_others("a", []))
     redis_client.run(store.dead_workers.forget("a"))
     assert redis_client.run(store.counts.read()).counts["received"] == 100
+
+
+def test_counts_of_nothing_are_not_recorded(redis_client: RedisClient) -> None:
+    """They are the larger part of what an idle worker would send with every heartbeat."""
+    store = store_of(f"test-{secrets.token_hex(8)}")
+    redis_client.run(store.workers.heartbeat("a", first=True))
+    redis_client.run(store.counts.record("a", Reading({**ZERO_COUNTS, "received": 1})))
+    survey = redis_client.run(store.counts.read())
+    assert survey.readings[0].counts == {"received": 1}
+    assert survey.counts == {**ZERO_COUNTS, "received": 1}
 
 
 def test_every_worker_returns_the_same_counts(redis_server: RedisServer) -> None:

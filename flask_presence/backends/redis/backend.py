@@ -36,6 +36,7 @@ from .store.server_check import try_writing
 from .store.store import Store
 from .worker.heartbeat import remove_dead
 from .worker.worker import Worker
+from .worker.worker_id import gone_among
 
 T = TypeVar("T")
 log = logging.getLogger("flask_presence")
@@ -292,9 +293,8 @@ class RedisBackend:
 
     def _remove_dead(self, *, after: float | None) -> Operation[list[Event]]:
         now = yield from self._store.workers.time()
-        return (
-            yield from remove_dead(self._store, now, spare=self._worker.worker_id if self._worker else "", after=after)
-        )
+        gone = gone_among((yield from self._store.workers.all()))
+        return (yield from remove_dead(self._store, now, gone, after=after))
 
     def _notify(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -36,7 +36,10 @@ class WorkerCounts:
         being removed, because its last reading has been absorbed."""
         keys = self._keys
         names = (keys.worker_counts, keys.absorbed_counts, keys.absorbed_traffic, keys.workers, keys.claims)
-        stored: int = yield Call("record_counts", names, (worker_id, msgspec.json.encode(reading), str(KEPT_FOR)))
+        # Most counts are 0, and are the larger part of what every worker sends with each heartbeat.
+        counts = {name: count for name, count in reading.counts.items() if count}
+        text = msgspec.json.encode(msgspec.structs.replace(reading, counts=counts))
+        stored: int = yield Call("record_counts", names, (worker_id, text, str(KEPT_FOR)))
         return bool(stored)
 
     def add(self, counts: Counts) -> list[Call]:

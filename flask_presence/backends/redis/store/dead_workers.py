@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ....domain.channels import ChannelName
@@ -45,7 +45,7 @@ class DeadWorkers:
         self._lease = str(int(lease * 1000))
         self._grace = grace
 
-    def claim(self, dead: list[str], *, after: float | None = 0) -> Operation[str | None]:
+    def claim(self, dead: Sequence[str], *, after: float | None = 0) -> Operation[str | None]:
         """Claim a worker for removal: one of `dead`, or one whose lease ended at least `after` seconds ago (`None`:
         none of these). Returns its id, or `None` if there is none."""
         keys = self._keys

@@ -81,6 +81,8 @@ class Graces:
     ) -> Operation[list[MemberLeft]]:
         """The same for several of these, each a user, a lost connection, and a channel."""
         patterns = {tuple(part if part is None else escape(part) for part in (c, u, i)) for u, i, c in wanted}
+        if not patterns:
+            return []
         found = yield Call("ZRANGE", (self._keys.graces,), ("0", "-1"))
 
         def is_wanted(grace: bytes) -> bool:

@@ -109,6 +109,10 @@ class Keys:
         """Sorted set: the dead workers that are being removed, and until when nobody else may begin that."""
         return f"{self.prefix}:claims"
 
+    def last_start(self, host: str) -> str:
+        """String: when a worker on that host last took its first lease, in microseconds; it expires after a lease."""
+        return f"{self.prefix}:host:{host}:last_start"
+
     @property
     def data_since(self) -> str:
         """String: when the data in this Redis began. It is lost together with the data."""

@@ -6,7 +6,7 @@ Rule: sans IO; times are by Redis's clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from ....domain.members import User
@@ -22,12 +22,15 @@ class HeartbeatReply(NamedTuple):
     """When the data in Redis began, and what time it is there, in ms.
 
     `lease` is `held`; `late` if it had ended, but is renewed; `lost` if the worker must start again, with a
-    new id unless Redis has lost its data.
+    new id unless Redis has lost its data. `last_start` differs from the last reply's if another worker on the host has
+    started. `has_strays`: some worker has no lease, and nobody is removing it.
     """
 
     data_since: int
     now: int
     lease: Literal["held", "late", "lost"]
+    last_start: str
+    has_strays: bool
 
 
 class Workers:
@@ -37,12 +40,15 @@ class Workers:
         self._keys = keys
         self._lease = str(int(lease * 1000))
 
-    def heartbeat(self, worker_id: str, *, first: bool = False) -> Operation[HeartbeatReply]:
-        """Renew a worker's lease. The first heartbeat takes one."""
+    def heartbeat(self, worker_id: str, host: str = "", *, first: bool = False) -> Operation[HeartbeatReply]:
+        """Renew the lease of a worker on a host. The first heartbeat takes one."""
         keys = self._keys
-        names = (keys.leases, keys.workers, keys.data_since, keys.claims)
-        data_since, now, lease = yield Call("heartbeat", names, (worker_id, self._lease, "1" if first else ""))
-        return HeartbeatReply(int(data_since), int(now), cast("Any", lease.decode()))
+        names = (keys.leases, keys.workers, keys.data_since, keys.claims, keys.last_start(host))
+        reply = yield Call("heartbeat", names, (worker_id, self._lease, "1" if first else ""))
+        data_since, now, lease, last_start, has_strays = reply
+        return HeartbeatReply(
+            int(data_since), int(now), cast("Any", lease.decode()), last_start.decode(), bool(has_strays)
+        )
 
     def time(self) -> Operation[int]:
         """The time in Redis, in ms."""
@@ -52,6 +58,11 @@ class Workers:
     def all(self) -> Operation[list[str]]:
         """All workers that may have connections, dead or alive."""
         return [worker_id.decode() for worker_id in (yield Call("SMEMBERS", (self._keys.workers,)))]
+
+    def listed(self, worker_ids: Sequence[str]) -> Operation[list[str]]:
+        """Those of some workers that are still among `all`."""
+        found = yield Call("SMISMEMBER", (self._keys.workers,), tuple(worker_ids))
+        return [worker_id for worker_id, is_listed in zip(worker_ids, found, strict=True) if is_listed]
 
     def channels_of(self, worker_id: str) -> Operation[list[str]]:
         """The channels in which the worker may have connections."""

@@ -6,7 +6,7 @@ Rule: every worker does this for all others; there is no leader.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -22,8 +22,9 @@ from ..store.calls import Operation
 from ..store.store import Store
 from ..store.workers import HeartbeatReply
 from .breaker import CircuitBreaker
+from .neighbours import Neighbours
 from .redis_clock import RedisClock
-from .worker_id import is_gone, new_worker_id
+from .worker_id import host_of, new_worker_id
 
 MAX_INTERVAL: Final = 1.0
 """The longest time between two heartbeats, in seconds; a fifth of the lease, if that is less."""
@@ -71,6 +72,7 @@ class Heartbeat:
         self._is_first = True
         self._under_way = False
         self._removing = False
+        self._neighbours = Neighbours(store.workers)
         self._due_at = 0.0
         self._trusted_at = time.monotonic() + lease
         self.clock = RedisClock()
@@ -95,7 +97,8 @@ class Heartbeat:
     def beat(self) -> None:
         """Renew the lease; then see which workers are dead."""
         self._under_way = True
-        operation = self._store.workers.heartbeat(self.worker_id, first=self._is_first)
+        worker_id = self.worker_id
+        operation = self._store.workers.heartbeat(worker_id, host_of(worker_id), first=self._is_first)
         self._pipeline.run(operation).when(partial(self._answered, time.monotonic()))
 
     def tick(self, now: float) -> None:
@@ -164,6 +167,7 @@ class Heartbeat:
                 self._failed(problem)
             return
         was_first, self._is_first = self._is_first, False
+        self._neighbours.note(reply, first=was_first)
         data_lost = self._data_since not in (0, reply.data_since)
         self._data_since = reply.data_since
         if data_lost:
@@ -214,7 +218,8 @@ class Heartbeat:
         """Remove dead workers. If this worker has just started or resumed, it spares those that only their expired
         lease makes seem dead: they may be late for the same reason."""
         after = 0 if time.monotonic() >= self._trusted_at else None
-        return remove_dead(self._store, now, spare=self.worker_id, after=after)
+        gone = yield from self._neighbours.gone()
+        return (yield from remove_dead(self._store, now, gone, after=after))
 
     def _removed(self, outcome: Outcome[list[Event]]) -> None:
         self._removing = False
@@ -226,18 +231,13 @@ class Heartbeat:
             self._listener.notify(event)
 
 
-def remove_dead(store: Store, now: int, *, spare: str = "", after: float | None) -> Operation[list[Event]]:
-    """Remove the dead workers except `spare`, and end the grace periods that are over at `now`, in ms, and those that
-    the dead workers would have ended. `after`: see `DeadWorkers.claim`. Returns the events that the application must
-    hear."""
-    known = yield from store.workers.all()
+def remove_dead(store: Store, now: int, gone: Sequence[str] = (), *, after: float | None) -> Operation[list[Event]]:
+    """Remove the dead workers, and end the grace periods that are over at `now`, in ms, and those that the dead workers
+    would have ended. `gone`: workers that are dead for certain; `after`: see `DeadWorkers.claim`. Returns the events
+    that the application must hear."""
     events: list[Event] = []
     removed_any = False
-    while True:
-        gone = [worker_id for worker_id in known if worker_id != spare and is_gone(worker_id)]
-        dead = yield from store.dead_workers.claim(gone, after=after)
-        if dead is None:
-            break
+    while (dead := (yield from store.dead_workers.claim(gone, after=after))) is not None:
         events += yield from store.dead_workers.remove(dead)
         removed_any = True
     if removed_any:

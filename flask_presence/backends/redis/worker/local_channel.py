@@ -31,6 +31,7 @@ class LocalChannel:
         self.waiting_at = (self.replica.position, 0)
         self._slices = 0
         self.empty_since: float | None = None
+        self.compare_due = False  # with Redis, as soon as the copy is current
         self._listener = listener
         self._here: dict[str, str] = {}  # client id -> user, escaped as in entries
         self._users: Counter[str] = Counter()

@@ -7,7 +7,6 @@ A heal causes no events for members who never left.
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -28,6 +27,7 @@ from ..store.channels import ChannelOperations, Departure, Healed
 from ..store.entries import Entry
 from ..store.events import parse_event
 from ..store.store import Store
+from .comparisons import Comparisons
 from .local_channel import LocalChannel
 
 log = logging.getLogger("flask_presence")
@@ -42,10 +42,8 @@ MAX_LAG: Final = 0.5
 """Seconds after which an outcome no longer waits for its event, but for a snapshot."""
 WAIT_TIMEOUT: Final = 3.0
 """Seconds after which an outcome that still waits fails."""
-COMPARE_EVERY: Final = 30.0
-"""Seconds between two comparisons of a copy with Redis."""
-COMPARE_SOON: Final = (1.5, 3.0)
-"""The shortest and the longest time, in seconds, until a copy is compared after Redis was down."""
+SEARCH_EVERY: Final = 30.0
+"""Seconds between two searches for channels that are closed here, but in which Redis lists this worker."""
 
 
 class LocalChannels:
@@ -79,8 +77,8 @@ class LocalChannels:
         self._writes_lost = writes_lost
         self._channels: dict[str, LocalChannel] = {}
         self._by_topic: dict[str, LocalChannel] = {}
-        self._compare_at: dict[str, float] = {}
-        self._search_at = time.monotonic() + COMPARE_EVERY
+        self._comparisons = Comparisons()
+        self._search_at = time.monotonic() + SEARCH_EVERY
         self._keep_until = 0.0
         self._round: Iterator[LocalChannel] = iter(())
 
@@ -98,7 +96,7 @@ class LocalChannels:
             topic = self._store.keys.topic(name)
             self._by_topic[topic] = local
             self._subscriber.subscribe(topic)
-            self._compare_at[name] = time.monotonic() + COMPARE_EVERY * random.uniform(0.5, 1.5)  # noqa: S311
+            self._comparisons.add(name, time.monotonic())
         return local
 
     def subscribed(self, local: LocalChannel) -> Pending[None]:
@@ -127,8 +125,7 @@ class LocalChannels:
 
     def compare_soon(self) -> None:
         """Compare every copy soon: Redis was down, and may still carry out commands that were given up."""
-        now = time.monotonic()
-        self._compare_at = {name: now + random.uniform(*COMPARE_SOON) for name in self._compare_at}  # noqa: S311
+        self._comparisons.begin_soon(time.monotonic())
 
     def heal_all(self) -> None:
         """Heal every channel, because Redis may have lost everything."""
@@ -172,8 +169,10 @@ class LocalChannels:
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock, for up to `SLICE` channels at a time."""
         if now >= self._search_at:
-            self._search_at = now + COMPARE_EVERY
+            self._search_at = now + SEARCH_EVERY
             self._search()
+        for name in self._comparisons.due(now):
+            self._channels[name].compare_due = True
         seen = 0
         for local in islice(self._round, SLICE):
             seen += 1
@@ -212,8 +211,8 @@ class LocalChannels:
         elif now - local.empty_since >= LINGER:
             self._close(local)
             return
-        if now >= self._compare_at[local.name] and health.is_current:
-            self._compare_at[local.name] = now + COMPARE_EVERY
+        if local.compare_due and health.is_current:
+            local.compare_due = False
             comparing = self._pipeline.run(self._operations().position(local.name))
             comparing.when(partial(self._compare, local, local.replica.position))
 
@@ -322,6 +321,7 @@ class LocalChannels:
 
     def _close(self, local: LocalChannel) -> None:
         topic = self._store.keys.topic(local.name)
-        del self._channels[local.name], self._by_topic[topic], self._compare_at[local.name]
+        del self._channels[local.name], self._by_topic[topic]
+        self._comparisons.remove(local.name)
         self._subscriber.unsubscribe(topic)
         self._pipeline.run(self._operations().unindex(local.name))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -21,10 +22,26 @@ def new_worker_id() -> str:
     return f"{_host()}.{os.getpid()}.{_start(os.getpid()) or 0}.{secrets.token_hex(6)}"
 
 
-def is_gone(worker_id: str) -> bool:
-    """Whether the worker's process ran on this host and has ended."""
-    host, pid, start, *_ = [*worker_id.split("."), "", "", ""]
-    if not host or host != _host() or not pid.isdigit() or start in ("", "0"):
+def host_of(worker_id: str) -> str:
+    """The host that the worker runs on; empty if that is not known."""
+    return worker_id.partition(".")[0]
+
+
+def on_this_host(worker_ids: Iterable[str]) -> list[str]:
+    """Those of some workers that run on this host, or did; none if it is not known which host this is."""
+    here = _host()
+    return [worker_id for worker_id in worker_ids if here and host_of(worker_id) == here]
+
+
+def gone_among(worker_ids: Iterable[str]) -> list[str]:
+    """Those of some workers whose process ran on this host and has ended."""
+    return [worker_id for worker_id in on_this_host(worker_ids) if _has_ended(worker_id)]
+
+
+def _has_ended(worker_id: str) -> bool:
+    """Whether the process of a worker on this host has ended."""
+    _, pid, start, *_ = [*worker_id.split("."), "", "", ""]
+    if not pid.isdigit() or start in ("", "0"):
         return False
     return _start(int(pid)) not in (start, _HIDDEN)
 

@@ -1,9 +1,11 @@
 -- Renew a worker's lease.
 -- KEYS  1 leases (zset: worker -> end, ms) 2 workers (set: all that may have connections)
 --       3 data_since (when the data in this Redis began, ms) 4 claims (zset: worker -> end, ms)
+--       5 last_start (when a worker of the same host last took its first lease, microseconds)
 -- ARGV  1 worker 2 milliseconds that the lease lasts 3 '1' for a worker's first heartbeat
--- Returns {data_since, now in ms, state of the lease}: 'held'; 'late' (it had ended, but nobody has claimed the worker, so
--- it is renewed); 'lost' (Redis does not know the worker, or others are removing it, so it must start again).
+-- Returns {data_since, now in ms, state of the lease, last_start or '', 1 if workers have neither lease nor claim}.
+-- The lease is 'held'; 'late' (it had ended, but nobody has claimed the worker, so it is renewed); or 'lost' (Redis does
+-- not know the worker, or others are removing it, so it must start again).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local data_since = redis.call('GET', KEYS[3])
@@ -12,13 +14,18 @@ if not data_since then
   redis.call('SET', KEYS[3], data_since)
 end
 local lease_state, moment = 'held', string.format('%.0f', now)
-if ARGV[3] ~= '1' then
+if ARGV[3] == '1' then
+  -- A time, not a number of starts, because that might be the same again after a loss of data. A worker that does not
+  -- read it before it expires has been silent for longer than its own lease, so it does not rely on what it has read.
+  redis.call('SET', KEYS[5], string.format('%.0f', time[1] * 1e6 + time[2]), 'PX', ARGV[2])
+else
   local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
   if not lease or redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 or redis.call('ZSCORE', KEYS[4], ARGV[1]) then
-    return {data_since, moment, 'lost'}
+    return {data_since, moment, 'lost', '', 0}
   end
   if tonumber(lease) < now then lease_state = 'late' end
 end
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
 redis.call('SADD', KEYS[2], ARGV[1])
-return {data_since, moment, lease_state}
+local strays = redis.call('SCARD', KEYS[2]) > redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[4])
+return {data_since, moment, lease_state, redis.call('GET', KEYS[5]) or '', strays and 1 or 0}
