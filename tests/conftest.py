@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHROMIUM = ["chromium-headless-shell", "chromium", "google-chrome"]
 """Names of the browser's program. The first, which has no windows, needs the least time."""
 
-# Each server and each worker of pytest imports the same modules. Compiling them anew takes a quarter of a server's start.
+# Every server and every worker of pytest imports the same modules, which take long to compile.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -87,6 +87,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     return LoadFileScheduling(config, log)
 
 
+class Share(Protocol):
+    """Returns a server, which is the same one for equal options."""
+
+    def __call__(self, **options: Any) -> Server: ...
+
+
 class Connect(Protocol):
     """Opens a connection that ends with the test."""
 
@@ -140,6 +146,21 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     history = {"kept-*": (20, 60), "long-*": (1000, 60)}
     with running(PRESENCE_HISTORY=history, **either_backend(request)) as running_server:
         yield running_server
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Share]:
+    """Servers that the tests of a file share, because starting one is most of the work of a short test."""
+    servers: dict[str, Server] = {}
+    with ExitStack() as stack:
+
+        def share(**options: Any) -> Server:
+            key = repr(sorted(options.items()))
+            if key not in servers:
+                servers[key] = stack.enter_context(running(**options))
+            return servers[key]
+
+        yield share
 
 
 @pytest.fixture
