@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -140,17 +140,9 @@ def either_backend(request: pytest.FixtureRequest) -> dict[str, Any]:
     return on_redis(request.getfixturevalue("redis_server")) if request.param == "redis" else {}
 
 
-@pytest.fixture(scope="session", params=["memory", "redis"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server that tests share, once with each backend: `gunicorn -k gevent`."""
-    history = {"kept-*": (20, 60), "long-*": (1000, 60)}
-    with running(PRESENCE_HISTORY=history, **either_backend(request)) as running_server:
-        yield running_server
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Share]:
-    """Servers that the tests of a file share, because starting one is most of the work of a short test."""
+@contextmanager
+def sharing_servers() -> Iterator[Share]:
+    """Servers that run until the end of a `with` block."""
     servers: dict[str, Server] = {}
     with ExitStack() as stack:
 
@@ -161,6 +153,34 @@ def shared() -> Iterator[Share]:
             return servers[key]
 
         yield share
+
+
+@pytest.fixture(scope="session")
+def shared_by_all() -> Iterator[Share]:
+    """Servers that the tests of all files share."""
+    with sharing_servers() as share:
+        yield share
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Share]:
+    """Servers that the tests of a file share, because starting one is most of the work of a short test."""
+    with sharing_servers() as share:
+        yield share
+
+
+@pytest.fixture(scope="session")
+def shared_service(redis_server: RedisServer) -> dict[str, Any]:
+    """Settings for the service on Redis that the tests of all files share."""
+    return on_redis(redis_server)
+
+
+@pytest.fixture(scope="session", params=["memory", "redis"])
+def server(request: pytest.FixtureRequest, shared_by_all: Share) -> Server:
+    """A server that tests share, once with each backend: `gunicorn -k gevent`."""
+    history = {"kept-*": (20, 60), "long-*": (1000, 60)}
+    backend = request.getfixturevalue("shared_service") if request.param == "redis" else {}
+    return shared_by_all(PRESENCE_HISTORY=history, **backend)
 
 
 @pytest.fixture
