@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -97,6 +97,17 @@ class Connect(Protocol):
     """Opens a connection that ends with the test."""
 
     def __call__(self, user: str | None = None, **options: Any) -> Client: ...
+
+
+KeptFolder = Callable[[str], Path]
+"""Returns a folder in pytest's cache, whose content later runs find again."""
+
+
+@pytest.fixture(scope="session")
+def kept_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> KeptFolder:
+    """Folders for what takes longer to make than to use."""
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
+    return cache.mkdir if cache is not None else tmp_path_factory.mktemp
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import KeptFolder
 from ..support.server import ROOT, wait_until
 
 SUITE = "autobahntestsuite==25.10.1"
@@ -38,14 +39,12 @@ def accepts(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
-    """The path of a Python 2.7, and the environment in which it finds the suite. Pytest's cache keeps the suite,
-    because pip needs longer to install it than its cases take."""
+def suite(kept_folder: KeptFolder) -> tuple[str, dict[str, str]]:
+    """The path of a Python 2.7, and the environment in which it finds the suite."""
     python = find_python2()
     if python is None:
         pytest.skip("Autobahn's test suite needs a Python 2.7")
-    cache: pytest.Cache | None = getattr(request.config, "cache", None)
-    folder = tmp_path_factory.mktemp("autobahn") if cache is None else cache.mkdir("autobahn")
+    folder = kept_folder("autobahn")
     target = folder / SUITE
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
