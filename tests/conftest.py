@@ -6,8 +6,9 @@ import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 CHROMIUM = ["chromium-headless-shell", "chromium", "google-chrome"]
 """Names of the browser's program. The first, which has no windows, needs the least time."""
 
+# Every server and every worker of pytest imports the same modules, which take long to compile.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 _names = itertools.count(1)
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,26 +41,34 @@ LONGEST = [
     "deployment/test_nginx.py",
     "redis/test_several_workers.py",
     "client/test_presence_js.py",
+    "client/test_frontends.py",
     "redis/test_redis_outage.py",
     "redis/test_control_messages.py",
-    "history/test_recovery.py",
     "client/test_missed_messages.py",
-    "history/test_history_requests.py",
+    "client/test_example_app.py",
     "deployment/test_shutdown.py",
     "deployment/test_surrounding_app.py",
-    "client/test_example_app.py",
-    "client/test_frontends.py",
-    "redis/test_chaos.py",
-    "hostile/test_fuzz.py",
+    "history/test_recovery.py",
+    "deployment/test_wsgi_servers.py",
     "deployment/test_health.py",
-    "transport/test_autobahn.py",
-    "guides/test_recipes.py",
+    "stats/test_watch_stream.py",
     "guides/test_tutorial.py",
-    "stats/test_metrics.py",
-    "guides/test_logins.py",
+    "repository/test_packaging.py",
+    "server_api/test_cli.py",
+    "redis/test_chaos.py",
+    "server_api/test_types.py",
+    "hostile/test_hostile_clients.py",
     "guards_and_logins/test_tokens.py",
+    "guides/test_recipes.py",
+    "stats/test_metrics.py",
     "deployment/test_redis_deployment.py",
+    "redis/test_redis_connections.py",
+    "transport/test_autobahn.py",
     "redis/test_state_machine.py",
+    "redis/test_shared_redis.py",
+    "hostile/test_fuzz.py",
+    "transport/test_limits_and_slow_clients.py",
+    "guides/test_logins.py",
     "guards_and_logins/test_permission_races.py",
 ]
 """The files that take longest, which start first, so that no worker runs one of them while the others have ended."""
@@ -82,10 +95,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     return LoadFileScheduling(config, log)
 
 
+class Share(Protocol):
+    """Returns a server, which is the same one for equal options."""
+
+    def __call__(self, **options: Any) -> Server: ...
+
+
 class Connect(Protocol):
     """Opens a connection that ends with the test."""
 
     def __call__(self, user: str | None = None, **options: Any) -> Client: ...
+
+
+KeptFolder = Callable[[str], Path]
+"""Returns a folder in pytest's cache, whose content later runs find again."""
+
+
+@pytest.fixture(scope="session")
+def kept_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> KeptFolder:
+    """Folders for what takes longer to make than to use."""
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
+    return cache.mkdir if cache is not None else tmp_path_factory.mktemp
 
 
 @pytest.fixture(scope="session")
@@ -129,12 +159,47 @@ def either_backend(request: pytest.FixtureRequest) -> dict[str, Any]:
     return on_redis(request.getfixturevalue("redis_server")) if request.param == "redis" else {}
 
 
+@contextmanager
+def sharing_servers() -> Iterator[Share]:
+    """Servers that run until the end of a `with` block."""
+    servers: dict[str, Server] = {}
+    with ExitStack() as stack:
+
+        def share(**options: Any) -> Server:
+            key = repr(sorted(options.items()))
+            if key not in servers:
+                servers[key] = stack.enter_context(running(**options))
+            return servers[key]
+
+        yield share
+
+
+@pytest.fixture(scope="session")
+def shared_by_all() -> Iterator[Share]:
+    """Servers that the tests of all files share."""
+    with sharing_servers() as share:
+        yield share
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Share]:
+    """Servers that the tests of a file share, because starting one is most of the work of a short test."""
+    with sharing_servers() as share:
+        yield share
+
+
+@pytest.fixture(scope="session")
+def shared_service(redis_server: RedisServer) -> dict[str, Any]:
+    """Settings for the service on Redis that the tests of all files share."""
+    return on_redis(redis_server)
+
+
 @pytest.fixture(scope="session", params=["memory", "redis"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, shared_by_all: Share) -> Server:
     """A server that tests share, once with each backend: `gunicorn -k gevent`."""
     history = {"kept-*": (20, 60), "long-*": (1000, 60)}
-    with running(PRESENCE_HISTORY=history, **either_backend(request)) as running_server:
-        yield running_server
+    backend = request.getfixturevalue("shared_service") if request.param == "redis" else {}
+    return shared_by_all(PRESENCE_HISTORY=history, **backend)
 
 
 @pytest.fixture

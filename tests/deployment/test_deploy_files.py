@@ -8,16 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from compose_spec import PyOptions
-from compose_spec.models import ComposeSpecification
 
 from flask_presence.settings import Settings, load_settings
 
 from ..conftest import missing
 from ..support.deployment import ARGUMENTS, FOLDER, MODULE, of_unit, settings
 from ..support.documents import ROOT, blocks_of, read
+
+if TYPE_CHECKING:
+    from compose_spec.models import ComposeSpecification
 
 DOCKERFILE = FOLDER / "Dockerfile"
 COMPOSE = FOLDER / "compose.yaml"
@@ -31,6 +33,8 @@ def of_dockerfile(instruction: str) -> list[str]:
 
 def compose() -> ComposeSpecification:
     """The compose file, with its anchors resolved."""
+    from compose_spec import PyOptions  # which takes long, and every worker of pytest imports this module
+
     parsed = PyOptions(apply_merge=True).from_yaml(read(COMPOSE))
     parsed.validate()
     return parsed.to_spec()

@@ -10,6 +10,9 @@ import pytest
 import redis
 from websockets.exceptions import InvalidStatus
 
+from flask_presence.settings import load_settings
+
+from ..conftest import Share
 from ..support.client import client
 from ..support.handshake import UPGRADE, raw_upgrade, refusal
 from ..support.proxy import running_proxy
@@ -32,43 +35,43 @@ def health(server: Server) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize("kind", SENTENCES)
-def test_a_server_that_cannot_serve_websockets_says_so(kind: str) -> None:
+def test_a_server_that_cannot_serve_websockets_says_so(shared: Share, kind: str) -> None:
     """`/health` and the refusal have the same sentence, and other routes work."""
-    with running(kind=kind, **PLAIN) as server:
-        status, body = health(server)
-        assert (status, body["status"]) == (503, "refusing")
-        assert SENTENCES[kind] in body["message"]
-        assert "gunicorn -k gevent" in body["message"]
-        assert raw_upgrade(server, UPGRADE) == (
-            503,
-            {"error": {"code": "SERVICE_UNAVAILABLE", "message": body["message"]}},
-        )
-        assert server.get("/ready")[0] == 200
-        assert server.log().count(f"every WebSocket is refused: {body['message']}") == 1
-        assert "Traceback" not in server.log()
+    server = shared(kind=kind, **PLAIN)
+    status, body = health(server)
+    assert (status, body["status"]) == (503, "refusing")
+    assert SENTENCES[kind] in body["message"]
+    assert "gunicorn -k gevent" in body["message"]
+    assert raw_upgrade(server, UPGRADE) == (
+        503,
+        {"error": {"code": "SERVICE_UNAVAILABLE", "message": body["message"]}},
+    )
+    assert server.get("/ready")[0] == 200
+    assert server.log().count(f"every WebSocket is refused: {body['message']}") == 1
+    assert "Traceback" not in server.log()
 
 
 @pytest.mark.parametrize("kind", ["waitress", "wsgiref"])
-def test_a_refusal_arrives_through_waitress_and_wsgiref(kind: str) -> None:
+def test_a_refusal_arrives_through_waitress_and_wsgiref(shared: Share, kind: str) -> None:
     """These servers do not pass on `Connection` and `Upgrade`."""
-    with running(kind=kind, **PLAIN) as server:
-        assert raw_upgrade(server, UPGRADE, "/presence/ws?token=x")[0] == 401
-        assert raw_upgrade(server, UPGRADE | {"Origin": "http://evil.example"})[0] == 403
-        assert raw_upgrade(server, UPGRADE | {"Sec-WebSocket-Key": "short"})[0] == 400
-        assert raw_upgrade(server, {})[0] == 426
-        assert "Traceback" not in server.log()
+    server = shared(kind=kind, **PLAIN)
+    assert raw_upgrade(server, UPGRADE, "/presence/ws?token=x")[0] == 401
+    assert raw_upgrade(server, UPGRADE | {"Origin": "http://evil.example"})[0] == 403
+    assert raw_upgrade(server, UPGRADE | {"Sec-WebSocket-Key": "short"})[0] == 400
+    assert raw_upgrade(server, {})[0] == 426
+    assert "Traceback" not in server.log()
 
 
-def test_a_client_can_read_the_refusal_of_werkzeug_without_threads() -> None:
+def test_a_client_can_read_the_refusal_of_werkzeug_without_threads(shared: Share) -> None:
     """Werkzeug would answer with HTTP/1.0, which no WebSocket client reads."""
-    with running(kind="flask-run-without-threads", **PLAIN) as server:
-        assert refusal(server)[0] == 503
+    assert refusal(shared(kind="flask-run-without-threads", **PLAIN))[0] == 503
 
 
-@pytest.mark.parametrize("backend", ["memory", "memory://", "MEMORY://"])
-def test_two_workers_in_memory_are_unhealthy(backend: str) -> None:
+def test_two_workers_in_memory_are_unhealthy() -> None:
     """This holds for every spelling of the backend."""
-    with running(arguments=("-w", "2"), PRESENCE_BACKEND=backend, **PLAIN) as server:
+    for backend in ("memory", "memory://", "MEMORY://"):
+        assert load_settings({"PRESENCE_BACKEND": backend}, {}).in_memory
+    with running(arguments=("-w", "2"), PRESENCE_BACKEND="MEMORY://", **PLAIN) as server:
         status, body = health(server)
         assert status == 503
         assert "PRESENCE_ISOLATED_WORKERS" in body["message"]

@@ -13,17 +13,19 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect as open_socket
 
+from ..conftest import Share
 from ..support.client import Client, client
-from ..support.server import COMMANDS, Server, running, wait_until
+from ..support.server import COMMANDS, Server, wait_until
 
 GEVENT_WEBSOCKET = ("gunicorn-gevent-websocket", "pywsgi-gevent-websocket")
 THREADED = ("gunicorn-gthread", "flask-run")
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_the_same_conversation_works_on_every_server(kind: str) -> None:
+def test_the_same_conversation_works_on_every_server(shared: Share, kind: str) -> None:
     """It has large messages both ways, a guard that blocks, and an abrupt end."""
-    with running(kind=kind) as server, client(server, "watcher") as watcher:
+    server = shared(kind=kind)
+    with client(server, "watcher") as watcher:
         watcher.join("presence-room")
         with client(server, "ann") as ann, client(server, "bob") as bob:
             ann.join("presence-room", name="Ann")
@@ -53,40 +55,45 @@ def _until_quiet(watcher: Client, server: Server) -> list[dict[str, Any]]:
     [({}, "?token=garbage", 4401), ({"Origin": "http://evil.example"}, "", 1008)],
 )
 def test_a_refusal_behind_gevent_websocket_is_a_close_frame(
-    kind: str, headers: dict[str, str], query: str, code: int
+    shared: Share, kind: str, headers: dict[str, str], query: str, code: int
 ) -> None:
     """gevent-websocket answers 101 before it asks the app."""
-    with running(kind=kind) as server:
-        url = f"ws://{server.host}/presence/ws{query}"
-        with open_socket(url, additional_headers=headers) as one, pytest.raises(ConnectionClosedError) as caught:
-            one.recv(timeout=10)
-        assert caught.value.rcvd is not None
-        assert caught.value.rcvd.code == code
+    server = shared(kind=kind)
+    url = f"ws://{server.host}/presence/ws{query}"
+    with open_socket(url, additional_headers=headers) as one, pytest.raises(ConnectionClosedError) as caught:
+        one.recv(timeout=10)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == code
+
+
+def own_sock(shared: Share, kind: str) -> Server:
+    """A server of an app with routes of its own, in which few greenlets of gunicorn may serve."""
+    arguments = ("--worker-connections", "10") if kind.startswith("gunicorn-gevent") else ()
+    return shared(app="tests.support.own_sock:create_app()", kind=kind, arguments=arguments)
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gevent", "pywsgi", *THREADED])
-def test_the_flask_sock_routes_of_an_app_keep_working(kind: str) -> None:
+def test_the_flask_sock_routes_of_an_app_keep_working(shared: Share, kind: str) -> None:
     """They keep their own options."""
-    with running(app="tests.support.own_sock:create_app()", kind=kind) as server:
-        with client(server) as one, open_socket(f"ws://{server.host}/echo", compression=None, close_timeout=1) as echo:
-            for number in range(3):
-                echo.send(f"{number}")
-                assert echo.recv(timeout=10) == f"own: {number}"
-                assert one.request("ping")["type"] == "pong"
+    server = own_sock(shared, kind)
+    with client(server) as one, open_socket(f"ws://{server.host}/echo", compression=None, close_timeout=1) as echo:
+        for number in range(3):
+            echo.send(f"{number}")
+            assert echo.recv(timeout=10) == f"own: {number}"
+            assert one.request("ping")["type"] == "pong"
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gevent", "gunicorn-gevent-websocket", "pywsgi", "pywsgi-gevent-websocket"])
-def test_an_idle_connection_costs_no_greenlet(kind: str) -> None:
+def test_an_idle_connection_costs_no_greenlet(shared: Share, kind: str) -> None:
     """It occupies no worker connection of gunicorn either."""
-    arguments = ("--worker-connections", "10") if kind.startswith("gunicorn") else ()
-    with running(app="tests.support.own_sock:create_app()", kind=kind, arguments=arguments) as server:
-        with client(server):
-            before = server.json("/greenlets")
-        with ExitStack() as stack:
-            opened = [stack.enter_context(client(server)) for _ in range(30)]
-            wait_until(lambda: server.json("/greenlets") <= before)
-            assert all(one.request("ping")["type"] == "pong" for one in opened)
-        wait_until(lambda: server.json("/presence/stats")["connections"] == 0)
+    server = own_sock(shared, kind)
+    with client(server):
+        before = server.json("/greenlets")
+    with ExitStack() as stack:
+        opened = [stack.enter_context(client(server)) for _ in range(30)]
+        wait_until(lambda: server.json("/greenlets") <= before)
+        assert all(one.request("ping")["type"] == "pong" for one in opened)
+    wait_until(lambda: server.json("/presence/stats")["connections"] == 0)
 
 
 @pytest.mark.parametrize("kind", ["gunicorn-gevent", "gunicorn-gthread"])

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
-from flask_jwt_extended import create_access_token
+from flask_jwt_extended import JWTManager, create_access_token
 from websockets.exceptions import InvalidStatus
 
 from flask_presence import User
 
 from ..conftest import Connect
 from ..support.client import client
-from ..support.flask_app import make_presence_app
+from ..support.flask_app import make_app, make_presence_app
 from ..support.handshake import refusal
 from ..support.server import COMMANDS, Server, running
 from ..support.variations import variation
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Server]:
+    """A server in memory, for tests whose outcome does not depend on the backend."""
+    with variation("with_tokens") as server:
+        yield server
 
 
 def test_a_token_may_be_in_the_query_or_in_authorization(connect: Connect, server: Server) -> None:
@@ -98,21 +106,20 @@ def test_an_app_without_a_jwt_manager_refuses_every_token() -> None:
             assert refusal(server, **options)[0] == 401
 
 
-def test_an_expired_token_closes_the_connection_with_4401() -> None:
+def test_an_expired_token_closes_the_connection_with_4401(connect: Connect, server: Server, name: str) -> None:
     """The server announces it before, and a new token keeps the connection open."""
-    with running() as server:
-        short = server.token("ann", exp=int(time.time()) + 2)
-        with client(server, token=short) as one, client(server, token=short) as renewed:
-            one.join("presence-room")
-            expiring = one.event()
-            while expiring["type"] != "auth:expiring":
-                expiring = one.event()
-            assert expiring.keys() == {"type", "expiresAt"}
-            answer = renewed.request("auth", token=server.token("ann"))
-            assert (answer["type"], answer["user"]) == ("auth:ok", {"id": "ann"})
-            assert "expiresAt" in answer
-            assert one.wait_closed()[0] == 4401
-            assert renewed.request("ping")["type"] == "pong"
+    short = server.token("ann", exp=int(time.time()) + 2)
+    one, renewed = connect(token=short), connect(token=short)
+    one.join(f"presence-{name}")
+    expiring = one.event()
+    while expiring["type"] != "auth:expiring":
+        expiring = one.event()
+    assert expiring.keys() == {"type", "expiresAt"}
+    answer = renewed.request("auth", token=server.token("ann"))
+    assert (answer["type"], answer["user"]) == ("auth:ok", {"id": "ann"})
+    assert "expiresAt" in answer
+    assert one.wait_closed()[0] == 4401
+    assert renewed.request("ping")["type"] == "pong"
 
 
 def test_an_anonymous_connection_becomes_a_user_by_auth(connect: Connect, server: Server, name: str) -> None:
@@ -145,16 +152,14 @@ def test_no_log_line_has_a_token(connect: Connect, server: Server) -> None:
     assert token not in server.log()
 
 
-def test_a_token_with_an_odd_expiry_disturbs_no_other_token() -> None:
+def test_a_token_with_an_odd_expiry_disturbs_no_other_token(connect: Connect, server: Server) -> None:
     """Its `exp` is a string, or lies far beyond the calendar."""
-    with running() as server:
-        soon = int(time.time()) + 2
-        with client(server, "odd", claims={"exp": str(soon + 1000)}), client(server, "far", claims={"exp": 10**15}):
-            with client(server, "ann", claims={"exp": soon}) as ann:
-                assert ann.wait_closed()[0] == 4401
-        with client(server) as one:
-            answer = one.request("auth", token=server.token("far", exp=10**13))
-            assert (answer["type"], answer["expiresAt"][:4]) == ("auth:ok", "9999")
+    soon = int(time.time()) + 2
+    connect("odd", claims={"exp": str(soon + 1000)})
+    connect("far", claims={"exp": 10**15})
+    assert connect("ann", claims={"exp": soon}).wait_closed()[0] == 4401
+    answer = connect().request("auth", token=server.token("far", exp=10**13))
+    assert (answer["type"], answer["expiresAt"][:4]) == ("auth:ok", "9999")
 
 
 def test_the_leeway_of_views_counts_for_connections_too() -> None:
@@ -174,16 +179,16 @@ def test_the_log_says_once_that_the_app_can_read_no_token() -> None:
         assert server.log().count("neither flask-jwt-extended's JWTManager nor a user_loader") == 1
 
 
-def test_the_log_says_why_a_token_was_refused() -> None:
+def test_the_log_says_why_a_token_was_refused(plain: Server) -> None:
     """It does not contain the token."""
-    with (
-        variation("with_tokens") as server,
-        variation("with_tokens", JWT_SECRET_KEY="another, of 32 characters too") as other,
-    ):
-        token = other.json("/token?user=ann")
-        assert refusal(server, token=token)[0] == 401
-        assert "InvalidSignatureError" in server.log()
-        assert token not in server.log()
+    app = make_app()
+    app.config["JWT_SECRET_KEY"] = "another secret of thirty-two characters"
+    JWTManager(app)
+    with app.app_context():
+        token = create_access_token("ann")
+    assert refusal(plain, token=token)[0] == 401
+    assert "InvalidSignatureError" in plain.log()
+    assert token not in plain.log()
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
@@ -201,14 +206,13 @@ def test_a_token_behind_the_subprotocol_bearer_is_a_credential(kind: str) -> Non
         assert token not in server.log()
 
 
-def test_an_invalid_token_in_the_subprotocol_is_refused() -> None:
+def test_an_invalid_token_in_the_subprotocol_is_refused(plain: Server) -> None:
     """A token in the query or in `Authorization` comes first."""
-    with variation("with_tokens") as server:
-        token = server.json("/token?user=ann")
-        for offered in (["bearer", "garbage"], ["bearer"]):
-            assert refusal(server, subprotocols=offered)[0] == 401
-        with client(server, token=token, subprotocols=["bearer", "garbage"]) as one:
-            assert one.connected["user"] == {"id": "ann"}
-        bearer = {"Authorization": f"Bearer {token}"}
-        with client(server, headers=bearer, subprotocols=["bearer", "garbage"]) as one:
-            assert one.connected["user"] == {"id": "ann"}
+    token = plain.json("/token?user=ann")
+    for offered in (["bearer", "garbage"], ["bearer"]):
+        assert refusal(plain, subprotocols=offered)[0] == 401
+    with client(plain, token=token, subprotocols=["bearer", "garbage"]) as one:
+        assert one.connected["user"] == {"id": "ann"}
+    bearer = {"Authorization": f"Bearer {token}"}
+    with client(plain, headers=bearer, subprotocols=["bearer", "garbage"]) as one:
+        assert one.connected["user"] == {"id": "ann"}

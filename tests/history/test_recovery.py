@@ -13,7 +13,7 @@ import redis
 from websockets.exceptions import ConnectionClosed
 
 from ..support.client import client
-from ..support.pair import Pair, running_pair
+from ..support.pair import Borrow, Pair, lending_pairs
 from ..support.redis_server import running_redis
 from ..support.server import running
 from .test_history_requests import hear, say
@@ -22,10 +22,16 @@ ROOM = "private-kept-room"
 KEPT = 10
 
 
+@pytest.fixture(scope="module")
+def borrow(program: str) -> Iterator[Borrow]:
+    with lending_pairs(program) as borrow:
+        yield borrow
+
+
 @pytest.fixture
-def service(program: str) -> Iterator[Pair]:
+def service(borrow: Borrow, name: str) -> Iterator[Pair]:
     options = {"PRESENCE_HISTORY": {"kept-*": (KEPT, 60)}, "PRESENCE_LEASE": 2.0, "PRESENCE_RATE_LIMIT": None}
-    with running_pair(program, ROOM, **options) as service:
+    with borrow(f"private-kept-{name}", **options) as service:
         yield service
 
 
@@ -38,11 +44,11 @@ def test_a_worker_makes_up_for_what_its_subscription_missed(service: Pair) -> No
     )
     numbers = itertools.count()
     for _ in range(5):
-        say(ann, ROOM, next(numbers), next(numbers))
+        say(ann, service.channel, next(numbers), next(numbers))
         service.cut_subscriptions()
-        say(ann, ROOM, next(numbers), next(numbers))
+        say(ann, service.channel, next(numbers), next(numbers))
         count = next(numbers)
-        say(ann, ROOM, count)
+        say(ann, service.channel, count)
         heard = [event["data"] for one in (bob, eve) for event in hear(one, 5)]
         assert heard == [*range(count - 4, count + 1)] * 2
 
@@ -50,10 +56,10 @@ def test_a_worker_makes_up_for_what_its_subscription_missed(service: Pair) -> No
 def test_a_worker_that_cannot_make_up_for_it_says_so(service: Pair) -> None:
     """It was cut off for longer than the messages are kept, so its clients are closed with 1011, and ask themselves."""
     (ann, _), (eve, joined) = service.enter("near", "ann"), service.enter("far", "eve")
-    ids = say(ann, ROOM, "heard")
+    ids = say(ann, service.channel, "heard")
     assert hear(eve, 1)[0]["id"] == ids[0]
     service.cut_off(eve)
-    say(ann, ROOM, *range(KEPT + 1))
+    say(ann, service.channel, *range(KEPT + 1))
     service.proxy.mend()
     assert eve.wait_closed() == (1011, "Messages were missed")
     _, answer = service.enter("far", "eve", since=joined["position"])
@@ -62,10 +68,10 @@ def test_a_worker_that_cannot_make_up_for_it_says_so(service: Pair) -> None:
 
 def test_a_worker_that_was_cut_off_reads_what_is_kept(service: Pair) -> None:
     (ann, _), (eve, _) = service.enter("near", "ann"), service.enter("far", "eve")
-    say(ann, ROOM, "before")
+    say(ann, service.channel, "before")
     assert hear(eve, 1)[0]["data"] == "before"
     service.cut_off(eve)
-    say(ann, ROOM, *range(KEPT))
+    say(ann, service.channel, *range(KEPT))
     service.proxy.mend()
     assert [event["data"] for event in hear(eve, KEPT)] == [*range(KEPT)]
 
@@ -73,7 +79,7 @@ def test_a_worker_that_was_cut_off_reads_what_is_kept(service: Pair) -> None:
 def test_an_emptied_redis_is_no_silent_gap(service: Pair) -> None:
     """Nobody knows what was lost with the data, so clients that come back do not recover."""
     (ann, joined), (eve, _) = service.enter("near", "ann"), service.enter("far", "eve")
-    say(ann, ROOM, "lost")
+    say(ann, service.channel, "lost")
     service.restart_redis()
     for one in (ann, eve):
         assert one.wait_closed() == (1011, "Messages were missed")
@@ -81,21 +87,23 @@ def test_an_emptied_redis_is_no_silent_gap(service: Pair) -> None:
     assert (answer["recovered"], answer["messages"]) == (False, [])
     _, answer = service.enter("far", "eve", since=answer["position"])
     assert answer["recovered"] is True
-    say(ann, ROOM, "new")
+    say(ann, service.channel, "new")
     _, again = service.enter("far", "late", since=answer["position"])
     assert [message["data"] for message in again["messages"]] == ["new"]
 
 
 def test_a_client_of_a_killed_worker_recovers_at_another(service: Pair) -> None:
     (ann, _), (eve, _) = service.enter("near", "ann"), service.enter("far", "eve")
-    ids = say(ann, ROOM, "heard")
+    ids = say(ann, service.channel, "heard")
     assert hear(eve, 1)[0]["id"] == ids[0]
     service.far.kill()
-    say(ann, ROOM, "one", "two")
+    say(ann, service.channel, "one", "two")
     eve, answer = service.enter("near", "eve", since=ids[0])
     assert (answer["recovered"], [message["data"] for message in answer["messages"]]) == (True, ["one", "two"])
-    say(ann, ROOM, "three")
+    say(ann, service.channel, "three")
     assert hear(eve, 1)[0]["data"] == "three"
+    service.far.start()
+    service.far.wait_until_ready()
 
 
 def test_both_copies_of_a_message_go_out_once(service: Pair) -> None:
@@ -103,7 +111,7 @@ def test_both_copies_of_a_message_go_out_once(service: Pair) -> None:
     (near, _), (far, _), (bob, _) = (service.enter(*one) for one in (("near", "ann"), ("far", "ann"), ("near", "bob")))
     with ThreadPoolExecutor() as pool:
         for turn in range(30):
-            sending = [pool.submit(one.say, ROOM, turn, messageId=f"m{turn}") for one in (near, far)]
+            sending = [pool.submit(one.say, service.channel, turn, messageId=f"m{turn}") for one in (near, far)]
             assert sending[0].result() == sending[1].result()
     assert [event["data"] for event in hear(bob, 30)] == [*range(30)]
     assert bob.silent()
@@ -146,7 +154,7 @@ def test_a_client_that_recovers_misses_nothing_and_hears_nothing_twice(
 ) -> None:
     """Clients come and go while one writes and a fault strikes again and again."""
     writer, joined = service.enter("near", "ann")
-    count, faults = 200, 4
+    room, count, faults = service.channel, 200, 4
     confirmed: list[int] = []
     done = threading.Event()
 
@@ -155,7 +163,7 @@ def test_a_client_that_recovers_misses_nothing_and_hears_nothing_twice(
         for number in range(count):
             while True:
                 with suppress(ConnectionClosed):
-                    answer = one.request("channel:message", channel=ROOM, data=number, messageId=f"m{number}")
+                    answer = one.request("channel:message", channel=room, data=number, messageId=f"m{number}")
                     if answer["type"] == "channel:sent":
                         confirmed.append(number)
                         break

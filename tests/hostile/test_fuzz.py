@@ -18,6 +18,7 @@ from flask_presence.domain.text import is_utf8
 from flask_presence.transport.codec import BINARY, CLOSE, NO_STATUS, TEXT, Decoder, parse_close
 
 from ..support.client import Client, client
+from ..support.effort import at_effort
 from ..support.raw import masked, split_frames, upgraded
 from ..support.server import Server, running, wait_until
 
@@ -27,7 +28,7 @@ CODES = {
     *("NOT_FOUND", "NOT_MEMBER", "JOIN_FAILED", "UPDATE_FAILED"),
 }
 """Error codes. SEND_FAILED, LEAVE_FAILED and INTERNAL_ERROR would be a fault of the server."""
-MUTATIONS = 100_000
+MUTATIONS = at_effort(25_000)
 BATCH = 250
 
 FRAMES: list[dict[str, Any]] = [
@@ -132,7 +133,7 @@ RAW = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_effort(100))
 @given(pieces=st.lists(RAW, max_size=6))
 def test_any_bytes_after_the_handshake_are_handled(fuzzed: tuple[Server, Client], pieces: list[bytes]) -> None:
     server, watcher = fuzzed
@@ -166,13 +167,12 @@ def framed(payload: bytes) -> bytes:
     return masked(payload, TEXT if is_utf8(payload) else BINARY)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_hundred_thousand_mutated_requests_get_documented_answers(fuzzed: tuple[Server, Client], seed: int) -> None:
+def test_mutated_requests_get_documented_answers(fuzzed: tuple[Server, Client]) -> None:
     """Each request gets one answer."""
     server, watcher = fuzzed
-    rng, token = random.Random(seed), server.token("mallory")
+    rng, token = random.Random(0), server.token("mallory")
     answered: Counter[str] = Counter()
-    for _ in range(MUTATIONS // 4 // BATCH):
+    for _ in range(MUTATIONS // BATCH):
         with upgraded(server.port, token) as raw:
             raw.sendall(b"".join(framed(mutated(rng)) for _ in range(BATCH)))
             answers, code = read_answers(raw, BATCH)
@@ -188,7 +188,7 @@ def test_frames_with_flipped_bits_are_handled(fuzzed: tuple[Server, Client]) -> 
     """The bits of heads and masks are flipped too."""
     server, watcher = fuzzed
     rng, token = random.Random(5), server.token("mallory")
-    for _ in range(500):
+    for _ in range(at_effort(170)):
         data = bytearray(b"".join(masked(rng.choice(TEXTS), mask=rng.randbytes(4)) for _ in range(10)))
         for _ in range(rng.randrange(1, 5)):
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ..conftest import Share
 from ..support.client import client
 from ..support.hostile import ATTACKS, attacked
-from ..support.server import running, wait_until
+from ..support.server import wait_until
 
-ROOM = "presence-room"
 ENDINGS = {
     "messages": "closed with 1008",
     "joins": "closed with 1008",
@@ -21,28 +21,25 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("kind", ATTACKS)
-def test_nobody_else_notices_a_hostile_client(kind: str) -> None:
+def test_nobody_else_notices_a_hostile_client(shared: Share, kind: str) -> None:
     """Every message reaches the right users once, in order. Afterwards the attacker leaves nothing behind."""
-    with (
-        running(PRESENCE_MAX_OUTBOX=131072, PRESENCE_RATE_LIMIT=[100, 300]) as server,
-        client(server, "ann") as ann,
-        client(server, "bob") as bob,
-    ):
-        bob.join(ROOM)
-        ann.join(ROOM, name="Ann")
+    server, room = shared(PRESENCE_MAX_OUTBOX=131072, PRESENCE_RATE_LIMIT=[100, 300]), f"presence-{kind}"
+    with client(server, "ann") as ann, client(server, "bob") as bob:
+        bob.join(room)
+        ann.join(room, name="Ann")
         assert bob.event()["type"] == "presence:member_joined"
         with attacked(server, kind) as outcome:
             for number in range(100):
-                assert ann.say(ROOM, number)["delivered"] == 1
+                assert ann.say(room, number)["delivered"] == 1
                 heard = bob.event()
                 assert (heard["type"], heard["data"], heard["from"]["userId"]) == ("channel:message", number, "ann")
-            ann.update(ROOM, status="unimpressed")
+            ann.update(room, status="unimpressed")
             assert bob.event()["member"]["status"] == "unimpressed"
-            assert [member["id"] for member in ann.join(ROOM)["members"]] == ["bob", "ann"]
+            assert [member["id"] for member in ann.join(room)["members"]] == ["bob", "ann"]
             assert ann.silent()
             assert bob.silent()
         if kind in ENDINGS:
             assert ENDINGS[kind] in outcome
         wait_until(lambda: server.json("/presence/stats")["connections"] == 2)
-        assert [channel["name"] for channel in server.json("/presence/channels")["channels"]] == [ROOM]
+        assert [channel["name"] for channel in server.json("/presence/channels")["channels"]] == [room]
         assert "Traceback" not in server.log()

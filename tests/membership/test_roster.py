@@ -17,6 +17,8 @@ from flask_presence.domain.errors import JoinFailed, RequestError, UpdateFailed
 from flask_presence.domain.members import RESERVED_KEYS, Member, OwnedInfo, User
 from flask_presence.domain.roster import Change, Joiner, Roster
 
+from ..support.effort import at_effort
+
 MAX_INFO, MAX_MEMBERS = 60, 2
 USERS = [User("ann", name="Ann", avatar="ann.png"), User("bob", email="bob@example.com"), User("cy")]
 CLIENTS = {f"{user.id}-{tab}": user for user in USERS for tab in range(2 if user.id != "cy" else 1)}
@@ -229,7 +231,7 @@ def text(value: Any) -> str | None:
 
 
 TestRoster = RosterMachine.TestCase
-TestRoster.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestRoster.settings = settings(max_examples=at_effort(70), stateful_step_count=50, deadline=None)
 
 NOW = datetime(2024, 1, 15, 10, 30, tzinfo=timezone.utc)
 ROOM = ChannelName("presence-room")

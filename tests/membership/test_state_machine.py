@@ -26,6 +26,8 @@ from flask_presence.loops.inline_loop import InlineLoop
 from flask_presence.loops.pending import Pending
 from flask_presence.testing import TestClient
 
+from ..support.effort import at_effort
+
 T = TypeVar("T")
 
 USERS = st.sampled_from([None, "ann", "bob"])
@@ -389,6 +391,6 @@ class LateConnectionMachine(ConnectionMachine):
 
 
 TestConnections = ConnectionMachine.TestCase
-TestConnections.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestConnections.settings = settings(max_examples=at_effort(40), stateful_step_count=40, deadline=None)
 TestConnectionsWithLateChanges = LateConnectionMachine.TestCase
-TestConnectionsWithLateChanges.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestConnectionsWithLateChanges.settings = settings(max_examples=at_effort(40), stateful_step_count=40, deadline=None)

@@ -13,6 +13,8 @@ from flask_presence.domain import wire
 from flask_presence.domain.errors import RequestError
 from flask_presence.domain.timestamps import isoformat
 
+from ..support.effort import at_effort
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -42,7 +44,7 @@ def test_no_bytes_make_the_decoder_raise(payload: bytes) -> None:
 
 
 @given(REQUESTS)
-@settings(max_examples=300)
+@settings(max_examples=at_effort(100))
 def test_every_object_is_a_request_or_is_rejected_with_a_code(request: dict[str, Any]) -> None:
     """The `requestId` is never lost."""
     payload = json.dumps(request).encode()

@@ -24,6 +24,7 @@ from flask_presence.domain.members import Member, OwnedInfo, User
 from flask_presence.domain.roster import Change, Joined, Joiner, Roster, Updated
 
 from ..membership.test_roster import CHANNELS, MAX_INFO, MAX_MEMBERS, RosterMachine
+from ..support.effort import at_effort
 from ..support.redis_server import running_redis
 from ..support.store import Client, store_of
 
@@ -193,7 +194,7 @@ def test_any_sequence_of_operations_equals_the_roster(redis_client: Client) -> N
             self.roster.close()  # type: ignore[attr-defined]
 
     checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-    few = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=checks)
+    few = settings(max_examples=at_effort(20), stateful_step_count=30, deadline=None, suppress_health_check=checks)
     run_state_machine_as_test(RedisMachine, settings=few)
 
 

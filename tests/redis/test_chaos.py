@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ..support.chaos import running_world
+from ..support.effort import at_effort
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -12,4 +13,4 @@ def test_every_view_is_right_after_random_faults(program: str, seed: int) -> Non
     """Workers are killed, paused and reloaded, Redis is cut off, emptied and restarted, while clients join, leave and
     send. No client gets an impossible event, and nothing stays behind in Redis."""
     with running_world(program, seed) as world:
-        world.play(rounds=3)
+        world.play(rounds=at_effort(1))

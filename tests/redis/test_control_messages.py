@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.parse
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -16,7 +17,7 @@ from flask_presence.backends.redis.worker.heartbeat import remove_dead
 from flask_presence.domain.roster import Joiner
 
 from ..support.client import client
-from ..support.pair import Pair, running_pair
+from ..support.pair import Borrow, Pair, lending_pairs
 from ..support.redis_server import running_redis
 from ..support.server import DEADLINE, wait_until
 from ..support.store import Client as RedisClient
@@ -28,14 +29,20 @@ STANDSTILL = 3.0
 """Seconds for which a worker is stopped, which is shorter than the default lease."""
 
 
+@pytest.fixture(scope="module")
+def borrow(program: str) -> Iterator[Borrow]:
+    with lending_pairs(program) as borrow:
+        yield borrow
+
+
 def listed(servers: Pair) -> list[str]:
     """The ids of the members."""
     status, _, body = servers.near.get("/presence/channels/presence-room")
     return [member["id"] for member in json.loads(body)["members"]] if status == 200 else []
 
 
-def test_a_message_reaches_a_worker_that_was_not_subscribed(program: str) -> None:
-    with running_pair(program, PRESENCE_LEASE=LEASE) as servers:
+def test_a_message_reaches_a_worker_that_was_not_subscribed(borrow: Borrow) -> None:
+    with borrow(PRESENCE_LEASE=LEASE) as servers:
         eve, _ = servers.enter("far", "eve")
         for _ in range(3):
             servers.cut_subscriptions()
@@ -43,9 +50,9 @@ def test_a_message_reaches_a_worker_that_was_not_subscribed(program: str) -> Non
         assert eve.wait_closed()[0] == 4403
 
 
-def test_a_message_reaches_a_worker_that_loses_its_subscription_twice(program: str) -> None:
+def test_a_message_reaches_a_worker_that_loses_its_subscription_twice(borrow: Borrow) -> None:
     """The second time, the worker is reading what it missed the first time."""
-    with running_pair(program, PRESENCE_LEASE=LEASE) as servers:
+    with borrow(PRESENCE_LEASE=LEASE) as servers:
         for user in ("eve", "bob"):
             member, _ = servers.enter("far", user)
             for _ in range(5):
@@ -57,9 +64,9 @@ def test_a_message_reaches_a_worker_that_loses_its_subscription_twice(program: s
             assert member.wait_closed()[0] == 4403
 
 
-def test_a_message_reaches_a_worker_that_stood_still_and_lost_its_subscription(program: str) -> None:
+def test_a_message_reaches_a_worker_that_stood_still_and_lost_its_subscription(borrow: Borrow) -> None:
     """What the worker still reads from the lost connection was published before the message."""
-    with running_pair(program) as servers:
+    with borrow() as servers:
         (ann, _), (eve, _) = servers.enter("near", "ann"), servers.enter("far", "eve")
         ann.say("presence-room", "hello")
         with servers.far_stands_still():
@@ -71,17 +78,17 @@ def test_a_message_reaches_a_worker_that_stood_still_and_lost_its_subscription(p
         assert eve.wait_closed()[0] == 4403
 
 
-def test_a_message_reaches_a_worker_whose_subscription_was_silent(program: str) -> None:
-    with running_pair(program, PRESENCE_LEASE=LEASE) as servers:
+def test_a_message_reaches_a_worker_whose_subscription_was_silent(borrow: Borrow) -> None:
+    with borrow(PRESENCE_LEASE=LEASE) as servers:
         eve, _ = servers.enter("far", "eve")
         servers.proxy.mute()
         servers.near.call("disconnect", user_id="eve")  # which may wait until the subscription has been replaced
         assert eve.wait_closed()[0] == 4403
 
 
-def test_a_message_reaches_a_worker_that_was_cut_off_from_redis(program: str) -> None:
+def test_a_message_reaches_a_worker_that_was_cut_off_from_redis(borrow: Borrow) -> None:
     """The worker tried in vain to reconnect before."""
-    with running_pair(program, PRESENCE_LEASE=3 * DEADLINE) as servers:
+    with borrow(PRESENCE_LEASE=3 * DEADLINE) as servers:
         eve, _ = servers.enter("far", "eve")
         servers.cut_off(eve)
         assert servers.near.call("disconnect", user_id="eve") == 0
@@ -90,8 +97,8 @@ def test_a_message_reaches_a_worker_that_was_cut_off_from_redis(program: str) ->
         assert eve.wait_closed()[0] == 4403
 
 
-def test_a_message_reaches_a_worker_that_starts_while_it_is_cut_off(program: str) -> None:
-    with running_pair(program) as servers:
+def test_a_message_reaches_a_worker_that_starts_while_it_is_cut_off(borrow: Borrow) -> None:
+    with borrow() as servers:
         servers.proxy.cut()
         with client(servers.near, "ann"), client(servers.far, "eve") as eve:
             assert servers.near.call("disconnect", user_id="eve") == 0
@@ -101,9 +108,9 @@ def test_a_message_reaches_a_worker_that_starts_while_it_is_cut_off(program: str
 
 
 @pytest.mark.parametrize("saved", [False, True], ids=["empty", "an old copy"])
-def test_a_message_is_not_lost_with_the_data_of_redis(program: str, saved: bool) -> None:
+def test_a_message_is_not_lost_with_the_data_of_redis(borrow: Borrow, saved: bool) -> None:
     """The workers that know of it send it again to one that was cut off."""
-    with running_pair(program, PRESENCE_LEASE=LEASE) as servers:
+    with borrow(PRESENCE_LEASE=LEASE) as servers:
         (ann, _), (eve, _) = servers.enter("near", "ann"), servers.enter("far", "eve")
         if saved:
             servers.admin.save()
@@ -119,9 +126,9 @@ def test_a_message_is_not_lost_with_the_data_of_redis(program: str, saved: bool)
         assert again.request("ping")["type"] == "pong"
 
 
-def test_an_old_copy_of_the_data_brings_back_no_role(program: str) -> None:
+def test_an_old_copy_of_the_data_brings_back_no_role(borrow: Borrow) -> None:
     """The guards are asked again about everybody who is listed."""
-    with running_pair(program, app="tests.support.permissions_app:create_app()", PRESENCE_STATS_PUBLIC=True) as servers:
+    with borrow(app="tests.support.permissions_app:create_app()", PRESENCE_STATS_PUBLIC=True) as servers:
 
         def answer(verdict: Any) -> None:
             steps = urllib.parse.quote(json.dumps([{"answer": verdict}]))
@@ -145,8 +152,8 @@ def test_an_old_copy_of_the_data_brings_back_no_role(program: str) -> None:
             wait_until(lambda: role() is None)
 
 
-def test_an_old_copy_of_the_data_brings_back_no_grace_period(program: str) -> None:
-    with running_pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
+def test_an_old_copy_of_the_data_brings_back_no_grace_period(borrow: Borrow) -> None:
+    with borrow(PRESENCE_GRACE_ABRUPT=60) as servers:
         servers.enter("near", "ann")
         eve, _ = servers.enter("far", "eve")
         eve.cut()
@@ -163,9 +170,9 @@ def test_an_old_copy_of_the_data_brings_back_no_grace_period(program: str) -> No
 @pytest.mark.parametrize(
     ("method", "arguments"), [("disconnect", {}), ("remove", {"name": "presence-room"}), ("recheck", {})]
 )
-def test_a_grace_period_that_begins_later_ends_at_once(program: str, method: str, arguments: dict[str, str]) -> None:
+def test_a_grace_period_that_begins_later_ends_at_once(borrow: Borrow, method: str, arguments: dict[str, str]) -> None:
     """The worker that lost the connection was cut off from Redis when the user was sent away."""
-    with running_pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
+    with borrow(PRESENCE_GRACE_ABRUPT=60) as servers:
         (ann, _), (eve, _) = servers.enter("near", "ann"), servers.enter("far", "eve")
         servers.cut_off(eve)
         eve.cut()
@@ -175,9 +182,9 @@ def test_a_grace_period_that_begins_later_ends_at_once(program: str, method: str
         assert [ann.event()["type"] for _ in range(2)] == ["presence:member_joined", "presence:member_left"]
 
 
-def test_no_grace_period_begins_while_a_message_waits_for_its_worker(program: str) -> None:
+def test_no_grace_period_begins_while_a_message_waits_for_its_worker(borrow: Borrow) -> None:
     """The worker stood still when the users lost their connections and were sent away."""
-    with running_pair(program, PRESENCE_GRACE_ABRUPT=60) as servers:
+    with borrow(PRESENCE_GRACE_ABRUPT=60) as servers:
         servers.enter("near", "ann")
         lost = [servers.enter("far", f"eve-{number}")[0] for number in range(3)]
         with servers.far_stands_still():

@@ -21,7 +21,7 @@ from flask_presence.domain.roster import Joiner
 from ..support.client import Client, client
 from ..support.proxy import running_proxy
 from ..support.redis_server import RedisServer, running_redis
-from ..support.server import running, wait_until
+from ..support.server import Server, running, wait_until
 from ..support.store import Client as RedisClient
 from ..support.store import store_of
 from .test_several_workers import settled
@@ -32,11 +32,10 @@ LEASE = 2.0
 class Service:
     """A Redis of its own, two servers, and three members of a channel."""
 
-    def __init__(self, redis_server: RedisServer, stack: ExitStack) -> None:
+    def __init__(self, redis_server: RedisServer, servers: list[Server], stack: ExitStack) -> None:
         self.redis_server = redis_server
+        self.servers = servers
         self.stack = stack
-        config = {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_LEASE": LEASE}
-        self.servers = [stack.enter_context(running(**config)) for _ in range(2)]
         self.members = [self.enter(0, "ann"), self.enter(0, "bob"), self.enter(1, "eve")]
         for one in self.members:
             one.join("presence-room", name=one.connected["user"]["id"].title())
@@ -81,10 +80,31 @@ class Service:
         return what in [event.get("data") for event in one.events()]
 
 
+@pytest.fixture(scope="module")
+def own_redis(program: str) -> Iterator[RedisServer]:
+    with running_redis(program) as redis_server:
+        yield redis_server
+
+
+@pytest.fixture(scope="module")
+def servers(own_redis: RedisServer) -> Iterator[list[Server]]:
+    config = {"PRESENCE_BACKEND": own_redis.url, "PRESENCE_LEASE": LEASE}
+    with running(**config) as one, running(**config) as other:
+        yield [one, other]
+
+
+def is_empty(server: Server) -> bool:
+    status, _, body = server.get("/presence/stats")
+    return status == 200 and json.loads(body)["connections"] == json.loads(body)["totalMembers"] == 0
+
+
 @pytest.fixture
-def service(program: str) -> Iterator[Service]:
-    with running_redis(program) as redis_server, ExitStack() as stack:
-        yield Service(redis_server, stack)
+def service(own_redis: RedisServer, servers: list[Server]) -> Iterator[Service]:
+    """It is as each test needs it, whatever the test before did to Redis."""
+    for server in servers:
+        wait_until(lambda server=server: is_empty(server))  # type: ignore[misc]
+    with ExitStack() as stack:
+        yield Service(own_redis, servers, stack)
 
 
 def refused(one: Client, type: str, **fields: Any) -> dict[str, Any]:

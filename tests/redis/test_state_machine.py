@@ -18,6 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from flask_presence import Presence
 
 from ..membership.test_state_machine import ConnectionMachine, Peer
+from ..support.effort import at_effort
 from ..support.redis_server import RedisServer
 from ..support.server import wait_until
 
@@ -52,7 +53,7 @@ def test_the_state_machine_holds_with_redis(redis_server: RedisServer, workers: 
                 return returned.result()
 
     few = settings(
-        max_examples=25,
+        max_examples=at_effort(8),
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
         stateful_step_count=30,
         deadline=None,

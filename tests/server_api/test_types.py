@@ -22,7 +22,7 @@ from flask_presence.domain import signatures
 from flask_presence.domain.events import Event
 from flask_presence.settings import SettingArguments, Settings
 
-from ..conftest import missing
+from ..conftest import KeptFolder, missing
 from ..support.documents import ROOT, blocks_of
 from ..support.guides import GUIDES
 
@@ -43,7 +43,6 @@ MYPY = f"""
 [mypy]
 strict = True
 mypy_path = {ROOT}
-cache_dir = /dev/null
 
 [mypy-flask_presence.*]
 follow_imports = silent
@@ -62,11 +61,11 @@ Found = dict[int, list[str]]
 """What a checker says about a file, by line."""
 
 
-def mypy(folder: Path) -> dict[Path, Found]:
+def mypy(folder: Path, cache: Path) -> dict[Path, Found]:
     """What `mypy --strict` says."""
     config = folder / "mypy.ini"
     config.write_text(MYPY, encoding="utf-8")
-    output = run(folder, "mypy", "--config-file", str(config), "--no-error-summary")
+    output = run(folder, "mypy", "--config-file", str(config), "--cache-dir", str(cache), "--no-error-summary")
     found: dict[Path, Found] = defaultdict(lambda: defaultdict(list))
     for line in output.splitlines():
         parts = re.fullmatch(r"(.+?):(\d+): (error|note): (.*)", line)
@@ -76,7 +75,7 @@ def mypy(folder: Path) -> dict[Path, Found]:
     return found
 
 
-def pyright(folder: Path) -> dict[Path, Found]:
+def pyright(folder: Path, _cache: Path) -> dict[Path, Found]:
     """What pyright says, in strict mode except about the documents."""
     if shutil.which("node") is None:
         missing("Node")
@@ -106,13 +105,13 @@ def run(folder: Path, checker: str, *options: str) -> str:
 
 @pytest.mark.parametrize("check", [mypy, pyright])
 def test_type_checkers_accept_typical_use_and_find_every_mistake(
-    check: Callable[[Path], dict[Path, Found]], tmp_path: Path
+    check: Callable[[Path, Path], dict[Path, Found]], tmp_path: Path, kept_folder: KeptFolder
 ) -> None:
     lines = MISTAKES.read_text(encoding="utf-8").splitlines()
     expected = {number for number, line in enumerate(lines, 1) if line.endswith("# error")}
     assert len(expected) > 70
     folder = tmp_path.resolve()
-    found = check(folder)
+    found = check(folder, kept_folder("mypy"))
     mistakes = found.pop(folder / MISTAKES.name)
     assert {str(path): dict(problems) for path, problems in found.items()} == {}
     assert {number: problems for number, problems in mistakes.items() if number not in expected} == {}

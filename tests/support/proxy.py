@@ -60,7 +60,11 @@ class Proxy:
                     self.refused += 1
                     client.close()
                     continue
-                server = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:  # it is down
+                    client.close()
+                    continue
                 muted = threading.Event()
                 self._pairs.append((client, server, muted))
                 threading.Thread(target=self._pass_on, args=(client, server, None), daemon=True).start()

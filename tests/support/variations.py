@@ -41,16 +41,6 @@ def with_tokens(app: Flask) -> None:
     Presence(app)
 
 
-def body_reader(app: Flask) -> None:
-    """Reads the body of every request, as for a log or a signature."""
-    with_tokens(app)
-
-    @app.before_request
-    def read() -> None:
-        assert request.get_data() == b""
-        hashlib.sha256(request.stream.read()).digest()
-
-
 def sentry(app: Flask) -> None:
     import sentry_sdk
 
@@ -72,8 +62,14 @@ def generator(app: Flask) -> None:
     app.wsgi_app = timed  # type: ignore[method-assign]
 
 
-def other_response(app: Flask) -> None:
+def hooks(app: Flask) -> None:
+    """Reads the body of every request, as for a log or a signature, and makes every response anew."""
     with_tokens(app)
+
+    @app.before_request
+    def read() -> None:
+        assert request.get_data() == b""
+        hashlib.sha256(request.stream.read()).digest()
 
     @app.after_request
     def rewrap(response: Response) -> Response:
@@ -203,8 +199,8 @@ def children(app: Flask) -> None:
 VARIATIONS: dict[str, Callable[[Flask], None]] = {
     function.__name__: function
     for function in (
-        *(plain, with_tokens, body_reader, sentry, generator, other_response, login_in_g, keys, uuids, leeway),
-        *(cookies, async_guard, slow_guards, children, guarded_pages),
+        *(plain, with_tokens, sentry, generator, hooks, login_in_g, keys, uuids, leeway, cookies, async_guard),
+        *(slow_guards, children, guarded_pages),
     )
 }
 

@@ -11,12 +11,15 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from ..conftest import KeptFolder
 from ..support.server import ROOT, wait_until
 
+SUITE = "autobahntestsuite==25.10.1"
 RUN = "from autobahntestsuite.wstest import run; run()"
 
 
@@ -36,18 +39,22 @@ def accepts(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
+def suite(kept_folder: KeptFolder) -> tuple[str, dict[str, str]]:
     """The path of a Python 2.7, and the environment in which it finds the suite."""
     python = find_python2()
     if python is None:
         pytest.skip("Autobahn's test suite needs a Python 2.7")
-    target = tmp_path_factory.mktemp("autobahn")
-    install = [python, "-m", "pip", "install", "-q", "--no-compile", "--target", str(target)]
-    install.append("autobahntestsuite==25.10.1")
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"Autobahn's test suite could not be installed: {done.stderr[-300:]}")
-    (target / "zope" / "__init__.py").touch()
+    folder = kept_folder("autobahn")
+    target = folder / SUITE
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            fresh = Path(temporary, "suite")
+            install = [python, "-m", "pip", "install", "-q", "--no-compile", "--target", str(fresh), SUITE]
+            done = subprocess.run(install, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"Autobahn's test suite could not be installed: {done.stderr[-300:]}")
+            (fresh / "zope" / "__init__.py").touch()
+            fresh.rename(target)
     return python, os.environ | {"PYTHONPATH": str(target)}
 
 
