@@ -66,11 +66,6 @@ class Subscription:
         self._check()
         return self._connection.read_response(disconnect_on_error=False)
 
-    def can_read(self, seconds: float) -> bool:
-        """Wait until there is something to read, for at most so many seconds. Returns whether there is."""
-        self._check()
-        return bool(self._connection.can_read(timeout=seconds))
-
     def _check(self) -> None:
         if self._connection._sock is None:  # noqa: SLF001 (as in `Pool`)
             raise ConnectionLost("the connection was closed and has to be replaced")
@@ -171,12 +166,6 @@ class Client:
         if isinstance(reply, BackendUnavailable):
             raise reply
         return reply
-
-    def forked(self) -> None:
-        """Close the connections that a fork inherited, without sending anything to Redis."""
-        for pool in self._pools.values():
-            pool.forked()
-        self._pools.clear()
 
     def close(self) -> None:
         """Close the idle connections that this thread may use."""

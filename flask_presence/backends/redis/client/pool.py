@@ -10,7 +10,6 @@ import select
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +28,6 @@ class Pool:
         self._prepare = prepare
         self._permits = threading.BoundedSemaphore(address.max_connections)
         self._free: list[tuple[Any, float]] = []
-        self._all: weakref.WeakSet[Any] = weakref.WeakSet()
         self._poll = _original_poll()
 
     def take(self) -> Any:
@@ -40,7 +38,7 @@ class Pool:
         if not self._permits.acquire(timeout=self._address.pool_timeout):
             raise BackendUnavailable(f"all {self._address.max_connections} connections to Redis are busy")
         try:
-            connection, since = self._free.pop() if self._free else (self._new(), 0.0)
+            connection, since = self._free.pop() if self._free else (self._address.connection(), 0.0)
             if since and (time.monotonic() - since >= self._address.max_idle or self._has_ended(connection)):
                 connection.disconnect()
             if connection._sock is None:  # noqa: SLF001 (as below)
@@ -61,16 +59,6 @@ class Pool:
         free, self._free = self._free, []
         for connection, _ in free:
             connection.disconnect()
-
-    def forked(self) -> None:
-        """Close this process's copies of all connections, even of those that the parent process is using."""
-        for connection in list(self._all):
-            connection.disconnect()  # sends nothing to Redis if another process has connected
-
-    def _new(self) -> Any:
-        connection = self._address.connection()
-        self._all.add(connection)
-        return connection
 
     def _has_ended(self, connection: Any) -> bool:
         """Whether an idle connection has something to read: its end, or data that no command has asked for."""
