@@ -36,6 +36,7 @@ NO_JWT_MANAGER: Final = (
     "a token was refused, because the app has neither flask-jwt-extended's JWTManager nor a user_loader: call "
     "JWTManager(app), or register @presence.user_loader"
 )
+MAX_CLAIM_NAMES: Final = 256
 _LATEST_EXPIRY: Final = 253402300799.0  # the last second of the year 9999, the end of `datetime`
 
 UserLoader = Callable[[], User | None]
@@ -82,6 +83,7 @@ class Authenticator:
         self._find_loader = find_loader
         self._stall_watch = stall_watch
         self._log_throttle = LogThrottle()
+        self._claim_names: dict[str, str] = {}
 
     @property
     def has_user_loader(self) -> bool:
@@ -115,7 +117,7 @@ class Authenticator:
                 raise CredentialRejected("the token has no identity")
             if not is_sendable(str(identity)):
                 raise CredentialRejected("the identity has lone surrogates")
-            claims = dict(get_jwt())
+            claims = {self._claim_name(name): value for name, value in get_jwt().items()}
         texts = {key: claims[key] for key in ("name", "email", "avatar") if isinstance(claims.get(key), str)}
         expires_at = _expiry(claims, self._app.config.get("JWT_DECODE_LEEWAY", 0))
         return Credential(token, User(str(identity), claims=claims, **texts), expires_at)
@@ -182,6 +184,12 @@ class Authenticator:
     def _blank_environ(self) -> dict[str, Any]:
         environ = self._app.test_request_context(f"{self._settings.url_prefix}/ws").request.environ
         return {key: value for key, value in environ.items() if key != "werkzeug.request"}
+
+    def _claim_name(self, name: str) -> str:
+        """`name`, as one object for all tokens, because connections keep their claims."""
+        if len(self._claim_names) < MAX_CLAIM_NAMES:
+            return self._claim_names.setdefault(name, name)
+        return self._claim_names.get(name, name)
 
     def _load_visitor(self, loader: UserLoader, request: Request) -> Visitor:
         # The inner context must not find the outer request's objects: it would close them when it ends.
