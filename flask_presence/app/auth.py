@@ -1,21 +1,22 @@
 """Authentication: finds out which user a request or a token belongs to, with flask-jwt-extended or a `user_loader`.
 
-Rule: every token goes through `verify_jwt_in_request`, which checks the signature, the expiry, the type, the blocklist
-and the app's own conditions. `decode_token` alone would accept revoked tokens and refresh tokens.
+Rule: of every token, the signature, the expiry, the type, the blocklist and the app's own conditions are checked, as
+`verify_jwt_in_request` does. `decode_token` alone would accept revoked tokens and refresh tokens, so it is used only if
+the app has no conditions, and together with the check of the type.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
 from flask import Flask, Request
-from flask_jwt_extended import get_jwt, get_jwt_identity, verify_jwt_in_request
+from flask_jwt_extended import decode_token, get_jwt, verify_jwt_in_request
 from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt.exceptions import PyJWTError
 
@@ -29,6 +30,7 @@ from .log_throttle import LogThrottle
 from .stall_watch import StallWatch
 from .tokens import cookie_token, explicit_token
 from .upgrade_environ import decode_upgrade, encode_upgrade
+from .verified_tokens import VerifiedTokens, check_type
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.=-]+")
 _ROUTINE_PROBLEMS: Final = ("ExpiredSignatureError", "RevokedTokenError")
@@ -84,6 +86,7 @@ class Authenticator:
         self._stall_watch = stall_watch
         self._log_throttle = LogThrottle()
         self._claim_names: dict[str, str] = {}
+        self._verified = VerifiedTokens(app)
 
     @property
     def has_user_loader(self) -> bool:
@@ -111,13 +114,41 @@ class Authenticator:
         """Verify a token. Returns its user and when it expires. Raises `CredentialRejected`."""
         if not _TOKEN.fullmatch(token):
             raise CredentialRejected("the text does not have the form of a token")
+        verified = self._verified
+        if "flask-jwt-extended" in self._app.extensions and not verified.asks_app():
+            known = verified.find(token)
+            if known is not None:
+                return known.credential
+            terms = verified.terms()
+            with self._app.app_context():
+                credential = self._credential(token, self._decode(token))
+                verified.add(terms, credential)
+            return credential
+        terms = verified.terms()
         with self.context(token):
-            identity = get_jwt_identity()
-            if identity is None or str(identity) == "":
-                raise CredentialRejected("the token has no identity")
-            if not is_sendable(str(identity)):
-                raise CredentialRejected("the identity has lone surrogates")
-            claims = {self._claim_name(name): value for name, value in get_jwt().items()}
+            credential = self._credential(token, get_jwt())
+            if verified.can_restore():
+                verified.add(terms, credential)
+        return credential
+
+    def _decode(self, token: str) -> dict[str, Any]:
+        """The claims of a valid token. In an app context. Only for apps that have no functions of their own to ask."""
+        try:
+            claims = decode_token(token)
+            check_type(claims)
+        except (JWTExtendedException, PyJWTError) as problem:
+            self._log_refusal(problem)
+            raise CredentialRejected(type(problem).__name__) from None
+        return claims
+
+    def _credential(self, token: str, verified_claims: Mapping[str, Any]) -> Credential:
+        """The credential of a verified token."""
+        identity = verified_claims.get(self._app.config["JWT_IDENTITY_CLAIM"])
+        if identity is None or str(identity) == "":
+            raise CredentialRejected("the token has no identity")
+        if not is_sendable(str(identity)):
+            raise CredentialRejected("the identity has lone surrogates")
+        claims = {self._claim_name(name): value for name, value in verified_claims.items()}
         texts = {key: claims[key] for key in ("name", "email", "avatar") if isinstance(claims.get(key), str)}
         expires_at = _expiry(claims, self._app.config.get("JWT_DECODE_LEEWAY", 0))
         return Credential(token, User(str(identity), claims=claims, **texts), expires_at)
@@ -156,7 +187,10 @@ class Authenticator:
                 raise CredentialRejected("the app has no JWTManager")
             with self._app.request_context(self._environ(login)):
                 try:
-                    verify_jwt_in_request(locations=["headers"])
+                    if self._verified.find(login) is not None:
+                        self._verified.restore(login)
+                    else:
+                        verify_jwt_in_request(locations=["headers"])
                 except (JWTExtendedException, PyJWTError) as problem:
                     self._log_refusal(problem)
                     raise CredentialRejected(type(problem).__name__) from None
