@@ -87,6 +87,7 @@ class Authenticator:
         self._log_throttle = LogThrottle()
         self._claim_names: dict[str, str] = {}
         self._verified = VerifiedTokens(app)
+        self._restores = False
 
     @property
     def has_user_loader(self) -> bool:
@@ -127,8 +128,7 @@ class Authenticator:
         terms = verified.terms()
         with self.context(token):
             credential = self._credential(token, get_jwt())
-            if verified.can_restore():
-                verified.add(terms, credential)
+            verified.add(terms, credential)
         return credential
 
     def _decode(self, token: str) -> dict[str, Any]:
@@ -187,10 +187,11 @@ class Authenticator:
                 raise CredentialRejected("the app has no JWTManager")
             with self._app.request_context(self._environ(login)):
                 try:
-                    if self._verified.find(login) is not None:
+                    if self._restores and self._verified.find(login) is not None:
                         self._verified.restore(login)
                     else:
                         verify_jwt_in_request(locations=["headers"])
+                        self._restores = self._verified.can_restore()
                 except (JWTExtendedException, PyJWTError) as problem:
                     self._log_refusal(problem)
                     raise CredentialRejected(type(problem).__name__) from None

@@ -119,12 +119,13 @@ class VerifiedTokens:
         return terms
 
     def asks_app(self) -> bool:
-        """Whether the app has functions of its own that decide about a token: whether it is revoked, whose it is, or
-        anything else. `True` if that cannot be found out."""
+        """Whether the app has functions of its own that decide about a token: its key, whether it is revoked, whose it
+        is, or anything else. `True` if that cannot be found out."""
         manager = self._app.extensions.get("flask-jwt-extended")
         own = vars(manager) if type(manager) is JWTManager else {}
         return not (
             KNOWS_LIBRARY
+            and own.get("_decode_key_callback") is default_callbacks.default_decode_key_callback
             and own.get("_token_in_blocklist_callback") is default_callbacks.default_blocklist_callback
             and own.get("_token_verification_callback") is default_callbacks.default_token_verification_callback
             and own.get("_user_lookup_callback", manager) is None
@@ -146,6 +147,8 @@ class VerifiedTokens:
         """Remember a token that was verified just now. `terms` is what `terms()` returned before that."""
         token = credential.token
         if terms is None or terms is not self.terms() or len(token) > MAX_TOKEN_SIZE:
+            return
+        if "=" in token:  # what follows the padding of the signature is ignored, so one token has any number of forms
             return
         # Not the user's claims, which the app's functions may have changed:
         claims, leeway = _decode(token, 1), _seconds(self._app.config["JWT_DECODE_LEEWAY"])
