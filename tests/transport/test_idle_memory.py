@@ -37,7 +37,7 @@ def read_until_joined(raw: socket.socket) -> None:
         data += part
 
 
-@pytest.mark.parametrize(("with_tokens", "bound"), [(False, 2000), (True, 4000)])
+@pytest.mark.parametrize(("with_tokens", "bound"), [(False, 2000), (True, 4300)])
 def test_an_idle_connection_takes_little_memory(*, with_tokens: bool, bound: int) -> None:
     """Without a login in a public channel, and with a token in a presence channel.
 
