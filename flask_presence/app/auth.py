@@ -1,21 +1,22 @@
 """Authentication: finds out which user a request or a token belongs to, with flask-jwt-extended or a `user_loader`.
 
-Rule: every token goes through `verify_jwt_in_request`, which checks the signature, the expiry, the type, the blocklist
-and the app's own conditions. `decode_token` alone would accept revoked tokens and refresh tokens.
+Rule: of every token, the signature, the expiry, the type, the blocklist and the app's own conditions are checked, as
+`verify_jwt_in_request` does. `decode_token` alone would accept revoked tokens and refresh tokens, so it is used only if
+the app has no conditions, and together with the check of the type.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
 from flask import Flask, Request
-from flask_jwt_extended import get_jwt, get_jwt_identity, verify_jwt_in_request
+from flask_jwt_extended import decode_token, get_jwt, verify_jwt_in_request
 from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt.exceptions import PyJWTError
 
@@ -29,6 +30,7 @@ from .log_throttle import LogThrottle
 from .stall_watch import StallWatch
 from .tokens import cookie_token, explicit_token
 from .upgrade_environ import decode_upgrade, encode_upgrade
+from .verified_tokens import VerifiedTokens, check_type
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.=-]+")
 _ROUTINE_PROBLEMS: Final = ("ExpiredSignatureError", "RevokedTokenError")
@@ -36,6 +38,7 @@ NO_JWT_MANAGER: Final = (
     "a token was refused, because the app has neither flask-jwt-extended's JWTManager nor a user_loader: call "
     "JWTManager(app), or register @presence.user_loader"
 )
+MAX_CLAIM_NAMES: Final = 256
 _LATEST_EXPIRY: Final = 253402300799.0  # the last second of the year 9999, the end of `datetime`
 
 UserLoader = Callable[[], User | None]
@@ -82,6 +85,9 @@ class Authenticator:
         self._find_loader = find_loader
         self._stall_watch = stall_watch
         self._log_throttle = LogThrottle()
+        self._claim_names: dict[str, str] = {}
+        self._verified = VerifiedTokens(app)
+        self._restores = False
 
     @property
     def has_user_loader(self) -> bool:
@@ -109,13 +115,40 @@ class Authenticator:
         """Verify a token. Returns its user and when it expires. Raises `CredentialRejected`."""
         if not _TOKEN.fullmatch(token):
             raise CredentialRejected("the text does not have the form of a token")
+        verified = self._verified
+        if "flask-jwt-extended" in self._app.extensions and not verified.asks_app():
+            known = verified.find(token)
+            if known is not None:
+                return known.credential
+            terms = verified.terms()
+            with self._app.app_context():
+                credential = self._credential(token, self._decode(token))
+                verified.add(terms, credential)
+            return credential
+        terms = verified.terms()
         with self.context(token):
-            identity = get_jwt_identity()
-            if identity is None or str(identity) == "":
-                raise CredentialRejected("the token has no identity")
-            if not is_sendable(str(identity)):
-                raise CredentialRejected("the identity has lone surrogates")
-            claims = dict(get_jwt())
+            credential = self._credential(token, get_jwt())
+            verified.add(terms, credential)
+        return credential
+
+    def _decode(self, token: str) -> dict[str, Any]:
+        """The claims of a valid token. In an app context. Only for apps that have no functions of their own to ask."""
+        try:
+            claims = decode_token(token)
+            check_type(claims)
+        except (JWTExtendedException, PyJWTError) as problem:
+            self._log_refusal(problem)
+            raise CredentialRejected(type(problem).__name__) from None
+        return claims
+
+    def _credential(self, token: str, verified_claims: Mapping[str, Any]) -> Credential:
+        """The credential of a verified token."""
+        identity = verified_claims.get(self._app.config["JWT_IDENTITY_CLAIM"])
+        if identity is None or str(identity) == "":
+            raise CredentialRejected("the token has no identity")
+        if not is_sendable(str(identity)):
+            raise CredentialRejected("the identity has lone surrogates")
+        claims = {self._claim_name(name): value for name, value in verified_claims.items()}
         texts = {key: claims[key] for key in ("name", "email", "avatar") if isinstance(claims.get(key), str)}
         expires_at = _expiry(claims, self._app.config.get("JWT_DECODE_LEEWAY", 0))
         return Credential(token, User(str(identity), claims=claims, **texts), expires_at)
@@ -154,7 +187,11 @@ class Authenticator:
                 raise CredentialRejected("the app has no JWTManager")
             with self._app.request_context(self._environ(login)):
                 try:
-                    verify_jwt_in_request(locations=["headers"])
+                    if self._restores and self._verified.find(login) is not None:
+                        self._verified.restore(login)
+                    else:
+                        verify_jwt_in_request(locations=["headers"])
+                        self._restores = self._verified.can_restore()
                 except (JWTExtendedException, PyJWTError) as problem:
                     self._log_refusal(problem)
                     raise CredentialRejected(type(problem).__name__) from None
@@ -182,6 +219,12 @@ class Authenticator:
     def _blank_environ(self) -> dict[str, Any]:
         environ = self._app.test_request_context(f"{self._settings.url_prefix}/ws").request.environ
         return {key: value for key, value in environ.items() if key != "werkzeug.request"}
+
+    def _claim_name(self, name: str) -> str:
+        """`name`, as one object for all tokens, because connections keep their claims."""
+        if len(self._claim_names) < MAX_CLAIM_NAMES:
+            return self._claim_names.setdefault(name, name)
+        return self._claim_names.get(name, name)
 
     def _load_visitor(self, loader: UserLoader, request: Request) -> Visitor:
         # The inner context must not find the outer request's objects: it would close them when it ends.

@@ -26,9 +26,10 @@ def find_worker() -> Any | None:
     return next((owner for owner in owners if isinstance(owner, base.Worker)), None)
 
 
-def threads_of(worker: Any) -> int | None:
-    """How many threads a gthread worker has for requests. `None` for other workers."""
+def worker_threads() -> int | None:
+    """How many threads this process has for requests, if it is a gthread worker. `None` for other workers."""
     gthread = sys.modules.get("gunicorn.workers.gthread")
-    if gthread is not None and isinstance(worker, gthread.ThreadWorker):
-        return int(worker.cfg.threads)
-    return None
+    if gthread is None:
+        return None  # at once, because every upgrade asks
+    worker = find_worker()
+    return int(worker.cfg.threads) if isinstance(worker, gthread.ThreadWorker) else None

@@ -16,7 +16,7 @@ from ..domain.origins import allows_unknown_pages
 from ..settings import Settings
 from ..transport.takeover import Takeover
 from .auth import UserLoader
-from .gunicorn import find_worker, threads_of
+from .gunicorn import worker_threads
 from .tokens import takes_cookies
 
 NO_SOCKET: Final = (
@@ -71,7 +71,7 @@ class Preflight:
         if takeover.on_gevent or not takeover.possible:
             return None
         has_one_thread = not takeover.multithread and (takeover.from_gunicorn or not takeover.multiprocess)
-        return ONE_AT_A_TIME if has_one_thread or threads_of(find_worker()) == 1 else None
+        return ONE_AT_A_TIME if has_one_thread or worker_threads() == 1 else None
 
     def _backend_problem(self, takeover: Takeover) -> str | None:
         if self._settings.isolated_workers or not self._settings.in_memory or not takeover.multiprocess:

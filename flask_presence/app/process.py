@@ -20,7 +20,7 @@ from ..settings import Settings
 from ..transport.group import ConnectionGroup
 from ..transport.outbox import Limits
 from ..transport.takeover import Takeover
-from .gunicorn import find_worker, threads_of
+from .gunicorn import worker_threads
 
 TICK: Final = 0.25
 """Seconds between two calls of `Hub.tick`."""
@@ -136,7 +136,7 @@ class Process:
     def _capacity(self) -> int:
         """How many connections this process accepts: `PRESENCE_MAX_CONNECTIONS`. If each connection occupies a thread,
         at most one fewer than there are threads, so that other requests are still answered."""
-        threads = threads_of(find_worker())
+        threads = worker_threads()
         return min(self._settings.max_connections, threads - 1) if threads else self._settings.max_connections
 
     def _group_for(self, takeover: Takeover) -> ConnectionGroup:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
@@ -16,6 +16,8 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 
 class FrozenDict(dict[str, Any]):
     """A read-only `dict`."""
+
+    __slots__ = ()
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
@@ -30,6 +32,8 @@ class FrozenDict(dict[str, Any]):
 class FrozenList(list[Any]):
     """A read-only `list`."""
 
+    __slots__ = ()
+
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
     append = clear = extend = insert = pop = remove = reverse = sort = _refuse
 
@@ -40,10 +44,14 @@ class FrozenList(list[Any]):
         return (freeze, (list(self),))
 
 
+_EMPTY: Final = FrozenDict()
+
+
 def freeze(value: Any) -> Any:
-    """A copy of `value` in which all mappings and lists, at every depth, are read-only."""
+    """A copy of `value` in which all mappings and lists, at every depth, are read-only. Empty mappings are one object,
+    because most are."""
     if isinstance(value, Mapping):
-        return FrozenDict((key, freeze(inner)) for key, inner in value.items())
+        return _EMPTY if not value else FrozenDict((key, freeze(inner)) for key, inner in value.items())
     if isinstance(value, list):
         return FrozenList(freeze(inner) for inner in value)
     return value

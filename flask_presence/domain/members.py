@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -75,8 +74,16 @@ class User:
         return {key: value for key, value in fields.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class Member:
+class _Encoded:
+    """A slot for what a `Member` is as JSON, which is no field of it."""
+
+    __slots__ = ("_json",)
+
+    _json: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Member(_Encoded):
     """A user in a presence channel. Immutable.
 
     `client_id` and `joined_at` are those of the user's first connection. `info` is the merged `userInfo`, owned keys
@@ -107,10 +114,15 @@ class Member:
             fields["updatedAt"] = isoformat(self.updated_at)
         return fields
 
-    @cached_property
+    @property
     def json(self) -> msgspec.Raw:
         """`to_dict()` as JSON. It is encoded once, however many frames it goes into."""
-        return msgspec.Raw(_encode(self.to_dict()))
+        try:
+            return self._json
+        except AttributeError:
+            encoded = msgspec.Raw(_encode(self.to_dict()))
+            object.__setattr__(self, "_json", encoded)
+            return encoded
 
 
 def _text_id(user_id: UserId) -> str:
@@ -205,7 +217,7 @@ class Profile:
                 merged.pop(key, None)
             else:
                 merged[key] = value
-        return Profile(self.user, merged, owned, owned_at)
+        return Profile(self.user, merged or NO_INFO, owned, owned_at)
 
     def looks_like(self, other: Profile) -> bool:
         """Whether other clients see no difference. Values are compared as JSON, in which `0` is not `false`."""

@@ -83,7 +83,7 @@ class _Entry:
 
     profile: Profile
     member: Member
-    connections: set[str]
+    connections: int = 0  # how many the user has in the channel
     in_grace: bool = False
     reason: Reason | None = None  # why the last connection left
 
@@ -143,9 +143,9 @@ class Roster:
             raise JoinFailed("A presence channel needs a user")
         change = self._list(state, user, joiner)
         self._channels[channel] = state
-        state.connections[client_id] = user.id
         entry = state.entries[user.id]
-        entry.connections.add(client_id)
+        entry.connections += state.connections.get(client_id) != user.id
+        state.connections[client_id] = user.id
         entry.in_grace = False
         return Joined(is_new, change, state.members(), entry.member)
 
@@ -167,7 +167,7 @@ class Roster:
             self._forget_if_empty(state)
             return None
         entry = state.entries[user_id]
-        entry.connections.discard(client_id)
+        entry.connections -= 1
         entry.in_grace = entry.in_grace or (grace and not entry.connections)
         entry.reason = reason
         return self._drop_if_gone(state, entry)
@@ -236,7 +236,7 @@ class Roster:
     def connections_of(self, name: str) -> dict[str, int]:
         """How many connections each member of a presence channel has, by user id; 0 during a grace period."""
         state = self._channels.get(name)
-        return {user_id: len(entry.connections) for user_id, entry in state.entries.items()} if state else {}
+        return {user_id: entry.connections for user_id, entry in state.entries.items()} if state else {}
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Returns the sum of the channels' member counts, and the number of channels by type."""
@@ -265,7 +265,7 @@ class Roster:
         check_size(profile, self._max_info, JoinFailed)
         member = profile.member(joiner.client_id, joiner.now)
         assert member.json, "the member can be encoded"  # if not, this raises before anything has changed
-        state.entries[user.id] = _Entry(profile, member, set())
+        state.entries[user.id] = _Entry(profile, member)
         return Change("joined", member)
 
     def _merge(

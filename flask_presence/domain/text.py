@@ -21,4 +21,4 @@ def is_sendable(text: str) -> bool:
 
 def sendable(text: str) -> str:
     """`text` with `?` in place of lone surrogates, which UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode()
+    return text if type(text) is str and text.isascii() else text.encode("utf-8", "replace").decode()

@@ -21,9 +21,10 @@ from .session import Session
 class Audience:
     """The connections of this process in one channel, by client id."""
 
-    __slots__ = ("_connections", "_everyone", "guards_version", "is_guarded", "is_kept")
+    __slots__ = ("_connections", "_everyone", "guards_version", "is_guarded", "is_kept", "name")
 
-    def __init__(self, *, is_kept: bool) -> None:
+    def __init__(self, name: ChannelName, *, is_kept: bool) -> None:
+        self.name = name
         self.is_kept = is_kept  # whether the channel keeps its last messages
         self.is_guarded = False  # whether a message guard decides who may send
         self.guards_version = 0  # `Application.message_guards_version` when that was looked up
@@ -72,13 +73,14 @@ class FanOut:
         self._frame = frame
         self._audiences: dict[str, Audience] = {}
 
-    def add(self, session: Session, channel: ChannelName) -> None:
-        """Let the session hear `channel` from now on."""
+    def add(self, session: Session, channel: ChannelName) -> ChannelName:
+        """Let the session hear `channel` from now on. Returns the name, as one object for all who hear the channel."""
         audience = self._audiences.get(channel)
         if audience is None:
             is_kept = self._history.find(channel) is not None
-            audience = self._audiences[channel] = Audience(is_kept=is_kept)
+            audience = self._audiences[channel] = Audience(channel, is_kept=is_kept)
         audience.add(session.id, session.connection)
+        return audience.name
 
     def remove(self, session: Session, channel: ChannelName) -> None:
         audience = self._audiences[channel]

@@ -53,8 +53,8 @@ class SessionMembership:
 
     def entered(self, session: Session, channel: ChannelName) -> None:
         """Let the session hear a channel that the backend has just let it into."""
+        channel = self._fan_out.add(session, channel)
         session.channels[channel] = channel
-        self._fan_out.add(session, channel)
         self._fan_out.meter.joins[channel.type] += 1
         self._events.emit(session, ChannelJoined(session.id, session.user, channel, channel.type))
 

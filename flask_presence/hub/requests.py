@@ -7,6 +7,7 @@ connection's later frames wait. Its verdict takes effect in the loop, and only i
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -176,6 +177,8 @@ class Requests:
     def _take_turn(self, session: Session, request: wire.Request, step: Step) -> None:
         """Start a message while earlier ones are on their way. The backend keeps their order, and so do the answers."""
         turn = Turn(request)
+        if session.turns is None:
+            session.turns = deque()
         session.turns.append(turn)
         try:
             answer = step()
@@ -191,6 +194,7 @@ class Requests:
             if session.is_open and first.outcome is not None:
                 self._answer(session, first.request, first.outcome)
         if not session.turns:
+            session.turns = None
             session.finish()
 
     def _refuse(self, session: Session, problem: RequestError, request_id: Any) -> None:

@@ -2,6 +2,8 @@
 
 Rule: a frame is handled only after all earlier ones have been answered; only messages that no guard decides about may
 be under way together. The queue of frames is bounded; when it is full, the hub stops reading from the connection.
+
+Most connections are idle, so a container exists only while there is something in it.
 """
 
 from __future__ import annotations
@@ -108,7 +110,7 @@ class Session:
         self.ended: Reason | None = None  # why it is no longer open
         self.left: Pending[None] | None = None  # after the end: settled once it has left every channel
         self.busy = False
-        self.turns: deque[Turn] = deque()  # messages under way, in the order of their answers
+        self.turns: deque[Turn] | None = None  # messages under way, in the order of their answers
         self.events: deque[Event] | None = None  # events not yet handled, while handlers run
         self.joining: ChannelName | None = None  # while the application or the backend decides about a join
         self.entering: ChannelName | None = None  # while the backend carries out a join

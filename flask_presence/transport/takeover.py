@@ -24,7 +24,8 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
@@ -84,6 +85,11 @@ def allows_hop_by_hop(environ: Environ) -> bool:
     return any(key in environ for key in _SOCKET_KEYS) or _is_pywsgi(environ)
 
 
+class HandshakeSent(Exception):
+    """flask-sock has sent the handshake. Raised through it, so that it does not start a thread that reads the socket,
+    or write a close frame."""
+
+
 class Takeover:
     """The socket of one request, before and after the handshake.
 
@@ -140,17 +146,27 @@ class Takeover:
         self._environ["wsgi.input"] = io.BytesIO()
 
     def prepare_handshake(self) -> None:
-        """Give flask-sock a stand-in for the socket, which sends the handshake and then reports end-of-file. Hide the
-        extensions and subprotocols that the client offers, so that flask-sock accepts none."""
-        self._environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+        """Give flask-sock a stand-in for the socket, which sends the handshake and then raises `HandshakeSent`."""
         selected = BEARER if BEARER in offered_protocols(self._environ) else None
-        self._environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)
         self._stand_in = _HandshakeSocket(self._sock, selected)
         for key in _SOCKET_KEYS:
             if key in self._environ:
                 self._environ[key] = self._stand_in
                 return
         self._environ["wsgi.input"] = _Input(self._stand_in)
+
+    @contextmanager
+    def only_handshake_headers(self) -> Iterator[None]:
+        """Hide all headers that are not the handshake's, which flask-sock would parse again. The extensions and
+        subprotocols that the client offers are hidden too, so that flask-sock accepts none."""
+        environ = self._environ
+        hidden = {key: environ[key] for key in environ if key.startswith("HTTP_") and key not in _HANDSHAKE_KEYS}
+        for key in hidden:
+            del environ[key]
+        try:
+            yield
+        finally:
+            environ.update(hidden)
 
     def open(self, group: ConnectionGroup, receiver: FrameReceiver) -> tuple[Connection, Callable[[], None]]:
         """Take the socket over, after the handshake. Returns the connection, and a function that the view must call
@@ -198,6 +214,9 @@ class Takeover:
         return self.on_gevent and not isinstance(self._sock, ssl.SSLSocket) and "werkzeug.socket" not in self._environ
 
 
+_HANDSHAKE_KEYS: Final = frozenset(
+    ("HTTP_HOST", "HTTP_UPGRADE", "HTTP_CONNECTION", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_VERSION")
+)
 _SOCKET_KEYS: Final = ("werkzeug.socket", "gunicorn.socket")
 
 
@@ -257,7 +276,8 @@ def _set_options(sock: socket.socket) -> None:
 
 
 class _HandshakeSocket:
-    """The stand-in that flask-sock gets for the socket: it sends the handshake, and then reports end-of-file.
+    """The stand-in that flask-sock gets for the socket: it sends the handshake, and then raises `HandshakeSent`. If
+    flask-sock goes on all the same, it reports end-of-file.
 
     It adds the `selected` subprotocol to the handshake. flask-sock's own option would apply to all routes of the app.
     """
@@ -267,14 +287,16 @@ class _HandshakeSocket:
         self._selected = selected
 
     def send(self, data: bytes) -> int:
-        if self._sock is not None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
             head = data
             if self._selected is not None:
                 head = data.replace(b"\r\n\r\n", f"\r\nSec-WebSocket-Protocol: {self._selected}\r\n\r\n".encode(), 1)
             try:
-                self._sock.sendall(head)
+                sock.sendall(head)
             except OSError:
                 log.debug("a client disconnected before the handshake was sent")
+            raise HandshakeSent
         return len(data)
 
     def recv(self, _size: int) -> bytes:

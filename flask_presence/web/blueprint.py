@@ -84,6 +84,22 @@ class _Blueprint(Blueprint):
         super().add_url_rule(rule, endpoint, view_func, **options)
 
 
+class _HandshakeRoute:
+    """What flask-sock gets for the blueprint: its view runs inside `Upgrade.run`."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._blueprint = blueprint
+
+    def route(self, rule: str, **options: Any) -> Callable[[Callable[[], Response]], None]:
+        def register(view: Callable[[], Response]) -> None:
+            def ws() -> Response:
+                return current_upgrade().run(view)
+
+            self._blueprint.add_url_rule(rule, "ws", ws, **options)
+
+        return register
+
+
 def _handle_host_variables(blueprint: Blueprint, app: Flask) -> None:
     """Hide the host's variables from the views, which do not take them, and put them into the links of the pages."""
 
@@ -108,7 +124,7 @@ def _add_websocket(blueprint: Blueprint, service: Service) -> None:
     def ws(_: object) -> None:
         current_upgrade().complete()
 
-    sock.route("/ws", bp=blueprint)(ws)
+    sock.route("/ws", bp=_HandshakeRoute(blueprint))(ws)
 
     @blueprint.get("/ws")
     def ws_without_upgrade() -> Response:

@@ -17,7 +17,15 @@ from ..app.service import Service
 from ..domain.errors import CredentialRejected
 from ..domain.origins import is_allowed
 from ..transport.codec import encode_close
-from ..transport.takeover import VERSION, BadHandshake, Environ, Takeover, allows_hop_by_hop, check_handshake
+from ..transport.takeover import (
+    VERSION,
+    BadHandshake,
+    Environ,
+    HandshakeSent,
+    Takeover,
+    allows_hop_by_hop,
+    check_handshake,
+)
 from .responses import error_response
 
 ENVIRON_KEY: Final = "flask_presence.upgrade"
@@ -85,6 +93,17 @@ class Upgrade:
         self._takeover.prepare_handshake()
         return None
 
+    def run(self, view: Callable[[], Response]) -> Response:
+        """Let flask-sock's view send the handshake, and open the connection. Returns the 101, like `complete` after the
+        connection has ended, if the socket stays the server's."""
+        with self._takeover.only_handshake_headers():
+            try:
+                return view()
+            except HandshakeSent:
+                pass  # the connection must not last as long as the exception, which has the stack
+        self.complete()
+        return _switching_protocols()
+
     def complete(self) -> None:
         """Open the connection, after the handshake. Returns at once or, if the socket stays the server's, after the
         connection has ended."""
@@ -94,7 +113,7 @@ class Upgrade:
     def response(self, response: Response) -> Response:
         """The response that `after_request` functions and middleware get instead of flask-sock's, which would end the
         request with an exception. The server cannot send it if the socket has been taken over."""
-        return _switching_protocols() if self._takeover.opened else response
+        return _switching_protocols() if self._takeover.opened and response.status_code != 101 else response
 
     def release(self) -> None:
         """Release the reservation, unless that has been done."""

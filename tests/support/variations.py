@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import multiprocessing
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -196,11 +197,29 @@ def children(app: Flask) -> None:
         return jsonify(ended)
 
 
+def observed_handshakes(app: Flask) -> None:
+    """Prints which threads flask-sock starts, and which headers there are after a handshake."""
+    with_tokens(app)
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            print("FLASK-SOCK STARTS A THREAD", flush=True)
+            super().start()
+
+    app.config["SOCK_SERVER_OPTIONS"] = {"thread_class": Thread}
+
+    @app.after_request
+    def show(response: Response) -> Response:
+        if response.status_code == 101:
+            print("OFFERED:", request.headers.get("Sec-WebSocket-Protocol"), request.user_agent.string, flush=True)
+        return response
+
+
 VARIATIONS: dict[str, Callable[[Flask], None]] = {
     function.__name__: function
     for function in (
         *(plain, with_tokens, sentry, generator, hooks, login_in_g, keys, uuids, leeway, cookies, async_guard),
-        *(slow_guards, children, guarded_pages),
+        *(slow_guards, children, guarded_pages, observed_handshakes),
     )
 }
 

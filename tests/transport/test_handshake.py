@@ -136,3 +136,13 @@ def test_an_offer_of_compression_is_declined() -> None:
     with running() as server, open_socket(f"ws://{server.host}/presence/ws") as one:
         assert one.response is not None
         assert "Sec-WebSocket-Extensions" not in one.response.headers
+
+
+@pytest.mark.parametrize("kind", ["gunicorn-gevent", "gunicorn-gthread", "flask-run", "pywsgi"])
+def test_flask_sock_does_no_more_than_the_handshake(kind: str) -> None:
+    """It starts no thread that would read the socket. Afterwards the app sees the headers that flask-sock did not."""
+    with variation("observed_handshakes", kind) as server:
+        with client(server, subprotocols=["chat"], user_agent_header="a browser") as one:
+            assert one.socket.subprotocol is None
+        wait_until(lambda: "OFFERED: chat a browser" in server.log())
+        assert "STARTS A THREAD" not in server.log()
