@@ -140,6 +140,7 @@ UWS: Final = Peer(
     command=("node", str(HERE / "uws.cjs"), "{port}"),
     directory=ENVIRONMENTS / "uws",
     install=_npm({"uWebSockets.js": "npm:@trufflesuite/uws-js-unofficial@20.30.0-unofficial.0"}),
+    answers_http=False,  # not HTTP/1.0
 )
 
 NODE_WS_REDIS: Final = Peer(

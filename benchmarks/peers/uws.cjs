@@ -21,7 +21,6 @@ function publish(app, sender, request) {
 }
 
 const app = uws.App();
-app.get("/ready", (response) => response.end("yes"));
 app.ws("/ws", {
   compression: uws.DISABLED,
   maxBackpressure: 0,
