@@ -343,7 +343,7 @@ class World:
             sender, number = self.random.choice(inside), next(self._numbers)
             answer = sender.request("channel:message", channel=channel, data=number)
             assert answer is not None, "a connection was lost without a fault"
-            assert answer["type"] == "channel:sent", answer
+            assert answer["type"] == "channel:sent", f"{answer} from {sender.server.port} after {self.log[-4:]}"
             assert answer["delivered"] == len(inside) - 1, answer
             key, deadline = f"{channel} {number}", time.monotonic() + DEADLINE
             while missed := [one for one in inside if one is not sender and one.heard[key] != 1]:
