@@ -150,3 +150,11 @@ def test_slices_in_any_order_become_one_list() -> None:
         listing.add(entries[first::7])
     found = listing.entries()
     assert list(found.items()) == entries
+
+
+def test_a_member_who_is_read_twice_is_where_they_joined_last() -> None:
+    document = b'{"id":"x","client_id":"c","joined_at":"2024-01-15T10:30:00Z","info":{}}'
+    listing = Listing()
+    listing.add([("ann", Entry(1, 1, document)), ("bob", Entry(2, 2, document))])
+    listing.add([("ann", Entry(3, 3, document))])
+    assert [(user, entry.place) for user, entry in listing.entries().items()] == [("bob", 2), ("ann", 3)]
