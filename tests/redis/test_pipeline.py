@@ -218,3 +218,24 @@ def test_what_cannot_be_resumed_stops_no_other_operation(
     assert answers == [b"PONG"] * 2
     assert "an event cannot be read" in caplog.text
     client.close()
+
+
+def test_a_call_that_cannot_be_encoded_fails_at_once(redis_server: Any) -> None:
+    """Those that were to travel with it fail too, and later ones succeed."""
+    client, loop, failed = Client(redis_server.url), InlineLoop(), list[Exception]()
+    pipeline = Pipeline(client, loop, failed.append)
+    loop.attend(Attended(pipeline))
+    outcomes: list[Any] = []
+    for words in (("PING",), ("GET", "\ud800")):
+        pipeline.run(ask(*words)).when(outcomes.append)
+    loop.settle()
+    assert pipeline.idle
+    for outcome in outcomes:
+        with pytest.raises(BackendUnavailable, match="the client of Redis failed"):
+            outcome()
+    assert len(outcomes) == 2
+    pipeline.run(ask("PING")).when(outcomes.append)
+    loop.settle()
+    assert outcomes[2]() == b"PONG"
+    pipeline.close()
+    client.close()

@@ -144,8 +144,13 @@ class Pipeline:
         self._batch = batch = self._next_batch()
         self._is_busy = bool(batch)
         if batch:
-            self._exchange = self._client.exchange([call for step in batch for call in step.calls])
-            self._send(next(self._exchange))
+            calls = [call for step in batch for call in step.calls]
+            try:
+                self._exchange = self._client.exchange(calls)
+                self._send(next(self._exchange))
+            except Exception as problem:  # before anything was sent: a word of a call cannot be encoded
+                log.exception("calls to Redis failed, and the operations that made them fail too")
+                self._finish([BackendUnavailable(f"the client of Redis failed: {problem}")] * len(calls))
 
     def _next_batch(self) -> list[_Step]:
         batch: list[_Step] = []
