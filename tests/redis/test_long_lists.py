@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from flask_presence.backends.redis.store.calls import Operation
+from flask_presence.backends.redis.store.calls import CHUNK, Operation
 from flask_presence.backends.redis.store.channels import WHOLE, LiveConnection
 from flask_presence.backends.redis.store.entries import Entry, Listing
 from flask_presence.backends.redis.store.keys import Keys
@@ -140,6 +140,31 @@ def test_a_list_that_redis_loses_while_it_is_read_is_read_again(program: str) ->
         assert asked.value.created_at is None
         assert asked.value.entries == {}
         store.close()
+
+
+def test_a_heal_of_many_connections_takes_small_steps(redis_client: Client, prefix: str) -> None:
+    """It progresses at each, and does not look at all connections for each of them."""
+    operations = store_of(prefix).channels("here")
+    names = [f"client-{number}" for number in range(WHOLE)]
+    for name in [*names, "gone"]:
+        redis_client.run(operations.join(Joiner(ROOM, name, User(f"user of {name}"), {}, NOW), with_list=False))
+    before = redis_client.run(operations.snapshot(ROOM))
+    live = [LiveConnection(name, f"user of {name}", before.value.entries[f"user of {name}"]) for name in names]
+    asked, steps = [], []
+
+    def possible() -> set[str]:
+        asked.append(1)
+        return set(names)
+
+    healing = operations.heal(
+        *(ROOM, lambda: live, possible, (), {}, before.position, NOW), progressed=lambda: steps.append(1)
+    )
+    healed = redis_client.run(healing).value
+    assert list(healed.left) == ["gone"]
+    assert healed.snapshot is not None
+    assert len(healed.snapshot.entries) == WHOLE
+    assert len(steps) >= WHOLE / CHUNK
+    assert len(asked) <= 2 * WHOLE / CHUNK + 2
 
 
 def test_slices_in_any_order_become_one_list() -> None:

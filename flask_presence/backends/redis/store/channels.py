@@ -266,22 +266,24 @@ class ChannelOperations:
         `live_connections` are in the channel for certain; `possible` are these and those that are joining. Both are
         asked for again after each step, because connections come and go meanwhile. Those that are `leaving` are taken
         out by operations of their own. `departures` tells how connections left, as far as that is known. A long list is
-        read only if it `wants_list`, given the channel's position. `progressed` is called after each slice of it.
+        read only if it `wants_list`, given the channel's position. `progressed` is called after each step.
         """
         left: dict[str, Change] = {}
         writes_lost = False
         for _ in range(MAX_TRIES):
-            is_older, stored = yield from self._restore_all(channel, live_connections, possible, known, now)
+            is_older, stored = yield from self._restore_all(channel, live_connections, possible, known, now, progressed)
             writes_lost = writes_lost or is_older
-            for client in stored:
-                if client.decode() not in possible() and client.decode() not in leaving:
-                    departure = departures.get(client.decode(), Departure())
+            present = possible()  # once for all, because it may be large
+            for client in [client.decode() for client in stored if client.decode() not in present]:
+                if client not in possible() and client not in leaving:
                     try:
-                        placed = yield from self.leave(channel, client.decode(), departure, known)
+                        placed = yield from self.leave(channel, client, departures.get(client, Departure()), known)
                     except (NotFound, NotMember):
                         continue
+                    finally:
+                        progressed()
                     if placed.value is not None:
-                        left[client.decode()] = placed.value
+                        left[client] = placed.value
             try:
                 read = yield from self._read(channel, wants_list, progressed)
             except Lost:
@@ -345,6 +347,7 @@ class ChannelOperations:
         possible: Callable[[], Container[str]],
         known: Position,
         now: datetime,
+        progressed: Callable[[], object],
     ) -> Operation[tuple[bool, list[bytes]]]:
         """Bring back the worker's connections. Returns whether Redis has lost changes of the channel that the worker
         knows, and the connections of the worker that Redis then has."""
@@ -354,15 +357,23 @@ class ChannelOperations:
         for at in range(0, max(1, len(live)), CHUNK):
             still = possible()
             back = [connection for connection in live[at : at + CHUNK] if connection.client_id in still]
-            (*_, (is_older, *stored)) = yield self._restore(channel, back, known, now)
+            is_last = at + CHUNK >= len(live)
+            (*_, (is_older, *stored)) = yield self._restore(channel, back, known, now, with_stored=is_last)
             writes_lost = writes_lost or is_older == 1
+            progressed()
         return writes_lost, stored
 
     def _restore(
-        self, channel: ChannelName, connections: list[LiveConnection], known: Position, now: datetime
+        self,
+        channel: ChannelName,
+        connections: list[LiveConnection],
+        known: Position,
+        now: datetime,
+        *,
+        with_stored: bool,
     ) -> list[Call]:
         arguments: list[str | bytes] = [self._keys.topic(channel), str(known.epoch), str(known.number)]
-        arguments += [now.isoformat(), self._worker_id]
+        arguments += [now.isoformat(), self._worker_id, "1" if with_stored else ""]
         for connection in connections:
             place, document = (
                 ("", b"") if connection.entry is None else (str(connection.entry.place), connection.entry.raw)
