@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import select
 import threading
+import time
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 
 from flask_presence.backends.redis.client.pipeline import Pipeline
-from flask_presence.backends.redis.store.calls import Operation
+from flask_presence.backends.redis.store.calls import Call, Operation
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound
 from flask_presence.domain.roster import Joiner
+from flask_presence.loops.inline_loop import InlineLoop
 from flask_presence.loops.pending import Pending
 from flask_presence.loops.thread_loop import ThreadLoop
 
@@ -122,3 +125,117 @@ def test_operations_under_way_fail_if_redis_stops(program: str, loop: ThreadLoop
         server.start()
         assert all_of(loop, pipeline, [operations.join(Joiner(LOBBY, "1", None, None, NOW))])[0].entry is None
         client.close()
+
+
+class Attended:
+    """Lets a loop without a thread wait for a pipeline, whose time stands still."""
+
+    ended = False
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    @property
+    def is_behind(self) -> bool:
+        return not self._pipeline.idle
+
+    def tick(self, now: float) -> None:
+        """Do nothing."""
+
+
+def ask(*words: str) -> Operation[Any]:
+    return (yield Call(words[0], words[1:]))
+
+
+def ask_nothing() -> Operation[str]:
+    replies = yield []
+    assert replies == []
+    return "done"
+
+
+def test_an_operation_without_calls_waits_for_nothing(redis_server: Any) -> None:
+    """The end of the last grace period of a worker asks for such a round trip."""
+    client, loop, failed = Client(redis_server.url), InlineLoop(), list[Exception]()
+    pipeline = Pipeline(client, loop, failed.append)
+    outcome = pipeline.run(ask_nothing())
+    assert outcome.settled
+    assert pipeline.idle
+    client.close()
+
+
+def test_a_long_reply_that_begins_while_the_process_stands_still_is_read(redis_server: Any, prefix: str) -> None:
+    """More than one read is needed for it, so it is not complete when the process sees that it is late."""
+    client, loop, failed = Client(redis_server.url), InlineLoop(), list[Exception]()
+    pipeline = Pipeline(client, loop, failed.append)
+    loop.attend(Attended(pipeline))
+    pipeline.run(ask("PING"))
+    loop.settle()
+    client.redis.set(prefix, b"x" * 1_000_000)
+    outcomes: list[Any] = []
+    pipeline.run(ask("GET", prefix)).when(lambda outcome: outcomes.append(outcome()))
+    for callback in list(loop._waiting):
+        callback()
+    loop._waiting.clear()
+    assert pipeline._connection is not None
+    assert select.select([pipeline._connection._sock], [], [], 20)[0]
+    pipeline.tick(time.monotonic() + client.timeout)
+    pipeline.tick(time.monotonic())
+    loop.settle()
+    assert [len(value) for value in outcomes] == [1_000_000]
+    assert not failed
+    client.redis.delete(prefix)
+    pipeline.close()
+    client.close()
+
+
+class Broken:
+    """Something that cannot be resumed."""
+
+    def pause(self) -> None:
+        """Do nothing."""
+
+    def resume(self) -> None:
+        raise ValueError("an event cannot be read")
+
+
+def test_what_cannot_be_resumed_stops_no_other_operation(
+    redis_server: Any, loop: ThreadLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Client(redis_server.url)
+    pipeline = pipeline_on(client, loop)
+    answers: list[Any] = []
+    done = threading.Event()
+
+    def note(outcome: Any) -> None:
+        answers.append(outcome())
+        if len(answers) == 2:
+            done.set()
+        else:
+            loop.soon(lambda: pipeline.run(ask("PING")).when(note))
+
+    loop.run(lambda: pipeline.run(ask("PING"), Broken()).when(note))
+    assert done.wait(20)
+    assert answers == [b"PONG"] * 2
+    assert "an event cannot be read" in caplog.text
+    client.close()
+
+
+def test_a_call_that_cannot_be_encoded_fails_at_once(redis_server: Any) -> None:
+    """Those that were to travel with it fail too, and later ones succeed."""
+    client, loop, failed = Client(redis_server.url), InlineLoop(), list[Exception]()
+    pipeline = Pipeline(client, loop, failed.append)
+    loop.attend(Attended(pipeline))
+    outcomes: list[Any] = []
+    for words in (("PING",), ("GET", "\ud800")):
+        pipeline.run(ask(*words)).when(outcomes.append)
+    loop.settle()
+    assert pipeline.idle
+    for outcome in outcomes:
+        with pytest.raises(BackendUnavailable, match="the client of Redis failed"):
+            outcome()
+    assert len(outcomes) == 2
+    pipeline.run(ask("PING")).when(outcomes.append)
+    loop.settle()
+    assert outcomes[2]() == b"PONG"
+    pipeline.close()
+    client.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -30,6 +31,7 @@ class LoopConnection:
 
     `received` is called with the replies that have arrived together, in order; Redis's errors are among them as
     redis-py's exceptions. `lost` is called once, if Redis or `received` ends the connection: not after `close`.
+    `heard_at` is when something arrived last, in seconds of the monotonic clock.
     """
 
     __slots__ = (
@@ -44,6 +46,7 @@ class LoopConnection:
         "_sock",
         "_unsent",
         "_writer",
+        "heard_at",
     )
 
     def __init__(
@@ -65,6 +68,7 @@ class LoopConnection:
         self._replies = hiredis.Reader(protocolError=ConnectionLost, replyError=_reply_error)
         self._unsent = b""
         self._is_open = True
+        self.heard_at = time.monotonic()
         self._writer = loop.writable(self._sock.fileno(), self._write_rest)
         self._reader = loop.readable(self._sock.fileno(), self.read)
         self._reader.start()
@@ -91,6 +95,7 @@ class LoopConnection:
         if not data:
             self._lose(ConnectionLost("Redis has closed the connection"))
             return
+        self.heard_at = time.monotonic()
         try:
             self._handle(data)
         except Exception as problem:

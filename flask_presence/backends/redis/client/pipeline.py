@@ -64,7 +64,7 @@ class Pipeline:
         self._exchange: Exchange
         self._unanswered = 0
         self._replies: list[Any] = []
-        self._overdue_at = 0.0
+        self._sent_at = 0.0
         self._is_busy = False
         self._connection: LoopConnection | None = None
         self._closed = False
@@ -93,14 +93,18 @@ class Pipeline:
             self._throw_into(step, problem)
 
     def tick(self, now: float) -> None:
-        """Give up the connection if Redis has not answered in time, at `now` in seconds of the monotonic clock."""
+        """Give up the connection if Redis has been silent for too long, at `now` in seconds of the monotonic clock. The
+        replies to a batch may take longer, as long as they keep arriving."""
         connection = self._connection
-        if connection is None or not self._batch or now < self._overdue_at:
+        if connection is None or not self._is_overdue(connection, now):
             return
-        connection.read()  # if the process has been paused, the answer may be there
-        if self._connection is connection and self._batch and now >= self._overdue_at:
+        connection.read()  # if the process has been paused, the answer may be there, or the beginning of a long one
+        if self._connection is connection and self._is_overdue(connection, now):
             connection.close()
             self._lost(TimeoutError(f"no answer within {self._client.timeout:g} seconds"))
+
+    def _is_overdue(self, connection: LoopConnection, now: float) -> bool:
+        return bool(self._batch) and now >= max(self._sent_at, connection.heard_at) + self._client.timeout
 
     def close(self) -> None:
         """Close the connection."""
@@ -140,8 +144,13 @@ class Pipeline:
         self._batch = batch = self._next_batch()
         self._is_busy = bool(batch)
         if batch:
-            self._exchange = self._client.exchange([call for step in batch for call in step.calls])
-            self._send(next(self._exchange))
+            calls = [call for step in batch for call in step.calls]
+            try:
+                self._exchange = self._client.exchange(calls)
+                self._send(next(self._exchange))
+            except Exception as problem:  # before anything was sent: a word of a call cannot be encoded
+                log.exception("calls to Redis failed, and the operations that made them fail too")
+                self._finish([BackendUnavailable(f"the client of Redis failed: {problem}")] * len(calls))
 
     def _next_batch(self) -> list[_Step]:
         batch: list[_Step] = []
@@ -157,7 +166,7 @@ class Pipeline:
     def _send(self, commands: list[tuple[Any, ...]]) -> None:
         assert self._connection is not None, "calls are sent on a connection"
         self._unanswered = len(commands)
-        self._overdue_at = time.monotonic() + self._client.timeout
+        self._sent_at = time.monotonic()
         self._connection.send(commands)
 
     def _received(self, replies: list[Any]) -> None:
@@ -200,7 +209,7 @@ class Pipeline:
                 self._advance(step.operation, partial(step.operation.send, reply), step.pending, step.paused)
         for step in batch:
             if step.paused is not None:
-                step.paused.resume()
+                _resume(step.paused)
         if not self._waiting:
             self._is_busy = False
         elif self._connection is not None:
@@ -221,6 +230,8 @@ class Pipeline:
         """Resume an operation, and queue the calls that it yields, or settle its outcome."""
         try:
             yielded = resume()
+            while yielded == []:  # Redis would answer nothing
+                yielded = operation.send([])
         except StopIteration as end:
             value = end.value
             pending.settle(lambda: value)
@@ -228,6 +239,14 @@ class Pipeline:
             pending.settle(raising(problem))
         else:
             self._waiting.append(_Step(operation, yielded, pending, paused))
+
+
+def _resume(paused: Pausable) -> None:
+    """Resume what was paused. If that fails, the other operations must go on."""
+    try:
+        paused.resume()
+    except Exception:
+        log.exception("what was heard during a call to Redis could not be handled")
 
 
 def _problem_in(replies: Sequence[Any]) -> BackendUnavailable | None:

@@ -224,9 +224,14 @@ class ChannelOperations:
 
     def snapshot(self, channel: str) -> Operation[Placed[Snapshot]]:
         """The channel as it is."""
-        read = yield from self._read(channel)
-        assert read.value is not None, "the list is wanted"
-        return Placed(read.position, read.value)
+        for _ in range(MAX_TRIES):
+            try:
+                read = yield from self._read(channel)
+            except Lost:
+                continue
+            assert read.value is not None, "the list is wanted"
+            return Placed(read.position, read.value)
+        raise BackendUnavailable("Redis keeps losing its data")
 
     def connections_of(self, channel: str) -> Operation[dict[str, int]]:
         """How many connections each member has, by user id; 0 during a grace period."""
@@ -261,28 +266,30 @@ class ChannelOperations:
         `live_connections` are in the channel for certain; `possible` are these and those that are joining. Both are
         asked for again after each step, because connections come and go meanwhile. Those that are `leaving` are taken
         out by operations of their own. `departures` tells how connections left, as far as that is known. A long list is
-        read only if it `wants_list`, given the channel's position. `progressed` is called after each slice of it.
+        read only if it `wants_list`, given the channel's position. `progressed` is called after each step.
         """
-        live = live_connections()
-        stored: list[bytes] = []
-        writes_lost = False
-        for at in range(0, max(1, len(live)), CHUNK):
-            still = possible()
-            back = [connection for connection in live[at : at + CHUNK] if connection.client_id in still]
-            (*_, (is_older, *stored)) = yield self._restore(channel, back, known, now)
-            writes_lost = writes_lost or is_older == 1
         left: dict[str, Change] = {}
-        for client in stored:
-            if client.decode() not in possible() and client.decode() not in leaving:
-                departure = departures.get(client.decode(), Departure())
-                try:
-                    placed = yield from self.leave(channel, client.decode(), departure, known)
-                except (NotFound, NotMember):
-                    continue
-                if placed.value is not None:
-                    left[client.decode()] = placed.value
-        read = yield from self._read(channel, wants_list, progressed)
-        return Placed(read.position, Healed(read.value, left, writes_lost))
+        writes_lost = False
+        for _ in range(MAX_TRIES):
+            is_older, stored = yield from self._restore_all(channel, live_connections, possible, known, now, progressed)
+            writes_lost = writes_lost or is_older
+            present = possible()  # once for all, because it may be large
+            for client in [client.decode() for client in stored if client.decode() not in present]:
+                if client not in possible() and client not in leaving:
+                    try:
+                        placed = yield from self.leave(channel, client, departures.get(client, Departure()), known)
+                    except (NotFound, NotMember):
+                        continue
+                    finally:
+                        progressed()
+                    if placed.value is not None:
+                        left[client] = placed.value
+            try:
+                read = yield from self._read(channel, wants_list, progressed)
+            except Lost:
+                continue
+            return Placed(read.position, Healed(read.value, left, writes_lost))
+        raise BackendUnavailable("Redis keeps losing its data")
 
     def position(self, channel: str) -> Operation[Placed[int]]:
         """Where the channel stands, and how many connections the worker has in it."""
@@ -296,7 +303,7 @@ class ChannelOperations:
         wants_list: Callable[[Position], bool] = lambda _: True,
         progressed: Callable[[], object] = lambda: None,
     ) -> Operation[Placed[Snapshot | None]]:
-        """The channel; `None` if its list is long and not wanted."""
+        """The channel; `None` if its list is long and not wanted. Raises `Lost` if Redis loses it meanwhile."""
         reply = yield Call("snapshot", self._keys.channel(channel), (str(WHOLE),))
         position, created_at = position_of(reply), datetime.fromisoformat(reply[2].decode()) if reply[2] else None
         connections, listed, flat = int(reply[3]), int(reply[4]), reply[5]
@@ -305,6 +312,11 @@ class ChannelOperations:
         if not wants_list(position):
             return Placed(position, None)
         entries = yield from self._scan(channel, progressed)
+        # Without the data of that epoch the last slices are empty, and no event says so.
+        state, *_ = self._keys.channel(channel)
+        epoch = yield Call("HGET", (state,), ("e",))
+        if int(epoch or 0) != position.epoch:
+            raise Lost
         return Placed(position, Snapshot(created_at, connections, listed, entries, sliced=True))
 
     def _scan(self, channel: str, progressed: Callable[[], object]) -> Operation[dict[str, Entry]]:
@@ -328,11 +340,40 @@ class ChannelOperations:
             yield Call("PING", ())  # so that others get their turn
         return listing.entries()
 
+    def _restore_all(
+        self,
+        channel: ChannelName,
+        live_connections: Callable[[], list[LiveConnection]],
+        possible: Callable[[], Container[str]],
+        known: Position,
+        now: datetime,
+        progressed: Callable[[], object],
+    ) -> Operation[tuple[bool, list[bytes]]]:
+        """Bring back the worker's connections. Returns whether Redis has lost changes of the channel that the worker
+        knows, and the connections of the worker that Redis then has."""
+        live = live_connections()
+        stored: list[bytes] = []
+        writes_lost = False
+        for at in range(0, max(1, len(live)), CHUNK):
+            still = possible()
+            back = [connection for connection in live[at : at + CHUNK] if connection.client_id in still]
+            is_last = at + CHUNK >= len(live)
+            (*_, (is_older, *stored)) = yield self._restore(channel, back, known, now, with_stored=is_last)
+            writes_lost = writes_lost or is_older == 1
+            progressed()
+        return writes_lost, stored
+
     def _restore(
-        self, channel: ChannelName, connections: list[LiveConnection], known: Position, now: datetime
+        self,
+        channel: ChannelName,
+        connections: list[LiveConnection],
+        known: Position,
+        now: datetime,
+        *,
+        with_stored: bool,
     ) -> list[Call]:
         arguments: list[str | bytes] = [self._keys.topic(channel), str(known.epoch), str(known.number)]
-        arguments += [now.isoformat(), self._worker_id]
+        arguments += [now.isoformat(), self._worker_id, "1" if with_stored else ""]
         for connection in connections:
             place, document = (
                 ("", b"") if connection.entry is None else (str(connection.entry.place), connection.entry.raw)

@@ -116,7 +116,12 @@ class Listing:
         """All entries, by user, in order of joining."""
         while self.merge():
             continue
-        return {user: entry for run in self._runs for _, user, entry in run}
+        entries: dict[str, Entry] = {}
+        for run in self._runs:
+            for _, user, entry in run:
+                entries.pop(user, None)  # an earlier entry, of a member who has left and joined again since
+                entries[user] = entry
+        return entries
 
 
 _place = itemgetter(0)

@@ -29,7 +29,7 @@ class LocalChannel:
         self.unconfirmed: dict[str, Departure] = {}  # connections that left, without Redis having confirmed it
         self.waiting_since: float | None = None
         self.waiting_at = (self.replica.position, 0)
-        self._slices = 0
+        self._steps = 0
         self.empty_since: float | None = None
         self.compare_due = False  # with Redis, as soon as the copy is current
         self._listener = listener
@@ -85,14 +85,14 @@ class LocalChannel:
         """Whether a list that Redis has at `position` should replace that of the copy."""
         return not self.health.is_current or position.epoch != self.replica.position.epoch
 
-    def read_slice(self) -> None:
-        """Note that a slice of a long list has been read."""
-        self._slices += 1
+    def heal_progressed(self) -> None:
+        """Note that a heal has taken a step: connections were restored, or a slice of a long list was read."""
+        self._steps += 1
 
     @property
     def progress(self) -> tuple[Position, int]:
-        """Changes as long as the copy moves on, or its list is being read."""
-        return self.replica.position, self._slices
+        """Changes as long as the copy moves on, or its heal does."""
+        return self.replica.position, self._steps
 
     @property
     def is_empty(self) -> bool:

@@ -269,7 +269,7 @@ class LocalChannels:
             *(local.name, local.live_connections, local.possible, local.leaving, unconfirmed, known),
             datetime.now(timezone.utc),
             wants_list=local.wants_list,
-            progressed=local.read_slice,
+            progressed=local.heal_progressed,
         )
         if local.retention is None:
             return placed, None
