@@ -8,7 +8,7 @@ from __future__ import annotations
 from ....domain.errors import BackendUnavailable
 from ..store.calls import Operation
 from ..store.workers import HeartbeatReply, Workers
-from .worker_id import gone_among, on_this_host
+from .worker_id import has_ended, on_this_host
 
 
 class Neighbours:
@@ -36,7 +36,7 @@ class Neighbours:
             except BackendUnavailable:
                 self._is_stale = True
                 raise
-        gone = gone_among(self._ids)
+        gone = [worker_id for worker_id in self._ids if has_ended(worker_id)]
         if gone:
             listed = yield from self._workers.listed(gone)
             removed = set(gone) - set(listed)

@@ -35,10 +35,10 @@ def on_this_host(worker_ids: Iterable[str]) -> list[str]:
 
 def gone_among(worker_ids: Iterable[str]) -> list[str]:
     """Those of some workers whose process ran on this host and has ended."""
-    return [worker_id for worker_id in on_this_host(worker_ids) if _has_ended(worker_id)]
+    return [worker_id for worker_id in on_this_host(worker_ids) if has_ended(worker_id)]
 
 
-def _has_ended(worker_id: str) -> bool:
+def has_ended(worker_id: str) -> bool:
     """Whether the process of a worker on this host has ended."""
     _, pid, start, *_ = [*worker_id.split("."), "", "", ""]
     if not pid.isdigit() or start in ("", "0"):
