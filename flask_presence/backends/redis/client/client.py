@@ -117,7 +117,7 @@ class Client:
             return results
 
     def exchange(self, calls: Sequence[Call]) -> Exchange:
-        """What has to be sent for calls, whoever sends it. See `run_calls` for what it returns."""
+        """The commands to send for calls, by whatever means. See `run_calls` for what it returns."""
         replies = yield [_command(call) for call in calls]
         if not any(isinstance(reply, RedisError) for reply in replies):
             return replies
@@ -136,15 +136,7 @@ class Client:
     def connect(self, *, for_calls: bool) -> Any:
         """Open one of redis-py's connections, and load the scripts if it is for calls. Blocks. Raises
         `BackendUnavailable`."""
-        connection = self._address.connection()
-        try:
-            connection.connect()
-            if for_calls:
-                _load_scripts(connection)
-        except (RedisError, OSError) as problem:
-            connection.disconnect()
-            raise connection_problem(problem) from problem
-        return connection
+        return self._open(self._address.connection(), with_scripts=for_calls)
 
     @property
     def timeout(self) -> float:
@@ -153,12 +145,17 @@ class Client:
 
     def subscription(self, timeout: float) -> Subscription:
         """Open a connection for subscriptions. Its `read` waits for `timeout` seconds. Raises `BackendUnavailable`."""
-        connection = self._address.connection(socket_timeout=timeout)
+        return Subscription(self._open(self._address.connection(socket_timeout=timeout), with_scripts=False))
+
+    def _open(self, connection: Any, *, with_scripts: bool) -> Any:
         try:
             connection.connect()
+            if with_scripts:
+                _load_scripts(connection)
         except (RedisError, OSError) as problem:
+            connection.disconnect()
             raise connection_problem(problem) from problem
-        return Subscription(connection)
+        return connection
 
     def ask(self, *words: str) -> Any:
         """Send one Redis command. Returns its reply, or raises `BackendUnavailable`."""

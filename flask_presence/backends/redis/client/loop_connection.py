@@ -137,7 +137,7 @@ class LoopConnection:
         except _WOULD_BLOCK:
             sent = 0
         except OSError as problem:
-            self._loop.soon(partial(self._lose, problem))  # whoever sends does not expect `lost` to be called meanwhile
+            self._loop.soon(partial(self._lose, problem))  # not now: the sender is not prepared for a call of `lost`
             return
         if sent < len(data):
             self._unsent = data[sent:]

@@ -126,7 +126,7 @@ class Pipeline:
             self._loop.run(partial(self._fail_next, problem))
         except Exception as problem:
             log.exception("no connection to Redis could be made")
-            self._loop.run(partial(self._fail_next, BackendUnavailable(f"the client of Redis failed: {problem}")))
+            self._loop.run(partial(self._fail_next, _client_failed(problem)))
         else:
             self._loop.run(partial(self._connected, connection))
 
@@ -138,19 +138,18 @@ class Pipeline:
 
     def _fail_next(self, problem: BackendUnavailable) -> None:
         self._batch = self._next_batch()
-        self._finish([problem] * sum(len(step.calls) for step in self._batch))
+        self._fail_batch(problem)
 
     def _send_next(self) -> None:
         self._batch = batch = self._next_batch()
         self._is_busy = bool(batch)
         if batch:
-            calls = [call for step in batch for call in step.calls]
             try:
-                self._exchange = self._client.exchange(calls)
+                self._exchange = self._client.exchange([call for step in batch for call in step.calls])
                 self._send(next(self._exchange))
             except Exception as problem:  # before anything was sent: a word of a call cannot be encoded
                 log.exception("calls to Redis failed, and the operations that made them fail too")
-                self._finish([BackendUnavailable(f"the client of Redis failed: {problem}")] * len(calls))
+                self._fail_batch(_client_failed(problem))
 
     def _next_batch(self) -> list[_Step]:
         batch: list[_Step] = []
@@ -185,7 +184,10 @@ class Pipeline:
         self._connection = None
         self._replies = []
         if self._batch:
-            self._finish([lost_reply(problem)] * sum(len(step.calls) for step in self._batch))
+            self._fail_batch(lost_reply(problem))
+
+    def _fail_batch(self, problem: BackendUnavailable) -> None:
+        self._finish([problem] * sum(len(step.calls) for step in self._batch))
 
     def _finish(self, replies: Sequence[Any]) -> None:
         """Advance the operations of the batch with their replies. Then send what has been asked for meanwhile."""
@@ -247,6 +249,10 @@ def _resume(paused: Pausable) -> None:
         paused.resume()
     except Exception:
         log.exception("what was heard during a call to Redis could not be handled")
+
+
+def _client_failed(problem: Exception) -> BackendUnavailable:
+    return BackendUnavailable(f"the client of Redis failed: {problem}")
 
 
 def _problem_in(replies: Sequence[Any]) -> BackendUnavailable | None:
