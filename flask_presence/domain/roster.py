@@ -288,7 +288,7 @@ class Roster:
 
 
 def full_message(max_members: int) -> str:
-    """What a user is told whom a presence channel has no room for."""
+    """The message for a user who cannot join because the presence channel is full."""
     return f"The channel is full: it has {max_members} members, which is the maximum"
 
 

@@ -56,7 +56,7 @@ def view_of(one: Member, joined: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_long_list_is_whole_and_in_order(pair: tuple[Server, Server]) -> None:
-    """Whoever asks: a client whose worker has no copy yet, one whose worker has one, and the app."""
+    """This holds for a client whose worker has no copy yet, for one whose worker has a copy, and for the app."""
     first, second = pair
     with client(first, "ann", max_size=None) as ann, client(second, "bob", max_size=None) as bob:
         expected = [f"user-{number}" for number in range(MANY)]
