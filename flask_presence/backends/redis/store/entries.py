@@ -73,7 +73,11 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     @property
     def member(self) -> Member:
         """The member, decoded anew each time."""
-        member = self.document.member()
+        return self.document.member()
+
+    def shown(self) -> Member:
+        """The member, whose JSON is needed now, and kept for lists."""
+        member = self.member
         self._json = member.json
         return member
 
@@ -81,7 +85,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     def json(self) -> msgspec.Raw:
         """The member as clients see it."""
         if self._json is None:
-            self._json = self.document.member().json
+            self._json = self.member.json
         return self._json
 
 

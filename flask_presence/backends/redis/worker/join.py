@@ -79,7 +79,7 @@ class Join:
             self._channels.load(local, placed.position, entered.entries, losses)
         if not local.health.is_current and local.health.healing is None:
             self._channels.heal(local)  # because the list is too long for one step
-        return local.replica.reach(placed.position).map(lambda _: entered)
+        return local.replica.at_its_place(placed)
 
     def _finish(self, outcome: Outcome[Entered]) -> Joined | Pending[Joined]:
         local, replayed = self._local, None

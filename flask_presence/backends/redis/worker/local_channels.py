@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
 from ....domain.channels import ChannelName
 from ....domain.errors import BackendUnavailable
@@ -31,8 +31,6 @@ from .comparisons import Comparisons
 from .local_channel import LocalChannel
 
 log = logging.getLogger("flask_presence")
-
-T = TypeVar("T")
 
 SLICE: Final = 1000
 """The maximum number of channels looked after in one tick, so that many do not hold up the loop."""
@@ -161,10 +159,6 @@ class LocalChannels:
         if replica.tail is not None and missed is None and replica.position != NOWHERE and local.count:
             self._listener.give_up_channel(local.name)
         replica.load(position, entries, keep=now < self._keep_until, missed=missed, sliced=sliced)
-
-    def place(self, local: LocalChannel, pending: Pending[Placed[T]]) -> Pending[T]:
-        """The outcome of an operation, settled when the copy reaches its place in the channel's order."""
-        return pending.map(lambda placed: local.replica.reach(placed.position).map(lambda _: placed.value))
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock, for up to `SLICE` channels at a time."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from ....domain.errors import BackendUnavailable
 from ....domain.events import Reason
 from ....domain.history import KeptMessage, Position, Tail
 from ....domain.members import Member
 from ....loops.pending import Pending, raising
-from ..store.calls import NOWHERE
+from ..store.calls import NOWHERE, Placed
 from ..store.entries import Entry, parse_entry
 from ..store.events import Event
 from .health import Health
+
+T = TypeVar("T")
 
 _OF_MEMBERS: Final = ("joined", "updated", "left")
 
@@ -130,6 +132,10 @@ class Replica:
             self._waiting.append((position, pending))
         return pending
 
+    def at_its_place(self, placed: Placed[T]) -> Pending[T]:
+        """The value of an outcome, settled when the copy reaches its place. See `reach`."""
+        return self.reach(placed.position).map(lambda _: placed.value)
+
     def expect(self, position: Position) -> None:
         """Note that there is an event at `position`."""
         self._expected = max(self._expected, position)
@@ -215,9 +221,9 @@ class Replica:
         self._entries[user] = entry
         if known is None:
             self._in_order = self._in_order and entry.place == entry.version
-            self._tell(News("joined", client, entry.member))
+            self._tell(News("joined", client, entry.shown()))
         elif known.raw != entry.raw:
-            member = entry.member
+            member = entry.shown()
             if known.json != member.json:
                 self._tell(News("updated", client, member))
 

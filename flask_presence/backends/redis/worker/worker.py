@@ -179,7 +179,7 @@ class Worker:
         operation = self._operations.leave(channel, client_id, departure, local.replica.position)
         leaving: Pending[Change | None] = Pending()
         local.leaving[client_id] = leaving
-        self._channels.place(local, self._pipeline.run(operation, local.replica)).then(left).when(leaving.settle)
+        self._pipeline.run(operation, local.replica).map(local.replica.at_its_place).then(left).when(leaving.settle)
         return leaving
 
     def update(
@@ -206,7 +206,7 @@ class Worker:
             return self._pipeline.run(make()).map(lambda placed: shape(placed.value))
 
         def reach(placed: Placed[tuple[Entry, Change | None]]) -> Pending[Updated]:
-            return local.replica.reach(placed.position).map(lambda _: shape(placed.value))
+            return local.replica.at_its_place(placed).map(shape)
 
         return self._retry_lost(local, make, reach)
 
