@@ -53,7 +53,8 @@ class Health:
 
     @property
     def needs_heal_now(self) -> bool:
-        return not self.is_current or self._contradicted
+        """Whether a heal has to start now. If one is under way, its end decides about the next."""
+        return self.healing is None and (not self.is_current or self._contradicted)
 
     def request_heal(self) -> tuple[bool, Pending[None]]:
         """Whether the caller has to start a heal, and what is settled when it ends. If a heal is under way, another one

@@ -106,7 +106,7 @@ class LocalChannels:
         local = self._by_topic.get(topic)
         if local is not None:
             local.replica.hear(parse_event(data))
-            if local.health.needs_heal_now and local.health.healing is None:
+            if local.health.needs_heal_now:
                 self.heal(local)
 
     def lost(self) -> None:
