@@ -5,6 +5,7 @@ Rule: an app with a wrong setting does not start. The error says what to write i
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,11 +15,13 @@ from typing import Any, Final, TypedDict
 from .domain.errors import ConfigurationError
 from .domain.history import HistoryRules, Retention
 from .domain.origins import check_allowed
+from .domain.text import is_sendable
 
 PREFIX: Final = "PRESENCE_"
 MEMORY: Final = "memory://"
 MAX_KEPT_MESSAGES: Final = 10_000
 MAX_KEPT_SECONDS: Final = 2_592_000
+MIN_SECRET_LENGTH: Final = 16
 _REDIS_PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
@@ -52,6 +55,14 @@ class Settings:
     redis_prefix: str = "fp"
     lease: float = 10
     isolated_workers: bool = False
+    pusher_key: str | None = None
+    pusher_secret: str | None = field(default=None, repr=False)
+    pusher_app_id: str = "1"
+    pusher_path: str = ""
+    pusher_activity_timeout: int = 30
+    pusher_client_events: tuple[float, float] | None = (10, 10)
+    pusher_encryption_key: bytes | None = field(default=None, repr=False)
+    pusher_webhooks: tuple[str, ...] = ()
 
     @property
     def in_memory(self) -> bool:
@@ -95,6 +106,14 @@ class SettingArguments(TypedDict, total=False):
     redis_prefix: str
     lease: float
     isolated_workers: bool
+    pusher_key: str | None
+    pusher_secret: str | None
+    pusher_app_id: str
+    pusher_path: str
+    pusher_activity_timeout: int
+    pusher_client_events: tuple[float, float] | None
+    pusher_encryption_key: str | None
+    pusher_webhooks: str | list[str] | tuple[str, ...]
 
 
 def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
@@ -117,7 +136,22 @@ def load_settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Set
             f"PRESENCE_MAX_OUTBOX is {settings.max_outbox}; it must be at least twice PRESENCE_MAX_MESSAGE_SIZE"
             f" ({settings.max_message_size}), because otherwise a single message could close a connection"
         )
+    _check_pusher(settings)
     return settings
+
+
+def _check_pusher(settings: Settings) -> None:
+    """Raise `ConfigurationError` if the Pusher dialect is only half configured."""
+    if settings.pusher_key is not None:
+        if settings.pusher_secret is None:
+            raise ConfigurationError(
+                "PRESENCE_PUSHER_KEY needs PRESENCE_PUSHER_SECRET: set it, for instance to what "
+                "python -c 'import secrets; print(secrets.token_hex())' prints"
+            )
+        return
+    for name in ("pusher_secret", "pusher_encryption_key", "pusher_webhooks"):
+        if getattr(settings, name):
+            raise ConfigurationError(f"{PREFIX}{name.upper()} needs PRESENCE_PUSHER_KEY: set both, or neither")
 
 
 def _wrong(key: str, expected: str, value: Any) -> ConfigurationError:
@@ -196,10 +230,10 @@ def _rate(key: str, value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise _wrong(key, "(frames per second, burst), or None for no limit", value)
+        raise _wrong(key, "(a number per second, burst), or None for no limit", value)
     rate, burst = value
     if not _is_number(rate) or not _is_number(burst) or rate <= 0 or burst < 1:
-        raise _wrong(key, "(frames per second above 0, burst of 1 or more), or None for no limit", value)
+        raise _wrong(key, "(a number per second above 0, burst of 1 or more), or None for no limit", value)
     return float(rate), float(burst)
 
 
@@ -230,6 +264,72 @@ def _history(key: str, value: Any) -> dict[str, Retention]:
     except ValueError as problem:
         raise ConfigurationError(f"{key}: {problem}") from None
     return rules
+
+
+def _as_text(value: Any) -> Any:
+    """A whole number as text, because `from_prefixed_env` reads digits as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _pusher_key(key: str, value: Any) -> str | None:
+    value = _as_text(value)
+    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value)):
+        raise _wrong(key, "1 to 64 letters, digits, '_' or '-', or None", value)
+    text: str | None = value
+    return text
+
+
+def _pusher_secret(key: str, value: Any) -> str | None:
+    """No error repeats the value."""
+    value = _as_text(value)
+    if value is not None and (not isinstance(value, str) or len(value) < MIN_SECRET_LENGTH):
+        raise ConfigurationError(f"{key} must be a string of {MIN_SECRET_LENGTH} characters or more")
+    if value is not None and not is_sendable(value):
+        raise ConfigurationError(f"{key} must have no lone surrogates")
+    return value
+
+
+def _digits(key: str, value: Any) -> str:
+    value = _as_text(value)
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,32}", value):
+        raise _wrong(key, "a string of digits, like '1'", value)
+    return value
+
+
+def _path_or_empty(key: str, value: Any) -> str:
+    if value == "":
+        return ""
+    if not isinstance(value, str) or not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", value):
+        raise _wrong(key, "'', or a path like '/pusher', with a slash at the start and none at the end", value)
+    return value
+
+
+def _encryption_key(key: str, value: Any) -> bytes | None:
+    """The 32 bytes. No error repeats the value."""
+    if value is None:
+        return None
+    try:
+        decoded = base64.b64decode(value, validate=True)
+    except (TypeError, ValueError):
+        decoded = b""
+    if len(decoded) != 32:
+        raise ConfigurationError(
+            f"{key} must be 32 bytes in base64, for instance what "
+            "python -c 'import base64, secrets; print(base64.b64encode(secrets.token_bytes(32)).decode())' prints"
+        )
+    return decoded
+
+
+def _urls(key: str, value: Any) -> tuple[str, ...]:
+    values = (value,) if isinstance(value, str) else value
+    if not isinstance(values, (tuple, list)) or not all(isinstance(url, str) for url in values):
+        raise _wrong(key, "a list of URLs like 'https://example.com/pusher'", value)
+    for url in values:
+        if not re.fullmatch(r"https?://[^\s/?#@]+([/?][^\s#]*)?", url):
+            raise ConfigurationError(
+                f"{key} must be a list of URLs like 'https://example.com/pusher', without a user, a password or a '#'"
+            )
+    return tuple(values)
 
 
 def _origins(key: str, value: Any) -> tuple[str, ...]:
@@ -271,4 +371,12 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "redis_prefix": _prefix,
     "lease": _lease,
     "isolated_workers": _flag,
+    "pusher_key": _pusher_key,
+    "pusher_secret": _pusher_secret,
+    "pusher_app_id": _digits,
+    "pusher_path": _path_or_empty,
+    "pusher_activity_timeout": _count,
+    "pusher_client_events": _rate,
+    "pusher_encryption_key": _encryption_key,
+    "pusher_webhooks": _urls,
 }

@@ -16,7 +16,6 @@ from flask import Flask, url_for
 from flask.testing import EnvironBuilder, FlaskClient
 from flask_jwt_extended import create_access_token
 
-from .app.auth import Visitor
 from .app.process import TICK
 from .app.service import Service
 from .domain.errors import PresenceTestError
@@ -104,7 +103,8 @@ class TestClient:
         else:
             rechecks_begun = self._service.hub.rechecks_begun
             credential = self._credential()
-            self._open(Visitor(credential.user if credential else self._user, credential), rechecks_begun)
+            session = self._service.hub.session(credential.user if credential else self._user, credential)
+            self._open(session, rechecks_begun)
         self._loop.settle()
         self.client_id = self._connection.answers.popleft()["clientId"]
         return self
@@ -116,10 +116,10 @@ class TestClient:
         if not self._service.hub.sessions:
             self._service.hub.backend.close()
 
-    def _open(self, visitor: Visitor, rechecks_begun: int) -> None:
+    def _open(self, session: Session, rechecks_begun: int) -> None:
         hub = self._service.hub
         loop = _inline_loop(self._service)
-        session = self._connection.session = hub.session(visitor.user, visitor.credential, visitor.upgrade)
+        self._connection.session = session
         self._opened = loop, session
         hub.connected(session, self._connection)
         hub.recheck_if_stale(session, rechecks_begun)
@@ -244,7 +244,7 @@ class TestClient:
         return authenticator.verify(token)
 
 
-def _upgrade(app: Flask, http: FlaskClient, connect: Callable[[Visitor, int], None]) -> None:
+def _upgrade(app: Flask, http: FlaskClient, connect: Callable[[Session, int], None]) -> None:
     """Send the request with which a browser would open the WebSocket: with the cookies of `http`, and from a page of
     the app. Calls `connect` if the app accepts it. Raises `PresenceTestError` with the status if not."""
     with app.test_request_context():
@@ -263,7 +263,7 @@ def _upgrade(app: Flask, http: FlaskClient, connect: Callable[[Visitor, int], No
 class _Opener:
     """A `web.upgrade.Opener` that needs no socket."""
 
-    def __init__(self, connect: Callable[[Visitor, int], None]) -> None:
+    def __init__(self, connect: Callable[[Session, int], None]) -> None:
         self._connect = connect
 
     def takeover(self, environ: Environ) -> Takeover:
@@ -273,11 +273,11 @@ class _Opener:
         """There is nothing to start before the connection is open."""
 
     def open(
-        self, takeover: Takeover, visitor: Visitor, rechecks_begun: int, release: Callable[[], None]
+        self, takeover: Takeover, session: Session, rechecks_begun: int, release: Callable[[], None]
     ) -> Callable[[], None]:
         takeover.opened = True
         release()
-        self._connect(visitor, rechecks_begun)
+        self._connect(session, rechecks_begun)
         return lambda: None
 
 

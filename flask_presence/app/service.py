@@ -18,13 +18,15 @@ from ..backends.base import Backend
 from ..domain.errors import BackendUnavailable, ConfigurationError
 from ..domain.guards import GuardRegistry
 from ..domain.history import HistoryRules
+from ..domain.pusher.signing import Signer
 from ..hub.hub import Hub
-from ..hub.ports import Policy
+from ..hub.ports import Policy, PusherPolicy
+from ..hub.session import Session
 from ..settings import Settings
 from ..transport.codec import encode_frame
 from ..transport.takeover import Environ, Takeover
 from .application import FlaskApplication, HandlerRegistry
-from .auth import Authenticator, UserLoader, Visitor
+from .auth import Authenticator, UserLoader
 from .log_throttle import LogThrottle
 from .preflight import Preflight
 from .process import Process
@@ -135,9 +137,9 @@ class Service:
         _started.add(self)
 
     def open(
-        self, takeover: Takeover, visitor: Visitor, rechecks_begun: int, release: Callable[[], None]
+        self, takeover: Takeover, session: Session, rechecks_begun: int, release: Callable[[], None]
     ) -> Callable[[], None]:
-        """Open a connection for `visitor` on the request's socket, which sends `connected`.
+        """Open a connection for a new `session` on the request's socket, which greets the client.
 
         Returns a function that the view must call before it returns: it waits until the server may have the socket
         back. `rechecks_begun` is what the hub's `rechecks_begun` was before the visitor was identified. `release` gives
@@ -145,7 +147,6 @@ class Service:
         """
         self.start(takeover)
         self._shutdown.prepare()
-        session = self.hub.session(visitor.user, visitor.credential, visitor.upgrade)
         return self.process.open(takeover, session, rechecks_begun, release)
 
     def forked(self) -> None:
@@ -176,4 +177,17 @@ def _policy(settings: Settings, history: HistoryRules) -> Policy:
         token_recheck=settings.token_recheck,
         grace=settings.grace,
         grace_abrupt=settings.grace_abrupt,
+        pusher=_pusher_policy(settings),
+    )
+
+
+def _pusher_policy(settings: Settings) -> PusherPolicy | None:
+    key, secret = settings.pusher_key, settings.pusher_secret
+    if key is None or secret is None:
+        return None
+    return PusherPolicy(
+        Signer(key, secret, settings.pusher_encryption_key),
+        activity_timeout=settings.pusher_activity_timeout,
+        client_events=settings.pusher_client_events,
+        user_required=settings.auth_required,
     )

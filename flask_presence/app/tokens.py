@@ -7,11 +7,14 @@ sends cookies by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from flask import Request
 
-from ..transport.takeover import BEARER, offered_protocols
+from ..transport.takeover import offered_protocols
+
+BEARER: Final = "bearer"
+"""The subprotocol after which a client may offer its token."""
 
 
 def explicit_token(request: Request, config: Mapping[str, Any], *, in_query: bool) -> str | None:

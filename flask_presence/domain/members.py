@@ -22,6 +22,9 @@ from .timestamps import isoformat
 RESERVED_KEYS: Final = frozenset({"id", "clientId", "joinedAt", "updatedAt", "__proto__"})
 """Keys that only the server sets. They are dropped from a client's `userInfo`."""
 
+_PERHAPS_HIDDEN: Final = RESERVED_KEYS | {"name", "avatar"}
+"""The keys of a signed info that native clients may not see; of `name` and `avatar`, only what is not a string."""
+
 NO_INFO: Final[Mapping[str, Any]] = freeze({})
 
 ANONYMOUS_NAME: Final = "Anonymous"
@@ -88,7 +91,8 @@ class Member(_Encoded):
 
     `client_id` and `joined_at` are those of the user's first connection. `info` is the merged `userInfo`, owned keys
     included, as a read-only mapping; a `name` or `avatar` that is not a string is left out. `joined_at` and
-    `updated_at` are aware `datetime`s; `updated_at` is `None` until the member changes.
+    `updated_at` are aware `datetime`s; `updated_at` is `None` until the member changes. `hidden` has the keys that only
+    Pusher's clients see, because a signer may set them and native clients may not.
     """
 
     id: str
@@ -98,6 +102,7 @@ class Member(_Encoded):
     avatar: str | None
     info: Mapping[str, Any] = field(hash=False)
     updated_at: datetime | None = None
+    hidden: Mapping[str, Any] = field(default_factory=lambda: NO_INFO, hash=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object: `{id, clientId, joinedAt, name, avatar?, …info, updatedAt?}`."""
@@ -123,6 +128,11 @@ class Member(_Encoded):
             encoded = msgspec.Raw(_encode(self.to_dict()))
             object.__setattr__(self, "_json", encoded)
             return encoded
+
+    @property
+    def member(self) -> Member:
+        """This member. Lists of members that are only sent have other items, which have this attribute too."""
+        return self
 
 
 def _text_id(user_id: UserId) -> str:
@@ -226,7 +236,8 @@ class Profile:
     def member(self, client_id: str, joined_at: datetime, updated_at: datetime | None = None) -> Member:
         """The member with this profile."""
         name, avatar, info = self._visible
-        return Member(self.user.id, client_id, joined_at, name, avatar, freeze(info), updated_at)
+        hidden = freeze(self._hidden) if self.client_info.keys() & _PERHAPS_HIDDEN else NO_INFO
+        return Member(self.user.id, client_id, joined_at, name, avatar, freeze(info), updated_at, hidden)
 
     @property
     def _visible(self) -> tuple[str, str | None, dict[str, Any]]:
@@ -235,12 +246,24 @@ class Profile:
         info = {**theirs, **owned} if owned else theirs
         name = owned["name"] if "name" in owned else _first_text(self.user.name, theirs.get("name"))
         avatar = owned["avatar"] if "avatar" in owned else _first_text(self.user.avatar, theirs.get("avatar"))
-        visible = {
-            key: value
-            for key, value in info.items()
-            if value is not None and (key not in ("name", "avatar") or isinstance(value, str))
-        }
+        visible = {key: value for key, value in info.items() if _is_shown(key, value)}
         return ANONYMOUS_NAME if name is None else name, avatar, visible
+
+    @property
+    def _hidden(self) -> dict[str, Any]:
+        """What a signer has set, and native clients do not see."""
+        return {
+            key: value
+            for key, value in self.client_info.items()
+            if value is not None and key not in self.owned and not _is_shown(key, value)
+        }
+
+
+def _is_shown(key: str, value: Any) -> bool:
+    """Whether native clients see this key of a merged `userInfo`."""
+    if value is None or key in RESERVED_KEYS:
+        return False
+    return key not in ("name", "avatar") or isinstance(value, str)
 
 
 def without_user_fields(info: Mapping[str, Any], user: User | None) -> dict[str, Any]:

@@ -35,14 +35,15 @@ class Change:
 
 class Joiner(NamedTuple):
     """A connection that joins a channel. `info` is the part of its `userInfo` that a client may decide. `owned` is the
-    guard's verdict, which replaces an earlier one. `replay` says which earlier messages it asks for."""
+    guard's verdict, which replaces an earlier one; `None` if no guard was asked. `replay` says which earlier messages
+    it asks for."""
 
     channel: ChannelName
     client_id: str
     user: User | None
     info: Mapping[str, Any] | None
     now: datetime
-    owned: OwnedInfo = NOTHING_OWNED
+    owned: OwnedInfo | None = NOTHING_OWNED
     replay: Replay = NO_REPLAY
 
 
@@ -50,7 +51,12 @@ class Listed(Protocol):
     """A member, or what stands for one in a list that is only sent."""
 
     @property
-    def json(self) -> msgspec.Raw: ...
+    def json(self) -> msgspec.Raw:
+        """The member as native clients see it."""
+
+    @property
+    def member(self) -> Member:
+        """The member itself, which may be decoded anew each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +267,7 @@ class Roster:
             return self._merge(entry, info, joiner.owned, joiner.now, JoinFailed)
         if self._max_members is not None and len(state.entries) >= self._max_members:
             raise JoinFailed(full_message(self._max_members))
-        profile = Profile.of(user, info, joiner.owned)
+        profile = Profile.of(user, info, joiner.owned or NOTHING_OWNED)
         check_size(profile, self._max_info, JoinFailed)
         member = profile.member(joiner.client_id, joiner.now)
         assert member.json, "the member can be encoded"  # if not, this raises before anything has changed

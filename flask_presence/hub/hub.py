@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import partial
 
 from ..backends.base import Backend
-from ..domain import wire
 from ..domain.errors import Removed
 from ..domain.events import ClientConnected, ClientDisconnected, Event, Reason
 from ..domain.members import User
@@ -28,6 +27,8 @@ from .logins import LoginWatch
 from .membership import SessionMembership
 from .offload import Offload
 from .ports import Application, Connection, Credential, Policy, Transport
+from .pusher.dialect import COME_BACK
+from .pusher.requests import PusherRequests
 from .rechecks import Rechecks
 from .requests import Requests
 from .session import Session
@@ -80,10 +81,16 @@ class Hub:
             *(application, backend, policy, fan_out, self._membership, self._events, joins, self._logins, offload),
             *(self, self.clock),
         )
+        self.pusher = (
+            PusherRequests(policy, policy.pusher, fan_out, requests, joins, self._membership, self._offload, self)
+            if policy.pusher is not None
+            else None
+        )
         # Bound once, because the hot path calls them:
         self.handle = requests.handle
         self.deliver = fan_out.deliver
         self.announce = fan_out.announce
+        self.tell = fan_out.tell
 
     @property
     def current_loop(self) -> Loop | None:
@@ -127,8 +134,11 @@ class Hub:
         self._users.add(session)
         self.backend.opened(session.id, session.user)
         self._logins.add(session)
+        if self.pusher is not None and session.has_signed_login:
+            self.pusher.opened(session)
         self.meter.opened += 1
-        self._fan_out.answer(session, wire.connected(session.id, session.user, self.clock.utc_now()))
+        greeting = session.dialect.connected(session.id, session.user, self.clock.utc_now())
+        self._fan_out.answer(session, greeting)
         self._events.emit(session, ClientConnected(session.id, session.user))
 
     def disconnected(self, session: Session, code: int, reason: Reason) -> None:
@@ -149,12 +159,16 @@ class Hub:
 
     def adopt(self, session: Session, credential: Credential) -> None:
         """Give the session a new token, and with it a user."""
-        self._users.discard(session)
-        session.user = credential.user
         session.credential = credential
-        self._users.add(session)
-        self.backend.opened(session.id, session.user)
+        self.identify(session, credential.user)
         self._logins.add(session)
+
+    def identify(self, session: Session, user: User) -> None:
+        """Note that the session belongs to `user` from now on."""
+        self._users.discard(session)
+        session.user = user
+        self._users.add(session)
+        self.backend.opened(session.id, user)
 
     def _renew_user(self, session: Session, user: User) -> None:
         """Let guards and handlers see the user as the `user_loader` knows them now."""
@@ -167,6 +181,8 @@ class Hub:
         now = self.clock.epoch()
         self._logins.tick(now)
         self._rechecks.tick(now)
+        if self.pusher is not None:
+            self.pusher.tick(now)
         self.instruments.tick(now)
         self.backend.tick(now)
 
@@ -176,7 +192,7 @@ class Hub:
         def close() -> None:
             session = self.sessions.get(client_id)
             if session is not None:
-                session.connection.close(1001, "Server shutting down", "shutdown")
+                session.close(1001, "Server shutting down", "shutdown")
 
         self.loop.run(close)
 
@@ -190,7 +206,7 @@ class Hub:
     def close_matching(self, user_id: str | None, client_id: str | None, text: str) -> int | Pending[int]:
         chosen = [session for session in self.sessions.values() if session.matches(user_id, client_id)]
         for session in chosen:
-            session.connection.close(4403, text, "disconnected")
+            session.close(4403, text, "disconnected")
         return _count_once_done([session.left for session in chosen])
 
     def remove_from(self, channel: str, user_id: str, text: str) -> int | Pending[int]:
@@ -209,22 +225,25 @@ class Hub:
         if channel is not None:
             for session in among:
                 session.recheck_after_join |= session.joining == channel
-            among = [session for session in among if channel in session.channels]
+            among = [s for s in among if channel in s.channels or (s.has_signed_login and s.entering == channel)]
         else:
             for session in among:
                 session.recheck_after_join |= session.joining is not None
-        self._rechecks.add(among, channel)
+        for session in among:
+            if session.has_signed_login:
+                session.close(COME_BACK, "Permissions may have changed", "expired")
+        self._rechecks.add((session for session in among if not session.has_signed_login), channel)
         return len(among)
 
     def deliver_to_user(self, user_id: str, payload: bytes) -> int:
-        return self._fan_out.deliver_to(self._users.of(user_id), payload)
+        return self._fan_out.deliver_to_user(user_id, self._users.of(user_id), payload)
 
     def has_user(self, user_id: str) -> bool:
         return user_id in self._users
 
     def give_up_channel(self, channel: str) -> None:
         for session in [session for session in self.sessions.values() if channel in session.channels]:
-            session.connection.close(1011, "Messages were missed", "lost")
+            session.close(1011, "Messages were missed", "lost")
 
     def utc_now(self) -> datetime:
         return self.clock.utc_now()

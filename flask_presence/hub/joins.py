@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..backends import base
 from ..domain import wire
@@ -19,7 +19,7 @@ from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, CredentialRejected, Forbidden, JoinFailed
 from ..domain.guards import Verdict
 from ..domain.history import DEFAULT_LIMIT, Replay
-from ..domain.members import NOTHING_OWNED, OwnedInfo, client_info
+from ..domain.members import NOTHING_OWNED, OwnedInfo, User, client_info
 from ..domain.roster import Joined, Joiner, Updated
 from ..loops.pending import Outcome, Pending, then, throw
 from .clock import Clock
@@ -31,6 +31,7 @@ from .ports import Application, Policy
 from .rechecks import Rechecks
 from .session import Session
 
+T = TypeVar("T")
 Answer = wire.Frame | None | Pending[wire.Frame | None]
 
 MAX_QUESTIONS: Final = 10
@@ -41,15 +42,19 @@ MAX_QUESTIONS: Final = 10
 class _Attempt:
     """A session that wants to join a channel, with the part of its `userInfo` that a client may decide.
 
-    `owned` is what the verdict gives it. `questions` counts how often the guard has been asked.
+    `owned` is what the verdict gives it; `None` if no guard is asked, because a signer has decided. `questions` counts
+    how often the guard has been asked. `user` is the user to list, if it is not simply the session's. `answer` makes
+    the answer of the outcome.
     """
 
     session: Session
     channel: ChannelName
     info: Mapping[str, Any] | None
     replay: Replay
-    owned: OwnedInfo = NOTHING_OWNED
+    owned: OwnedInfo | None = NOTHING_OWNED
     questions: int = 0
+    user: User | None = None
+    answer: Callable[[ChannelName, Joined], Any] = wire.joined
 
 
 class Joins:
@@ -93,8 +98,25 @@ class Joins:
             session.pay_for(request.history or DEFAULT_LIMIT)
         attempt = _Attempt(session, channel, info, replay)
         if channel.type == "public" and session.credential is None:
-            return self._enter(attempt)
+            answer: Answer = self._enter(attempt)
+            return answer
         return self._ask(attempt)
+
+    def enter_signed(
+        self,
+        session: Session,
+        channel: ChannelName,
+        user: User | None,
+        info: Mapping[str, Any],
+        replay: Replay,
+        answer: Callable[[ChannelName, Joined], T],
+    ) -> T | Pending[T | None] | None:
+        """Let a session into a channel because a signer has decided so. `user` is listed with `info`. Returns the
+        `answer` of the outcome, or `None` if the session has ended meanwhile."""
+        entered: T | Pending[T | None] | None = self._enter(
+            _Attempt(session, channel, info, replay, owned=None, user=user, answer=answer)
+        )
+        return entered
 
     def answered(self, session: Session) -> None:
         """Do what was waiting for the end of a join."""
@@ -136,16 +158,19 @@ class Joins:
         assert verdict is not None
         self._rechecks.supersede(session, channel, asked_at)
         if verdict.allowed:
-            return self._enter(replace(attempt, owned=OwnedInfo(verdict.owned, asked_at, time.monotonic())))
+            owned = OwnedInfo(verdict.owned, asked_at, time.monotonic())
+            answer: Answer = self._enter(replace(attempt, owned=owned))
+            return answer
         if channel not in session.channels:
             raise Forbidden(verdict.reason)
         return then(self._membership.leave(session, channel, "denied"), lambda _: throw(Forbidden(verdict.reason)))
 
-    def _enter(self, attempt: _Attempt) -> Answer:
+    def _enter(self, attempt: _Attempt) -> Any:
         session, channel = attempt.session, attempt.channel
         try:
             now = self._clock.utc_now()
-            joiner = Joiner(channel, session.id, session.user, attempt.info, now, attempt.owned, attempt.replay)
+            user = attempt.user or session.user
+            joiner = Joiner(channel, session.id, user, attempt.info, now, attempt.owned, attempt.replay)
             joining = self._backend.join(joiner)
         except (JoinFailed, BackendUnavailable) as problem:
             return self._not_entered(attempt, problem)
@@ -153,7 +178,7 @@ class Joins:
             session.entering = channel
         return then(joining, partial(self._entered, attempt))
 
-    def _entered(self, attempt: _Attempt, outcome: Outcome[Joined]) -> Answer:
+    def _entered(self, attempt: _Attempt, outcome: Outcome[Joined]) -> Any:
         session, channel = attempt.session, attempt.channel
         try:
             joined = outcome()
@@ -162,16 +187,16 @@ class Joins:
         if joined.is_new:
             self._membership.entered(session, channel)
         self._events.emit_change(session, channel, joined.change)
-        if attempt.owned.info and joined.change is not None and joined.change.kind == "updated":
+        if attempt.owned and attempt.owned.info and joined.change is not None and joined.change.kind == "updated":
             self._rechecks.confirm(session, channel)
         if session.ended is not None:  # while the backend let it in, so nothing else takes it out
             return then(self._membership.leave_anyway(session, channel, session.ended), lambda _: None)
-        return wire.joined(channel, joined)
+        return attempt.answer(channel, joined)
 
     def _not_entered(self, attempt: _Attempt, problem: JoinFailed | BackendUnavailable) -> Answer:
         """Raise the problem. A repeated join has superseded earlier verdicts, so its own takes effect all the same."""
         session, channel = attempt.session, attempt.channel
-        if not session.is_in(channel):
+        if attempt.owned is None or not session.is_in(channel):
             raise problem
         if isinstance(problem, BackendUnavailable):
             self._rechecks.ask_again(session, channel)

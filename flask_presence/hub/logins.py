@@ -114,13 +114,13 @@ class LoginWatch:
         if verdict is not None and verdict.seconds is not None:
             self._fan_out.meter.guards[verdict.outcome].observe(verdict.seconds)
         if session.is_open and verdict is None:
-            session.connection.close(4401, "Token expired or revoked", "expired")
+            session.close(4401, "Token expired or revoked", "expired")
         return session.is_open and verdict is not None
 
     def _look_after(self, session: Session, now: float) -> None:
         end = session.credential.expires_at if session.credential is not None else None
         if end is not None and now >= end:
-            session.connection.close(4401, "Token expired", "expired")
+            session.close(4401, "Token expired", "expired")
         elif now >= session.recheck_at:
             session.recheck_at = now + self._interval
             self._offload.spawn(self._check, session, session.login)
@@ -169,5 +169,5 @@ class LoginWatch:
         if session.login != login:
             return session.login
         text = "Token revoked" if isinstance(login, str) else "Login ended"
-        session.connection.close(4401, text, "expired")
+        session.close(4401, text, "expired")
         return None

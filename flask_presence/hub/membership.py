@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 
 from ..backends import base
-from ..domain import wire
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, RequestError
 from ..domain.events import ChannelJoined, ChannelLeft, Reason
@@ -142,7 +141,7 @@ class SessionMembership:
         def tell(outcome: Outcome[bool]) -> None:
             self._removed(session, channel)
             if outcome() and session.is_open:
-                self._fan_out.tell(session, wire.removed(str(channel), why.code, why.message))
+                self._fan_out.tell(session, session.dialect.removed(channel, why))
 
         return then(self.leave(session, channel, reason), tell)
 

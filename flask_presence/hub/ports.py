@@ -16,6 +16,7 @@ from ..domain.guards import Verdict
 from ..domain.history import NO_RULES, HistoryRules
 from ..domain.members import User
 from ..domain.meter import Meter
+from ..domain.pusher.signing import Signer
 from ..domain.readings import Backlog
 
 Login = str | bytes | None
@@ -33,8 +34,19 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class PusherPolicy:
+    """The settings of the Pusher dialect. `activity_timeout` is in seconds. `client_events` is how many a client may
+    send a second, and at once; `None` for no limit of their own."""
+
+    signer: Signer
+    activity_timeout: int = 30
+    client_events: tuple[float, float] | None = (10, 10)
+    user_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings that the hub obeys."""
+    """The settings that the hub obeys. Without a `pusher` policy, there is only the native dialect."""
 
     enabled: bool = True
     max_channels: int = 100
@@ -44,6 +56,7 @@ class Policy:
     token_recheck: float = 60
     grace: float = 10
     grace_abrupt: float = 0
+    pusher: PusherPolicy | None = None
 
 
 class Connection(Protocol):

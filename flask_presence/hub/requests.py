@@ -105,7 +105,7 @@ class Requests:
         self._steps: dict[type[wire.Request], Callable[[Session, Any], Answer]] = {
             wire.Join: joins.join,
             wire.Leave: self._leave,
-            wire.Message: self._message,
+            wire.Message: self.message,
             wire.Update: self._update,
             wire.History: self._history,
             wire.Ping: self._ping,
@@ -223,7 +223,8 @@ class Requests:
         """The backend's answer to a query, which may block."""
         return self._offload.ask(query) if self._backend.blocking else query()
 
-    def _message(self, session: Session, request: wire.Message) -> Answer:
+    def message(self, session: Session, request: wire.Message) -> Answer:
+        """Send a message of the session, if it may. Returns the answer, or `None` if the session has ended."""
         name = request.channel or ""
         if not session.is_in(name):
             ChannelName.parse(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from ..domain.channels import ChannelName
 from ..domain.errors import RateLimitExceeded
@@ -21,6 +21,7 @@ from ..domain.meter import Meter
 from ..domain.wire import Frame, Request
 from ..loops.pending import Outcome, Pending
 from .clock import Clock
+from .dialects import NATIVE, Dialect
 from .ports import Connection, Credential, Login, Policy
 
 MAX_WAITING_FRAMES: Final = 1024
@@ -44,6 +45,9 @@ class SessionOwner(Protocol):
 
     @property
     def handle(self) -> Handle: ...
+
+    def tell(self, session: Session, payload: bytes) -> None:
+        """Send the session a frame's JSON that it did not ask for."""
 
     def disconnected(self, session: Session, code: int, reason: Reason) -> None:
         """The session's connection has ended."""
@@ -90,6 +94,9 @@ class Session:
         "warned",
     )
 
+    has_signed_login: ClassVar[bool] = False
+    """Whether a signer decides who its user is, so that only a new connection asks about its permissions again."""
+
     connection: Connection
 
     def __init__(
@@ -127,6 +134,11 @@ class Session:
         self._paused = False
 
     @property
+    def dialect(self) -> Dialect:
+        """How it hears what happens."""
+        return NATIVE
+
+    @property
     def user_id(self) -> str | None:
         return self.user.id if self.user else None
 
@@ -162,7 +174,7 @@ class Session:
         if self._limit is None or self._limit.admit(self._owner.clock.monotonic()):
             return True
         if self._limit.exhausted:
-            self.connection.close(1008, "Too many requests", "closed")
+            self.close(1008, "Too many requests", "closed")
         return False
 
     def pay_for(self, messages: int) -> None:
@@ -214,6 +226,18 @@ class Session:
                 self.connection.pause()
             else:
                 self.connection.resume()
+
+    @property
+    def hears_user_messages(self) -> bool:
+        """Whether messages to its user are sent to it."""
+        return True
+
+    def close(self, code: int, text: str, reason: Reason) -> None:
+        """Close the connection, if it is open, with what the session's dialect says for the native `code`."""
+        farewell = self.dialect.farewell(code, text)
+        if farewell.frame is not None:
+            self._owner.tell(self, farewell.frame)
+        self.connection.close(farewell.code, text, reason)
 
     def closed(self, code: int, reason: Reason) -> None:
         """End the session: its connection is gone."""

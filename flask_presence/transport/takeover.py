@@ -40,8 +40,6 @@ Environ = MutableMapping[str, Any]
 log = logging.getLogger("flask_presence")
 
 VERSION: Final = "13"
-BEARER: Final = "bearer"
-"""The subprotocol after which a client may offer its token. It is the only one that is ever selected."""
 
 
 class BadHandshake(Exception):
@@ -145,10 +143,10 @@ class Takeover:
         """Make the request's body empty. For an upgrade, pywsgi puts the socket there, which must not be read."""
         self._environ["wsgi.input"] = io.BytesIO()
 
-    def prepare_handshake(self) -> None:
-        """Give flask-sock a stand-in for the socket, which sends the handshake and then raises `HandshakeSent`."""
-        selected = BEARER if BEARER in offered_protocols(self._environ) else None
-        self._stand_in = _HandshakeSocket(self._sock, selected)
+    def prepare_handshake(self, protocol: str | None) -> None:
+        """Give flask-sock a stand-in for the socket, which sends the handshake and then raises `HandshakeSent`. The
+        handshake selects a subprotocol that the client offers, or `None`."""
+        self._stand_in = _HandshakeSocket(self._sock, protocol)
         for key in _SOCKET_KEYS:
             if key in self._environ:
                 self._environ[key] = self._stand_in
@@ -200,11 +198,14 @@ class Takeover:
         except OSError:
             log.debug("a client disconnected before it was refused")
 
-    def refuse(self, close_frame: bytes) -> None:
-        """Refuse with a close frame, because the handshake has been sent already."""
-        self._websocket.closed = True
+    def refuse(self, frames: bytes) -> None:
+        """Refuse with frames, of which the last is a close frame, because the handshake has been sent already."""
+        if self._stand_in is not None:
+            self._stand_in.finish()
+        if self._websocket is not None:
+            self._websocket.closed = True
         try:
-            self._sock.sendall(close_frame)
+            self._sock.sendall(frames)
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             log.debug("a client disconnected before it was refused")

@@ -14,8 +14,10 @@ from flask import Request, Response, current_app, request
 
 from ..app.auth import AuthenticationRequired, Visitor
 from ..app.service import Service
+from ..app.tokens import BEARER
 from ..domain.errors import CredentialRejected
 from ..domain.origins import is_allowed
+from ..hub.session import Session
 from ..transport.codec import encode_close
 from ..transport.takeover import (
     VERSION,
@@ -25,6 +27,7 @@ from ..transport.takeover import (
     Takeover,
     allows_hop_by_hop,
     check_handshake,
+    offered_protocols,
 )
 from .responses import error_response
 
@@ -61,7 +64,7 @@ class Opener(Protocol):
     def takeover(self, environ: Environ) -> Takeover: ...
     def start(self, takeover: Takeover) -> None: ...
     def open(
-        self, takeover: Takeover, visitor: Visitor, rechecks_begun: int, release: Callable[[], None]
+        self, takeover: Takeover, session: Session, rechecks_begun: int, release: Callable[[], None]
     ) -> Callable[[], None]: ...
 
 
@@ -89,8 +92,8 @@ class Upgrade:
             return self._refuse(refusal)
         if not self._takeover.needs_handshake:
             self.complete()
-            return _switching_protocols()
-        self._takeover.prepare_handshake()
+            return switching_protocols()
+        self._takeover.prepare_handshake(self._protocol())
         return None
 
     def run(self, view: Callable[[], Response]) -> Response:
@@ -102,18 +105,18 @@ class Upgrade:
             except HandshakeSent:
                 pass  # the connection must not last as long as the exception, which has the stack
         self.complete()
-        return _switching_protocols()
+        return switching_protocols()
 
     def complete(self) -> None:
         """Open the connection, after the handshake. Returns at once or, if the socket stays the server's, after the
         connection has ended."""
-        wait = self._opener.open(self._takeover, self._visitor, self._rechecks_begun, self.release)
+        wait = self._opener.open(self._takeover, self._session(), self._rechecks_begun, self.release)
         wait()
 
     def response(self, response: Response) -> Response:
         """The response that `after_request` functions and middleware get instead of flask-sock's, which would end the
         request with an exception. The server cannot send it if the socket has been taken over."""
-        return _switching_protocols() if self._takeover.opened and response.status_code != 101 else response
+        return switching_protocols() if self._takeover.opened and response.status_code != 101 else response
 
     def release(self) -> None:
         """Release the reservation, unless that has been done."""
@@ -121,23 +124,51 @@ class Upgrade:
             self._is_reserved = False
             self._service.process.release()
 
+    def _session(self) -> Session:
+        """The session of the new connection."""
+        visitor = self._visitor
+        return self._service.hub.session(visitor.user, visitor.credential, visitor.upgrade)
+
+    def _protocol(self) -> str | None:
+        """The subprotocol to select. Native clients may offer a token after it."""
+        return BEARER if BEARER in offered_protocols(self._request.environ) else None
+
     def _check(self) -> None:
+        """Raise `Refused` if the connection may not be opened."""
+        self._check_service()
+        self._check_handshake()
+        self._reserve()
+        self._check_origin()
+        self._start()
+        self._authenticate()
+        self._check_sockets()
+
+    def _check_service(self) -> None:
         obstacle = self._service.obstacle(self._takeover)
         if obstacle:
             raise Refused(503, "SERVICE_UNAVAILABLE", obstacle)
-        if not self._takeover.already_open:
-            try:
-                check_handshake(self._request.environ)
-            except BadHandshake as problem:
-                code = "UPGRADE_REQUIRED" if problem.status == 426 else "BAD_REQUEST"
-                raise Refused(problem.status, code, problem.message) from None
+
+    def _check_handshake(self) -> None:
+        if self._takeover.already_open:
+            return
+        try:
+            check_handshake(self._request.environ)
+        except BadHandshake as problem:
+            code = "UPGRADE_REQUIRED" if problem.status == 426 else "BAD_REQUEST"
+            raise Refused(problem.status, code, problem.message) from None
+
+    def _reserve(self) -> None:
         if not self._service.process.reserve():
             raise Refused(503, "SERVICE_UNAVAILABLE", self._service.process.full_message)
         self._is_reserved = True
-        self._check_origin()
+
+    def _start(self) -> None:
+        """Start the service's event loop, so that it hears of permissions that change from now on."""
         if self._takeover.possible:
-            self._opener.start(self._takeover)  # so that it hears of permissions that change during the next step
-        self._authenticate()
+            self._opener.start(self._takeover)
+        self._rechecks_begun = self._service.hub.rechecks_begun
+
+    def _check_sockets(self) -> None:
         obstacle = self._service.socket_obstacle(self._takeover)
         if obstacle:
             raise Refused(503, "SERVICE_UNAVAILABLE", obstacle)
@@ -160,7 +191,6 @@ class Upgrade:
             raise Refused(403, "FORBIDDEN", "Origin not allowed")
 
     def _authenticate(self) -> None:
-        self._rechecks_begun = self._service.hub.rechecks_begun
         try:
             self._visitor = self._service.authenticator.identify_visitor(self._request)
         except AuthenticationRequired:
@@ -170,14 +200,18 @@ class Upgrade:
         if self._visitor.by_cookie and "Origin" not in self._request.headers:
             raise Refused(403, "FORBIDDEN", "A cookie is not accepted as a credential without an Origin header")
 
-    def _refuse(self, refusal: Refused) -> Response:
+    def _count(self, refusal: Refused) -> None:
         self._service.hub.meter.count_refusal(refusal.status)
         if refusal.status != 503:  # this process can serve connections: share its counts with the others
             self._opener.start(self._takeover)
+
+    def _refuse(self, refusal: Refused) -> Response | None:
+        """The response for a refusal, or `None` if it follows the handshake."""
+        self._count(refusal)
         if self._takeover.already_open:
             code = _CLOSE_CODES.get(refusal.status, 1008)
             self._takeover.refuse(encode_close(code, refusal.message))
-            return _switching_protocols()
+            return switching_protocols()
         response = _refusal_response(refusal, self._request.environ)
         if self._takeover.answers_as_http_1_0:
             headers = "".join(f"\r\n{name}: {value}" for name, value in response.headers)
@@ -185,7 +219,7 @@ class Upgrade:
         return response
 
 
-def _switching_protocols() -> Response:
+def switching_protocols() -> Response:
     """A 101, for which the bytes are on the wire already."""
     return Response(status=101)
 

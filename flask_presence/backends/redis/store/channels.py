@@ -15,7 +15,7 @@ from ....domain.channels import Channel, ChannelName
 from ....domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, UpdateFailed
 from ....domain.events import Reason
 from ....domain.history import Position
-from ....domain.members import Member, OwnedInfo, User, info_size
+from ....domain.members import NOTHING_OWNED, Member, OwnedInfo, User, info_size
 from ....domain.roster import Change, Joiner, full_message
 from .calls import CHUNK, NOWHERE, Call, Lost, Operation, Placed, Refused, pairs, position_of
 from .entries import Entry, Listing, Merged, encode, merged_document, new_document, parse_entry
@@ -117,13 +117,14 @@ class ChannelOperations:
         listed, info = channel.type == "presence", joiner.info or {}
         if listed and user is None:
             raise JoinFailed("A presence channel needs a user")
-        new = new_document(user, client_id, info, owned, now) if listed and user is not None else None
+        new = new_document(user, client_id, info, owned or NOTHING_OWNED, now) if listed and user is not None else None
         user_key = escape(user.id) if listed and user is not None else ""
         first = (self._keys.topic(channel), str(known.epoch), self._worker_id, client_id, user_key, now.isoformat())
         too_large = new is not None and info_size(new.info) > self._max_info
         as_new = b"" if too_large else encode(new)
         last = (str(WHOLE if with_list else 0), "" if self._max_members is None else str(self._max_members))
-        version, merged = "" if info or owned.info else "-", Merged(None, visible=False)
+        has_nothing = not (info or (owned is not None and owned.info))
+        version, merged = "-" if has_nothing else "", Merged(None, visible=False)
         for _ in range(MAX_TRIES):
             arguments = (*first, as_new, version, encode(merged.document), *last)
             (*_, reply) = yield self._indexed(channel, "join", arguments)

@@ -144,7 +144,7 @@ class Worker:
         operations = lambda: self._operations  # noqa: E731
 
         def begin(_: None) -> Pending[Joined]:
-            timed = joiner._replace(owned=self._timed(joiner.owned))
+            timed = joiner if joiner.owned is None else joiner._replace(owned=self._timed(joiner.owned))
             return Join(self._channels, self._pipeline, self._store, operations, local, timed).begin()
 
         return self._heartbeat.clock.known.map(begin)

@@ -1,0 +1,36 @@
+"""One connection that speaks the Pusher protocol.
+
+Rule: it begins without a user. A signature gives it one, and it keeps that user to its end.
+"""
+
+from __future__ import annotations
+
+from ...domain.limits import RateLimit
+from ...domain.pusher.names import new_socket_id
+from ...domain.pusher.users import SignedUser
+from ..dialects import Dialect
+from ..session import Session, SessionOwner
+
+
+class PusherSession(Session):
+    """`event_limit` bounds its client events. `signed_in` is the user that it has signed in as. `hears_user` says that
+    it has subscribed to that user's address."""
+
+    __slots__ = ("_dialect", "event_limit", "hears_user", "signed_in")
+
+    has_signed_login = True
+
+    def __init__(self, owner: SessionOwner, dialect: Dialect, event_limit: RateLimit | None) -> None:
+        super().__init__(owner, new_socket_id(), None, None)
+        self._dialect = dialect
+        self.event_limit = event_limit
+        self.signed_in: SignedUser | None = None
+        self.hears_user = False
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._dialect
+
+    @property
+    def hears_user_messages(self) -> bool:
+        return self.hears_user
