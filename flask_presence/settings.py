@@ -61,7 +61,7 @@ class Settings:
     pusher_path: str = ""
     pusher_activity_timeout: int = 30
     pusher_client_events: tuple[float, float] | None = (10, 10)
-    pusher_encryption_key: bytes | None = field(default=None, repr=False)
+    pusher_encryption_key: str | None = field(default=None, repr=False)
     pusher_webhooks: tuple[str, ...] = ()
 
     @property
@@ -304,20 +304,21 @@ def _path_or_empty(key: str, value: Any) -> str:
     return value
 
 
-def _encryption_key(key: str, value: Any) -> bytes | None:
-    """The 32 bytes. No error repeats the value."""
+def _encryption_key(key: str, value: Any) -> str | None:
+    """No error repeats the value."""
     if value is None:
         return None
     try:
-        decoded = base64.b64decode(value, validate=True)
-    except (TypeError, ValueError):
-        decoded = b""
-    if len(decoded) != 32:
+        size = len(base64.b64decode(value, validate=True)) if isinstance(value, str) else 0
+    except ValueError:
+        size = 0
+    if size != 32:
         raise ConfigurationError(
             f"{key} must be 32 bytes in base64, for instance what "
             "python -c 'import base64, secrets; print(base64.b64encode(secrets.token_bytes(32)).decode())' prints"
         )
-    return decoded
+    text: str = value
+    return text
 
 
 def _urls(key: str, value: Any) -> tuple[str, ...]:

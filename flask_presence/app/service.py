@@ -5,6 +5,7 @@ Rule: an app may be created before a fork; a process that is forked later starts
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import weakref
@@ -185,8 +186,9 @@ def _pusher_policy(settings: Settings) -> PusherPolicy | None:
     key, secret = settings.pusher_key, settings.pusher_secret
     if key is None or secret is None:
         return None
+    encryption_key = settings.pusher_encryption_key
     return PusherPolicy(
-        Signer(key, secret, settings.pusher_encryption_key),
+        Signer(key, secret, base64.b64decode(encryption_key) if encryption_key is not None else None),
         activity_timeout=settings.pusher_activity_timeout,
         client_events=settings.pusher_client_events,
         user_required=settings.auth_required,
