@@ -26,6 +26,7 @@ from .domain.events import check_event_name
 from .domain.guards import GuardInfo, GuardRegistry
 from .domain.history import MAX_LIMIT, Message, parse_position
 from .domain.members import Member, User, UserId
+from .domain.pusher.names import RESERVED_EVENTS, is_reserved_event
 from .domain.signatures import (
     GuardFunction,
     LoaderFunction,
@@ -214,9 +215,15 @@ class Presence:
         """Send a `channel:message` from the server to all connections in a channel. Returns their number.
 
         The connection with the client id `exclude` does not get it. `data` is encoded like Flask's own JSON. Raises
-        `TypeError` if that is not possible, and `ValueError` if no channel can have this name; nothing is sent then.
+        `TypeError` if that is not possible, and `ValueError` if no channel can have this name, or if the event has a
+        name of the Pusher protocol's own, with `PRESENCE_PUSHER_KEY` set; nothing is sent then.
         """
         _check_event_name(event)
+        if self._hub.pusher is not None and is_reserved_event(event):
+            raise ValueError(
+                f"event must not begin with {' or '.join(map(repr, RESERVED_EVENTS))}, unlike {event!r:.200}: Pusher's "
+                "clients would take it for one of their protocol's own"
+            )
         raw = _json(data)
         message = wire.server_message(arguments.channel_name(name), event, raw, self._hub.clock.utc_now())
         return self._hub.directory.publish(name, message, exclude, keep=True)
