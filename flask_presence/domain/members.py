@@ -229,8 +229,11 @@ class Profile:
                 merged[key] = value
         return Profile(self.user, merged or NO_INFO, owned, owned_at)
 
-    def looks_like(self, other: Profile) -> bool:
-        """Whether other clients see no difference. Values are compared as JSON, in which `0` is not `false`."""
+    def looks_like(self, other: Profile, *, hidden: bool = False) -> bool:
+        """Whether other clients see no difference; with `hidden`, Pusher's clients do not either. Values are compared
+        as JSON, in which `0` is not `false`."""
+        if hidden and _canonical(self._hidden) != _canonical(other._hidden):
+            return False
         return _canonical(self._visible) == _canonical(other._visible)
 
     def member(self, client_id: str, joined_at: datetime, updated_at: datetime | None = None) -> Member:

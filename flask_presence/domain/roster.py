@@ -18,6 +18,7 @@ from .errors import JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
 from .events import Reason
 from .history import NO_REPLAY, Replay, Replayed
 from .members import NOTHING_OWNED, Member, OwnedInfo, Profile, User, info_size
+from .pusher.names import came_by_pusher
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +286,7 @@ class Roster:
         old, profile = entry.member, entry.profile.merged(info, owned)
         if info:
             check_size(profile, self._max_info, error)
-        looks_same = profile.looks_like(entry.profile)
+        looks_same = profile.looks_like(entry.profile, hidden=came_by_pusher(old.client_id))
         entry.profile = profile
         if looks_same:
             return None

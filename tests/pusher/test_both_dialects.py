@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from ..conftest import Connect, Share
+from ..conftest import Connect, Share, on_redis
 from ..support.client import Client, client
 from ..support.pusher import SETTINGS, PusherClient, pusher_client
+from ..support.redis_server import RedisServer
 from ..support.server import Server, wait_until
 from .conftest import ConnectPusher
 
@@ -253,6 +254,24 @@ def test_a_signed_name_or_avatar_that_is_no_string_shows_only_to_pusher(
     member = ann.event()["member"]
     assert member["name"] == "Anonymous"
     assert "avatar" not in member
+
+
+def test_workers_tell_each_other_all_that_is_signed(redis_server: RedisServer, shared: Share) -> None:
+    """What only Pusher's clients see, too, and that it has changed."""
+    options = on_redis(redis_server)
+    near, far = (shared(PRESENCE_MAX_CHANNELS=limit, **options, **SETTINGS) for limit in (98, 99))
+    with pusher_client(near) as ann, pusher_client(far) as bob, client(far, "eve") as eve:
+        bob.members("presence-room", "bob")
+        eve.join("presence-room")
+        info = {"id": 5, "name": {"first": "Ann"}, "avatar": 1, "clientId": "x", "__proto__": {}, "role": "r"}
+        ann.members("presence-room", "ann", info)
+        added = bob.until(lambda frame: frame["event"] == "pusher_internal:member_added" and "ann" in frame["data"])
+        assert json.loads(added["data"])["user_info"] == info
+        assert set(eve.event()["member"]) == {"id", "clientId", "joinedAt", "name", "role"}
+        ann.members("presence-room", "ann", {"id": 6})
+        updated = bob.until(lambda frame: frame["event"] == "presence:member_updated")
+        assert json.loads(updated["data"])["user_info"] == {**info, "id": 6}
+        assert bob.members("presence-room", "bob")["ann"] == {**info, "id": 6}
 
 
 def test_a_user_comes_and_goes_once_in_whichever_dialect_the_tabs_are(

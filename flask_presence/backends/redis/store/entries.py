@@ -14,6 +14,7 @@ import msgspec
 
 from ....domain.errors import RequestError
 from ....domain.members import Member, OwnedInfo, Profile, User
+from ....domain.pusher.names import came_by_pusher
 from ....domain.roster import check_size
 
 
@@ -169,7 +170,7 @@ def merged_document(
     after = before.merged(info, owned)
     if info:
         check_size(after, max_info, error)
-    visible = not after.looks_like(before)
+    visible = not after.looks_like(before, hidden=came_by_pusher(old.client_id))
     if not visible and after == before:
         return Merged(None, visible=False)
     new = _with_profile(old, after)
