@@ -55,8 +55,8 @@ class Listed(Protocol):
         """The member as native clients see it."""
 
     @property
-    def member(self) -> Member:
-        """The member itself, which may be decoded anew each time."""
+    def keyed_info(self) -> msgspec.Raw:
+        """The member's id and what Pusher's clients see of them, as a pair of a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)

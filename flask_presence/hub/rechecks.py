@@ -19,7 +19,7 @@ from ..backends.base import Membership
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, CredentialRejected, Forbidden, UpdateFailed
 from ..domain.guards import Verdict
-from ..domain.members import NO_INFO, OwnedInfo, without_user_fields
+from ..domain.members import NO_INFO, OwnedInfo, guard_info
 from ..domain.meter import Meter
 from ..domain.roster import Updated
 from ..loops.pending import Outcome, then
@@ -253,7 +253,7 @@ class Rechecks:
         taken effect. Raises if that login is rejected, although it passes `_verify`."""
         loop = self._offload.loop
         while (question := loop.run(partial(self._begin_question, session, channel))) is not None:
-            login, info = session.login, copy.deepcopy(without_user_fields(question.client_info, session.user))
+            login, info = session.login, copy.deepcopy(guard_info(question.client_info, session.user))
             try:
                 verdict = self._application.authorize(login, session.user, channel, info)
             except CredentialRejected:

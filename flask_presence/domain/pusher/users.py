@@ -1,6 +1,6 @@
-"""The users that signers name, and members as Pusher's clients see them.
+"""The users that signers name.
 
-Rule: a signer says who a user is; what a guard owns of a member beats it.
+Rule: a signer says who a user is, and what a signer says is checked before anything of it is used.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ..members import MAX_DEPTH, NO_INFO, Member, User, depth, info_size
-from .names import came_by_pusher
+from ..members import MAX_DEPTH, NO_INFO, User, depth, info_size
+from ..text import is_sendable
 
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -64,16 +64,6 @@ def read_user_data(text: str) -> SignedUser | None:
     return None if fields is None else _signed(fields.get("id"), fields.get("user_info"))
 
 
-def info_of(member: Member) -> dict[str, Any]:
-    """A member's `user_info`: what was signed, if the member came by Pusher; else `{id, name, avatar?, …userInfo}`."""
-    if came_by_pusher(member.client_id):
-        return {**member.info, **member.hidden}
-    fields: dict[str, Any] = {"id": member.id, "name": member.name}
-    if member.avatar is not None:
-        fields["avatar"] = member.avatar
-    return fields | {key: value for key, value in member.info.items() if key not in ("name", "avatar")}
-
-
 def _read(text: str) -> dict[str, Any] | None:
     try:
         return _decode(text)
@@ -82,6 +72,11 @@ def _read(text: str) -> dict[str, Any] | None:
 
 
 def _signed(user_id: Any, info: Any) -> SignedUser | None:
-    if not isinstance(user_id, str) or not user_id or not (info is None or isinstance(info, dict)):
+    if (
+        not isinstance(user_id, str)
+        or not user_id
+        or not is_sendable(user_id)
+        or not (info is None or isinstance(info, dict))
+    ):
         return None
     return SignedUser(user_id, info or NO_INFO)

@@ -345,8 +345,7 @@ def _nothing_after(outcome: Outcome[object]) -> Answer:
 
 def _subscribed(channel: ChannelName, joined: Joined) -> Answer:
     """The answer to a subscription; in a cache channel, followed by the last event of the server, if it is kept."""
-    members = None if joined.members is None else (listed.member for listed in joined.members)
-    succeeded = wire.subscription_succeeded(channel, members)
+    succeeded = wire.subscription_succeeded(channel, joined.members)
     if not names.is_cache(channel):
         return (succeeded,)
     kept = joined.replayed.messages if joined.replayed is not None else None

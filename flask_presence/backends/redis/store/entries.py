@@ -58,6 +58,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     place: int
     raw: bytes
     _json: msgspec.Raw | None = None
+    _keyed_info: msgspec.Raw | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
@@ -87,6 +88,13 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         if self._json is None:
             self._json = self.member.json
         return self._json
+
+    @property
+    def keyed_info(self) -> msgspec.Raw:
+        """The member as Pusher's clients see it, see `Member.keyed_info`."""
+        if self._keyed_info is None:
+            self._keyed_info = self.member.keyed_info
+        return self._keyed_info
 
 
 class Listing:
