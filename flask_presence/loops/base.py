@@ -6,11 +6,15 @@ threads and greenlets comes in through `run`.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 Callback = Callable[[], object]
+
+WOULD_BLOCK: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a non-blocking socket raises if it has to wait: nothing has been read or written."""
 
 
 class Loop(Protocol):
