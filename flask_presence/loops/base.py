@@ -45,8 +45,8 @@ class Loop(Protocol):
     def writable(self, fd: int, callback: Callback) -> Watch:
         """A watch that calls `callback` whenever `fd` can be written to, once it is started."""
 
-    def attend(self, source: Source) -> None:
-        """Know of `source`, if the loop has to wait for its events by itself."""
+    def add_source(self, source: Source) -> None:
+        """Add something that has events, if the loop has to wait for them by itself."""
 
 
 class Watch(Protocol):

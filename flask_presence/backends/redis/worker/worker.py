@@ -95,7 +95,7 @@ class Worker:
         self.control.begin()
         self._subscriber.subscribe(self._inbox)
         self._subscriber.begin()
-        self.loop.attend(self)
+        self.loop.add_source(self)
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
