@@ -72,7 +72,7 @@ def test_an_error_names_the_mistake_and_only_the_scheme_of_the_url(url: str, tol
 
 
 @pytest.mark.parametrize("value", [b"redis://:s3cret@h", ["redis://:s3cret@h"], "", None, 5])
-def test_a_backend_that_is_no_text_raises(value: object) -> None:
+def test_a_backend_that_is_not_a_string_raises(value: object) -> None:
     app = Flask("address")
     app.config["PRESENCE_BACKEND"] = value
     with pytest.raises(ConfigurationError, match="must be a URL") as caught:

@@ -17,11 +17,10 @@ import hiredis
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as ConnectionLost
 
-from ....loops.base import Loop
+from ....loops.base import WOULD_BLOCK, Loop
 from ....loops.gevent_loop import is_gevent_socket
 
 RECEIVE_SIZE: Final = 65536
-_WOULD_BLOCK: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 log = logging.getLogger("flask_presence")
 
@@ -87,7 +86,7 @@ class LoopConnection:
             return
         try:
             data = self._sock.recv(RECEIVE_SIZE)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return
         except OSError as problem:
             self._lose(problem)
@@ -134,7 +133,7 @@ class LoopConnection:
             return
         try:
             sent = self._sock.send(data)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             sent = 0
         except OSError as problem:
             self._loop.soon(partial(self._lose, problem))  # not now: the sender is not prepared for a call of `lost`

@@ -26,7 +26,7 @@ T = TypeVar("T")
 _OF_MEMBERS: Final = ("joined", "updated", "left")
 
 
-class News(NamedTuple):
+class ReplicaEvent(NamedTuple):
     """What the connections in the channel must be told: a change to the list (`member`), or a message."""
 
     kind: Literal["joined", "updated", "left", "message"]
@@ -39,12 +39,12 @@ class News(NamedTuple):
 class Replica:
     """The member list of one channel at one place in its order.
 
-    `tell` is called for every piece of news, in order. `is_here` says whether a user has a connection to this worker in
-    the channel. If the channel keeps messages, `tail` has the newest of them.
+    `tell` is called for every event, in order. `is_here` says whether a user has a connection to this worker in the
+    channel. If the channel keeps messages, `tail` has the newest of them.
     """
 
     def __init__(
-        self, tell: Callable[[News], object], is_here: Callable[[str], bool], tail: Tail | None = None
+        self, tell: Callable[[ReplicaEvent], object], is_here: Callable[[str], bool], tail: Tail | None = None
     ) -> None:
         self.tail = tail
         self.position = NOWHERE
@@ -92,7 +92,7 @@ class Replica:
         missed: Sequence[KeptMessage] | None = None,
         sliced: bool = False,
     ) -> None:
-        """Move to the position of a snapshot. What differs is news, and so are the messages that were heard meanwhile,
+        """Move to the position of a snapshot. What differs is told, and so are the messages that were heard meanwhile,
         and the kept messages that were `missed`; `None` if that is not known.
 
         With `keep`, members who are missing from the snapshot stay listed, because other workers may still be
@@ -172,7 +172,7 @@ class Replica:
         return position
 
     def _replace(self, entries: dict[str, Entry], *, keep: bool) -> None:
-        """Change the list to `entries`; with `keep`, other members stay. What differs is news."""
+        """Change the list to `entries`; with `keep`, other members stay. What differs is told."""
         if self.position == NOWHERE:  # so nobody here knows of any list
             self._entries = entries
             return
@@ -207,7 +207,7 @@ class Replica:
         if event.kind == "message":
             if self.tail is not None and event.user:
                 self.tail.add(event.kept, time.monotonic())
-            self._tell(News("message", event.client, message=event.body))
+            self._tell(ReplicaEvent("message", event.client, message=event.body))
         elif event.kind == "cleared":
             if self.tail is not None:
                 self.tail.start(event.position.number)
@@ -221,11 +221,11 @@ class Replica:
         self._entries[user] = entry
         if known is None:
             self._in_order = self._in_order and entry.place == entry.version
-            self._tell(News("joined", client, entry.shown()))
+            self._tell(ReplicaEvent("joined", client, entry.shown()))
         elif known.raw != entry.raw:
             member = entry.shown()
             if known.json != member.json:
-                self._tell(News("updated", client, member))
+                self._tell(ReplicaEvent("updated", client, member))
 
     def _remove(self, user: str, client: str, last: bytes | None = None, reason: Reason | None = None) -> None:
         if user not in self._entries:
@@ -235,7 +235,7 @@ class Replica:
             return
         known = self._entries.pop(user)
         entry = known if last is None else parse_entry(last)
-        self._tell(News("left", client, entry.member, reason=reason))
+        self._tell(ReplicaEvent("left", client, entry.member, reason=reason))
 
     def _reached(self, position: Position) -> bool:
         return self.health.is_current and self.position >= position

@@ -95,7 +95,7 @@ class Worker:
         self.control.begin()
         self._subscriber.subscribe(self._inbox)
         self._subscriber.begin()
-        self.loop.attend(self)
+        self.loop.add_source(self)
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
@@ -192,17 +192,17 @@ class Worker:
     ) -> Pending[Updated]:
         self.breaker.check()
         local = self._channels.get(channel)
-        sure = local is not None and local.has(client_id) and channel.type == "presence"
+        is_member = local is not None and local.has(client_id) and channel.type == "presence"
         verdict = None if owned is None else self._timed(owned)
 
         def make() -> Operation[Placed[tuple[Entry, Change | None]]]:
             known = local.replica.position if local is not None else NOWHERE
-            return self._operations.update(channel, client_id, info, now, known, owned=verdict, sure=sure)
+            return self._operations.update(channel, client_id, info, now, known, owned=verdict, is_member=is_member)
 
         def shape(done: tuple[Entry, Change | None]) -> Updated:
             return Updated(done[0].member, done[1])
 
-        if local is None or not sure:
+        if local is None or not is_member:
             return self._pipeline.run(make()).map(lambda placed: shape(placed.value))
 
         def reach(placed: Placed[tuple[Entry, Change | None]]) -> Pending[Updated]:
