@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from ..members import MAX_DEPTH, NO_INFO, User, depth, info_size
+from ..members import MAX_DEPTH, NO_INFO, OwnedInfo, Profile, User, depth, info_size
 from ..text import is_sendable
 
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -64,6 +65,13 @@ def read_user_data(text: str) -> SignedUser | None:
     return None if fields is None else _signed(fields.get("id"), fields.get("user_info"))
 
 
+def info_to_sign(user: User, info: Mapping[str, Any], owned: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """The `user_info` of a user of the app, `{id, name, avatar?, …info, …owned}`. `info` is what the page may decide.
+    What a guard owns wins; its keys that are `None` are absent."""
+    member = Profile.of(user, info, OwnedInfo(owned)).member("", now)
+    return {key: value for key, value in member.user_info.items() if owned.get(key, value) is not None}
+
+
 def _read(text: str) -> dict[str, Any] | None:
     try:
         return _decode(text)
@@ -72,11 +80,5 @@ def _read(text: str) -> dict[str, Any] | None:
 
 
 def _signed(user_id: Any, info: Any) -> SignedUser | None:
-    if (
-        not isinstance(user_id, str)
-        or not user_id
-        or not is_sendable(user_id)
-        or not (info is None or isinstance(info, dict))
-    ):
-        return None
-    return SignedUser(user_id, info or NO_INFO)
+    is_id = isinstance(user_id, str) and user_id != "" and is_sendable(user_id)
+    return SignedUser(user_id, info or NO_INFO) if is_id and (info is None or isinstance(info, dict)) else None
