@@ -100,6 +100,8 @@ def test_the_events_add_up_to_the_list_of_members(changes: list[tuple[str, str]]
         if replica.health.is_current:
             at = replica.position.number
             assert replica.entries == history.lists[at]
+            expected = b",".join(bytes(entry.json) for entry in replica.entries.values())
+            assert bytes(replica.list_json()) == b"[" + expected + b"]"
             assert listener.view == json_of(history.lists[at])
             assert reached == list(range(at + 1))
     end = len(history.events)

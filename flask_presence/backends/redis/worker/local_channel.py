@@ -31,6 +31,7 @@ class LocalChannel:
         self.waiting_at = (self.replica.position, 0)
         self._steps = 0
         self.empty_since: float | None = None
+        self.list_asked = False  # by a join under way; others that wait for a list need not ask for it too
         self.compare_due = False  # with Redis, as soon as the copy is current
         self._listener = listener
         self._here: dict[str, str] = {}  # client id -> user, escaped as in entries

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from heapq import heappop, heappush
 from typing import Final, Literal, NamedTuple, TypeVar
+
+from msgspec import Raw
 
 from ....domain.errors import BackendUnavailable
 from ....domain.events import Reason
@@ -17,7 +20,7 @@ from ....domain.history import KeptMessage, Position, Tail
 from ....domain.members import Member
 from ....loops.pending import Pending, raising
 from ..store.calls import NOWHERE, Placed
-from ..store.entries import Entry, parse_entry
+from ..store.entries import Entry, ListJson, parse_entry
 from ..store.events import Event
 from .health import Health
 
@@ -56,7 +59,10 @@ class Replica:
         self._entries: dict[str, Entry] = {}
         self._in_order = True
         self._early: list[Event] = []
-        self._waiting: list[tuple[Position, Pending[None]]] = []
+        self._waiting: list[tuple[Position, int, Pending[None]]] = []  # a heap; the number breaks ties
+        self._waited = 0
+        self._waking = False
+        self._list = ListJson()
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -65,6 +71,13 @@ class Replica:
             self._entries = dict(sorted(self._entries.items(), key=lambda item: item[1].place))
             self._in_order = True
         return self._entries
+
+    def list_json(self) -> Raw:
+        """The list as JSON. While others wait for their places it is kept, because they will probably need it too."""
+        known = self._list.get(self.entries.values())
+        if not self._waiting and not self._waking:
+            self._list.forget()
+        return known
 
     def hear(self, event: Event) -> None:
         """Apply an event now, or after the snapshot or the reply that has to be handled first."""
@@ -100,6 +113,7 @@ class Replica:
         """
         old = self.position
         self._in_order = sliced
+        self._list.forget()
         if sliced:
             position = self._apply_early(position, entries)
         self._replace(entries, keep=keep)
@@ -129,7 +143,8 @@ class Replica:
         if self._reached(position):
             pending.settle(_nothing)
         else:
-            self._waiting.append((position, pending))
+            self._waited += 1
+            heappush(self._waiting, (position, self._waited, pending))
         return pending
 
     def at_its_place(self, placed: Placed[T]) -> Pending[T]:
@@ -144,7 +159,7 @@ class Replica:
         """Fail whatever waits for a place in the order."""
         self._expected = NOWHERE
         waiters, self._waiting = self._waiting, []
-        for _, pending in waiters:
+        for *_, pending in sorted(waiters):
             pending.settle(raising(problem))
 
     @property
@@ -221,9 +236,15 @@ class Replica:
         self._entries[user] = entry
         if known is None:
             self._in_order = self._in_order and entry.place == entry.version
-            self._tell(ReplicaEvent("joined", client, entry.shown()))
+            member = entry.shown()
+            if self._in_order:
+                self._list.append(entry)
+            else:
+                self._list.forget()
+            self._tell(ReplicaEvent("joined", client, member))
         elif known.raw != entry.raw:
             member = entry.shown()
+            self._list.forget()
             if known.json != member.json:
                 self._tell(ReplicaEvent("updated", client, member))
 
@@ -234,6 +255,7 @@ class Replica:
             self.health.contradict()
             return
         known = self._entries.pop(user)
+        self._list.forget()
         entry = known if last is None else parse_entry(last)
         self._tell(ReplicaEvent("left", client, entry.member, reason=reason))
 
@@ -241,10 +263,15 @@ class Replica:
         return self.health.is_current and self.position >= position
 
     def _wake(self) -> None:
-        ready = [pending for position, pending in self._waiting if self._reached(position)]
-        self._waiting = [(position, pending) for position, pending in self._waiting if not self._reached(position)]
+        waiting, ready = self._waiting, list[Pending[None]]()
+        while waiting and self._reached(waiting[0][0]):
+            ready.append(heappop(waiting)[2])
+        self._waking = True
         for pending in ready:
             pending.settle(_nothing)
+        self._waking = False
+        if not waiting:
+            self._list.forget()
 
 
 def _nothing() -> None:
