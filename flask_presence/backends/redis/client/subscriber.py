@@ -97,6 +97,11 @@ class Subscriber:
             self._connection.close()
             self._replace(None)
 
+    def leave_old_master(self) -> None:
+        """Replace the connection if it is to a server that is no longer the master."""
+        if self._connection is not None and self._client.is_outdated(self._connection.raw):
+            self.reset()
+
     def close(self) -> None:
         """Close the connection for good."""
         self._closed = True

@@ -36,6 +36,7 @@ from .heartbeat import Heartbeat, heartbeat_interval
 from .join import Join
 from .local_channel import LocalChannel
 from .local_channels import LocalChannels
+from .master_watch import MasterWatch
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -75,6 +76,7 @@ class Worker:
             *(store, self._pipeline, self._subscriber, self._channels, listener), lambda: self.worker_id, lease
         )
         self._inbox = self._keys.inbox(self.worker_id)
+        self._master_watch = MasterWatch(client, loop, self._pipeline, self._subscriber)
         self._probe_after = lease / 2
         self._probed_at = 0.0
         self.ended = False
@@ -100,6 +102,7 @@ class Worker:
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
         self._pipeline.tick(now)
+        self._master_watch.tick(now)
         self._heartbeat.tick(now)
         self.control.tick(now)
         if self.breaker.is_up:
@@ -317,6 +320,7 @@ class Worker:
 
     def _returned(self) -> None:
         """Make up for what Redis missed while it was down."""
+        self._subscriber.leave_old_master()
         self._channels.compare_soon()
         self._heartbeat.store_connections()
         self.control.send_again()
