@@ -152,6 +152,11 @@ def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
 
 def test_the_sentinels_have_a_password_of_their_own(program: str) -> None:
     with running_sentinels(program, sentinel_password="theirs") as trio:
-        for password, status in (("theirs", 200), ("wrong", 503)):
-            with running(PRESENCE_BACKEND=f"{trio.url}?sentinel_password={password}") as server:
-                assert server.get("/presence/health")[0] == status
+        for options, status, message in (
+            ("?sentinel_password=theirs", 200, None),
+            ("?sentinel_password=wrong", 503, "Redis refuses the password"),
+            ("", 503, "Redis refuses the password"),
+        ):
+            with running(PRESENCE_BACKEND=f"{trio.url}{options}") as server:
+                found, _, body = server.get("/presence/health")
+                assert (found, json.loads(body).get("message")) == (status, message)

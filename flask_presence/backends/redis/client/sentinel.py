@@ -49,23 +49,23 @@ class Sentinels:
         self._options = options
 
     def look_up(self) -> Server:
-        """Ask all Sentinels for the master. Blocks. Raises redis-py's `ConnectionError`, which says why there is
-        none."""
+        """Ask all Sentinels for the master. Blocks. Raises redis-py's `ConnectionError` if there is none,
+        `AuthenticationError` if they refuse the password, and `UnknownService`."""
         answers: list[tuple[int, Server, str]] = []
         problems: list[str] = []
-        unknown = 0
+        kind: type[RedisError] = ConnectionLost
         for server in self._servers:
             try:
                 answers.append(self._ask(server))
             except AuthenticationError as problem:
+                kind = AuthenticationError
                 problems.append(f"{server.host}:{server.port} refuses the password of the Sentinels: {problem}")
             except ResponseError as problem:
-                unknown += 1
+                kind = UnknownService
                 problems.append(f"{server.host}:{server.port} does not know the service {self.service!r}: {problem}")
             except (RedisError, OSError) as problem:
                 problems.append(f"{server.host}:{server.port} does not answer: {problem}")
         if not answers:
-            kind = UnknownService if unknown else ConnectionLost
             raise kind(f"no Sentinel names a master of {self.service!r}: {'; '.join(problems)}")
         _, master, flags = max(answers)
         if "o_down" in flags:
