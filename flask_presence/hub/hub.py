@@ -28,7 +28,6 @@ from .logins import LoginWatch
 from .membership import SessionMembership
 from .offload import Offload
 from .ports import Application, Connection, Credential, Policy, Transport
-from .pusher.dialect import COME_BACK
 from .pusher.requests import PusherRequests
 from .rechecks import Rechecks
 from .requests import Requests
@@ -228,9 +227,8 @@ class Hub:
         else:
             for session in among:
                 session.recheck_after_join |= session.joining is not None
-        for session in among:
-            if session.has_signed_login:
-                session.close(COME_BACK, "Permissions may have changed", "expired")
+        if self.pusher is not None:
+            self.pusher.recheck(among, user_id, channel)
         self._rechecks.add((session for session in among if not session.has_signed_login), channel)
         return len(among)
 
