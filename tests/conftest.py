@@ -37,6 +37,7 @@ settings.load_profile("shared machine")
 
 
 LONGEST = [
+    "redis/test_sentinel.py",
     "redis/test_several_workers.py",
     "stats/test_stats_page.py",
     "transport/test_autobahn.py",
@@ -44,6 +45,8 @@ LONGEST = [
     "client/test_frontends.py",
     "deployment/test_shutdown.py",
     "deployment/test_nginx.py",
+    "pusher/test_connecting.py",
+    "pusher/test_real_clients.py",
     "deployment/test_surrounding_app.py",
     "redis/test_redis_outage.py",
     "stats/test_watch_stream.py",
@@ -79,6 +82,7 @@ LONGEST = [
     "redis/test_state_machine.py",
     "redis/test_long_lists.py",
     "hostile/test_fuzz.py",
+    "hostile/test_pusher_fuzz.py",
     "guides/test_logins.py",
 ]
 """The files that take longest, which start first, so that no worker runs one of them while the others have ended."""
