@@ -23,6 +23,7 @@ from ..domain.callables import discard_coroutine, fit_arguments, name_of
 from ..domain.channels import ChannelName
 from ..domain.errors import CredentialRejected
 from ..domain.events import EVENT_NAMES, Event, check_event_name, decode_data
+from ..domain.frozen import is_constant
 from ..domain.guards import GuardRegistry, Match, Verdict, deny, read_verdict
 from ..domain.members import User
 from ..hub.ports import Credential, Login
@@ -185,4 +186,7 @@ def _guard_name(match: Match | None) -> str:
 
 
 def _copied(user: User | None) -> User | None:
-    return user and dataclasses.replace(user, claims=copy.deepcopy(dict(user.claims)))
+    """The user for a function of the app, which may change what the app itself has put into the claims."""
+    if user is None or (type(user) is User and is_constant(user.claims)):
+        return user
+    return dataclasses.replace(user, claims=copy.deepcopy(dict(user.claims)))

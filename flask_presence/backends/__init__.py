@@ -9,8 +9,12 @@ from ..domain.errors import ConfigurationError
 from ..domain.history import HistoryRules
 from .base import Backend
 
-REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
-BACKENDS: Final = "the backends are 'memory://', 'redis://localhost:6379/0', 'rediss://…' and 'unix://…'"
+SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
+REDIS_SCHEMES: Final = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
+BACKENDS: Final = (
+    "the backends are 'memory://', 'redis://localhost:6379/0', 'rediss://…', 'unix://…' and "
+    "'redis+sentinel://host:26379,host2:26379/service/0'"
+)
 
 
 def open_backend(
@@ -42,12 +46,14 @@ def open_backend(
     try:
         from .redis.backend import RedisBackend
         from .redis.client.address import parse_address
+        from .redis.client.sentinel import parse_sentinel_address
     except ImportError as problem:
         raise ConfigurationError(
             f"PRESENCE_BACKEND begins with '{scheme}://', which needs the package redis ({problem}): "
             "pip install 'flask-presence[redis]'"
         ) from problem
+    parse = parse_sentinel_address if scheme in SENTINEL_SCHEMES else parse_address
     try:
-        return RedisBackend(parse_address(url), prefix, lease, max_info, max_members, grace_abrupt, history)
+        return RedisBackend(parse(url), prefix, lease, max_info, max_members, grace_abrupt, history)
     except ValueError as problem:
         raise ConfigurationError(f"PRESENCE_BACKEND ({scheme}://…) is not valid: {problem}") from None

@@ -45,6 +45,7 @@ class FrozenList(list[Any]):
 
 
 _EMPTY: Final = FrozenDict()
+_CONSTANTS: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 def freeze(value: Any) -> Any:
@@ -55,3 +56,11 @@ def freeze(value: Any) -> Any:
     if isinstance(value, list):
         return FrozenList(freeze(inner) for inner in value)
     return value
+
+
+def is_constant(value: Any) -> bool:
+    """Whether nothing in `value` can be changed, as far as is known, so that it need not be copied."""
+    kind = type(value)
+    if kind is FrozenDict:
+        return all(map(is_constant, value.values()))
+    return kind in _CONSTANTS or (kind is FrozenList and all(map(is_constant, value)))

@@ -16,6 +16,7 @@ import msgspec
 
 from .errors import InvalidRequest
 from .frozen import freeze
+from .pusher.names import came_by_pusher
 from .text import is_sendable, sendable
 from .timestamps import isoformat
 
@@ -78,11 +79,12 @@ class User:
 
 
 class _Encoded:
-    """A slot for what a `Member` is as JSON, which is no field of it."""
+    """Slots for what a `Member` is as JSON, which are no fields of it."""
 
-    __slots__ = ("_json",)
+    __slots__ = ("_json", "_keyed_info")
 
     _json: msgspec.Raw
+    _keyed_info: msgspec.Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +132,25 @@ class Member(_Encoded):
             return encoded
 
     @property
-    def member(self) -> Member:
-        """This member. Lists of members that are only sent have other items, which have this attribute too."""
-        return self
+    def user_info(self) -> dict[str, Any]:
+        """What Pusher's clients see: what was signed, if the member came by Pusher; otherwise
+        `{id, name, avatar?, …info}`."""
+        if came_by_pusher(self.client_id):
+            return {**self.info, **self.hidden}
+        fields: dict[str, Any] = {"id": self.id, "name": self.name}
+        if self.avatar is not None:
+            fields["avatar"] = self.avatar
+        return fields | {key: value for key, value in self.info.items() if key not in ("name", "avatar")}
+
+    @property
+    def keyed_info(self) -> msgspec.Raw:
+        """`"id":user_info`, a pair of a JSON object. It is encoded once, like `json`."""
+        try:
+            return self._keyed_info
+        except AttributeError:
+            encoded = msgspec.Raw(_encode(self.id) + b":" + _encode(self.user_info))
+            object.__setattr__(self, "_keyed_info", encoded)
+            return encoded
 
 
 def _text_id(user_id: UserId) -> str:
@@ -260,6 +278,13 @@ class Profile:
             for key, value in self.client_info.items()
             if value is not None and key not in self.owned and not _is_shown(key, value)
         }
+
+
+def guard_info(info: Mapping[str, Any], user: User | None) -> dict[str, Any]:
+    """The part of a member's merged `userInfo` that a guard sees: without reserved keys, which a signer may have set,
+    and without `name` and `avatar`, as far as the server knows these of the user."""
+    known = without_user_fields(info, user)
+    return {key: value for key, value in known.items() if key not in RESERVED_KEYS}
 
 
 def _is_shown(key: str, value: Any) -> bool:

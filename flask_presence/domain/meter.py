@@ -19,7 +19,10 @@ Counts = Mapping[str, float]
 GuardOutcome = Literal["allowed", "denied", "failed"]
 GUARD_OUTCOMES: Final[tuple[GuardOutcome, ...]] = ("allowed", "denied", "failed")
 OTHER: Final = "other"
-CLOSE_CODES: Final = (1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4401, 4403)
+CLOSE_CODES: Final = (
+    *(1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4401, 4403),
+    *(4009, 4100, 4200),  # of Pusher's clients
+)
 """The close codes that are counted one by one. A peer may send any code from 1000 to 4999; others are `OTHER`."""
 REFUSALS: Final = (400, 401, 403, 426, 503)
 """The HTTP statuses with which an upgrade is refused."""

@@ -56,8 +56,8 @@ class Listed(Protocol):
         """The member as native clients see it."""
 
     @property
-    def member(self) -> Member:
-        """The member itself, which may be decoded anew each time."""
+    def keyed_info(self) -> msgspec.Raw:
+        """The member's id and what Pusher's clients see of them, as a pair of a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,16 @@ class Joined:
 
     `is_new` says whether the connection was not in the channel before. `change` is what others must be told. In a
     presence channel, `members` are all members after the join, in order of joining, and `me` is the one who joined. If
-    the channel keeps messages, `replayed` is what the connection wanted to hear of them.
+    the channel keeps messages, `replayed` is what the connection wanted to hear of them. `list_json` is the list as
+    JSON, if it is known already.
     """
 
     is_new: bool
     change: Change | None = None
     members: Sequence[Listed] | None = None
-    me: Member | None = None
+    me: Listed | None = None
     replayed: Replayed | None = None
+    list_json: msgspec.Raw | None = None
 
 
 @dataclass(frozen=True, slots=True)

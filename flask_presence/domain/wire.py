@@ -235,7 +235,7 @@ class Connected(msgspec.Struct, tag_field="type", tag="connected"):
 class Joined(Frame, tag="channel:joined", kw_only=True):
     channel: str
     channelType: str
-    members: list[Raw] | UnsetType = UNSET
+    members: list[Raw] | Raw | UnsetType = UNSET
     me: Raw | UnsetType = UNSET
     position: str | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
@@ -344,7 +344,8 @@ def identity(user: User) -> Identity:
 def joined(channel: ChannelName, outcome: roster.Joined) -> Joined:
     answer = Joined(channel=str(channel), channelType=channel.type)
     if outcome.members is not None and outcome.me is not None:
-        answer.members = [member.json for member in outcome.members]
+        known = outcome.list_json
+        answer.members = [member.json for member in outcome.members] if known is None else known
         answer.me = outcome.me.json
     if outcome.replayed is not None:
         answer.position, messages, recovered = outcome.replayed

@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import partial
 
 from ..backends.base import Backend
+from ..domain.channels import ChannelName
 from ..domain.errors import Removed
 from ..domain.events import ClientConnected, ClientDisconnected, Event, Reason
 from ..domain.members import User
@@ -27,7 +28,6 @@ from .logins import LoginWatch
 from .membership import SessionMembership
 from .offload import Offload
 from .ports import Application, Connection, Credential, Policy, Transport
-from .pusher.dialect import COME_BACK
 from .pusher.requests import PusherRequests
 from .rechecks import Rechecks
 from .requests import Requests
@@ -213,11 +213,9 @@ class Hub:
         sessions = self._users.of(user_id)
         for session in sessions:
             session.recheck_after_join |= session.joining == channel
-        chosen = [session for session in sessions if channel in session.channels]
-        why = Removed(text or None)
-        return _count_once_done(
-            [self._membership.expel(session, session.channels[channel], "removed", why) for session in chosen]
-        )
+        chosen = [session for session in sessions if session.has_entered(channel)]
+        name, why = ChannelName(channel), Removed(text or None)
+        return _count_once_done([self._membership.expel(session, name, "removed", why) for session in chosen])
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
         self.rechecks_begun += 1
@@ -225,13 +223,12 @@ class Hub:
         if channel is not None:
             for session in among:
                 session.recheck_after_join |= session.joining == channel
-            among = [s for s in among if channel in s.channels or (s.has_signed_login and s.entering == channel)]
+            among = [session for session in among if session.has_entered(channel)]
         else:
             for session in among:
                 session.recheck_after_join |= session.joining is not None
-        for session in among:
-            if session.has_signed_login:
-                session.close(COME_BACK, "Permissions may have changed", "expired")
+        if self.pusher is not None:
+            self.pusher.recheck(among, user_id, channel)
         self._rechecks.add((session for session in among if not session.has_signed_login), channel)
         return len(among)
 

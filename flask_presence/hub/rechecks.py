@@ -19,7 +19,7 @@ from ..backends.base import Membership
 from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, CredentialRejected, Forbidden, UpdateFailed
 from ..domain.guards import Verdict
-from ..domain.members import NO_INFO, OwnedInfo, without_user_fields
+from ..domain.members import NO_INFO, OwnedInfo, guard_info
 from ..domain.meter import Meter
 from ..domain.roster import Updated
 from ..loops.pending import Outcome, then
@@ -75,8 +75,8 @@ class _Question:
 class Rechecks:
     """A queue of sessions to ask about, which take turns, channel by channel.
 
-    `recheck_everywhere`, which may block, rechecks all connections of a user in a channel, on all workers. In this
-    class a worker is a greenlet or a thread that takes tasks from the queue, not a process.
+    `recheck_everywhere`, which may block, rechecks all connections of a user in a channel, on all workers. A runner is
+    a greenlet or a thread that takes tasks from the queue.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class Rechecks:
         self._waiting: deque[_Task] = deque()
         self._failed: list[_Task] = []
         self._retry_at = 0.0
-        self._working: dict[int, float] = {}  # when each worker began its current task, by the worker's number
-        self._last_worker = 0
+        self._working: dict[int, float] = {}  # when each runner began its current task, by its number
+        self._last_runner = 0
         self._open_questions: set[_Question] = set()
         self._recheck_later: list[tuple[str, str]] = []  # users and channels
         self._recheck_later_at = 0.0
@@ -115,18 +115,18 @@ class Rechecks:
         """Ask about these sessions, in one channel or in all of theirs (`None`)."""
         for session in sessions:
             self._add(_Task(session, channel))
-        self._start_workers()
+        self._start_runners()
 
     def confirm(self, session: Session, channel: ChannelName) -> None:
         """Ask once more about a session whose verdict has changed what a guard owns of a member who was listed already:
         a newer verdict, about another connection of the user, may have taken effect while the guard was asked."""
         self._add(_Task(session, channel, confirms=True, about_user=True))
-        self._start_workers()
+        self._start_runners()
 
     def ask_again(self, session: Session, channel: ChannelName) -> None:
         """Ask about a session whose verdict has superseded earlier ones, and could not be stored."""
         self._add(_Task(session, channel, about_user=True))
-        self._start_workers()
+        self._start_runners()
 
     def _add(self, task: _Task) -> None:
         self._membership.in_question[task.session.id] += 1
@@ -146,7 +146,7 @@ class Rechecks:
             del in_question[task.session.id]
 
     def tick(self, now: float) -> None:
-        """At `now`, in epoch seconds, retry what failed a moment ago, and start more workers if guards are slow."""
+        """At `now`, in epoch seconds, retry what failed a moment ago, and start more runners if guards are slow."""
         if self._failed and now >= self._retry_at:
             failed, self._failed = self._failed, []
             self._retry_at = now + RETRY_AFTER
@@ -156,7 +156,7 @@ class Rechecks:
             self._recheck_later_at = now + RETRY_AFTER
             self._offload.spawn(self._recheck_others, due)
         if self._waiting or self._logins_waiting:
-            self._start_workers()
+            self._start_runners()
         elif not self._working and not self._failed:
             self._not_stored.clear()
 
@@ -175,14 +175,14 @@ class Rechecks:
             if question.session is session and question.channel == channel and question.asked_at < asked_at:
                 question.superseded = True
 
-    def _start_workers(self) -> None:
+    def _start_runners(self) -> None:
         moment = time.monotonic()
         slow = sum(moment - since > SLOW_AFTER for since in self._working.values())
         free = MAX_CONCURRENT + min(slow, MAX_SLOW) - len(self._working)
         for _ in range(min(free, len(self._logins_waiting) + len(self._waiting))):
-            self._last_worker += 1
-            self._working[self._last_worker] = moment
-            self._offload.spawn(self._work, self._last_worker)
+            self._last_runner += 1
+            self._working[self._last_runner] = moment
+            self._offload.spawn(self._work, self._last_runner)
 
     def _work(self, number: int) -> None:
         loop = self._offload.loop
@@ -253,7 +253,7 @@ class Rechecks:
         taken effect. Raises if that login is rejected, although it passes `_verify`."""
         loop = self._offload.loop
         while (question := loop.run(partial(self._begin_question, session, channel))) is not None:
-            login, info = session.login, copy.deepcopy(without_user_fields(question.client_info, session.user))
+            login, info = session.login, copy.deepcopy(guard_info(question.client_info, session.user))
             try:
                 verdict = self._application.authorize(login, session.user, channel, info)
             except CredentialRejected:

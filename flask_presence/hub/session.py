@@ -154,6 +154,10 @@ class Session:
         """Whether it is in the channel, and nobody is taking it out."""
         return channel in self.channels and not (self.being_removed and channel in self.being_removed)
 
+    def has_entered(self, channel: str) -> bool:
+        """Whether it is in the channel, or is about to be because a signer has decided so."""
+        return channel in self.channels or (self.has_signed_login and self.entering == channel)
+
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         """Handle a message from the client now, or as soon as those before it have been answered."""
         self._owner.meter.received += 1

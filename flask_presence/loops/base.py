@@ -6,11 +6,15 @@ threads and greenlets comes in through `run`.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 Callback = Callable[[], object]
+
+WOULD_BLOCK: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a non-blocking socket raises if it has to wait: nothing has been read or written."""
 
 
 class Loop(Protocol):
@@ -41,8 +45,8 @@ class Loop(Protocol):
     def writable(self, fd: int, callback: Callback) -> Watch:
         """A watch that calls `callback` whenever `fd` can be written to, once it is started."""
 
-    def attend(self, source: Source) -> None:
-        """Know of `source`, if the loop has to wait for its events by itself."""
+    def add_source(self, source: Source) -> None:
+        """Add something that has events, if the loop has to wait for them by itself."""
 
 
 class Watch(Protocol):

@@ -67,7 +67,7 @@ class GeventLoop:
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         self.run(lambda: self._gevent.spawn(function, *arguments))
 
-    def attend(self, source: Source) -> None:
+    def add_source(self, source: Source) -> None:
         """Do nothing: the hub runs all the time."""
 
     def sleep(self, seconds: float) -> None:

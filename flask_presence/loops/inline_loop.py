@@ -43,7 +43,7 @@ class InlineLoop:
         if seconds:
             self.settle()
 
-    def attend(self, source: Source) -> None:
+    def add_source(self, source: Source) -> None:
         self._sources.append(source)
 
     def every(self, seconds: float, callback: Callback) -> None:

@@ -48,7 +48,7 @@ class ThreadLoop:
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         threading.Thread(target=function, args=arguments, name="flask_presence worker", daemon=True).start()
 
-    def attend(self, source: Source) -> None:
+    def add_source(self, source: Source) -> None:
         """Do nothing: the thread runs all the time."""
 
     def sleep(self, seconds: float) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol
 
 from ..domain.meter import Meter
-from ..loops.base import Loop
+from ..loops.base import WOULD_BLOCK, Loop
 from . import codec
 from .outbox import Limits, Outbox
 
@@ -33,7 +33,6 @@ CLOSE_TIMEOUT: Final = 5.0
 SLOW_CLOSE_TIMEOUT: Final = 10.0
 """The same for a peer that is closed because it is too slow."""
 
-_WOULD_BLOCK: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _PING: Final = codec.encode_frame(b"", codec.PING)
 _TCP_CLOSED: Final = (7, 8)
 """TCP_CLOSE and TCP_CLOSE_WAIT of Linux's `tcp_states.h`."""
@@ -226,7 +225,7 @@ class Connection(Outbox):
     def _read(self) -> None:
         try:
             data = self.sock.recv(RECEIVE_SIZE)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return
         except OSError:
             data = b""
@@ -269,7 +268,7 @@ class Connection(Outbox):
             data = self.next_data()
             try:
                 sent = self.sock.send(data)
-            except _WOULD_BLOCK:
+            except WOULD_BLOCK:
                 sent = 0
             except OSError:
                 self._lose(later=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ..support.browser import Browser, BrowserContext, ConsoleMessage, Page, Route, WebSocket, expect
+from ..support.browser import Browser, BrowserContext, ConsoleMessage, Page, Route, WebSocket, expect, lose_network
 from ..support.client import client
 from ..support.documents import blocks_of
 from ..support.server import ROOT, Server, running, wait_until
@@ -106,6 +106,7 @@ class Tab:
         self.warnings: list[str] = []
         self.sent: list[dict[str, Any]] = []
         self.sockets: list[WebSocket] = []
+        self.has_clock = False
         self.page.on("pageerror", lambda problem: self.problems.append(str(problem)))
         self.page.on("console", self._read)
         self.page.on("websocket", self._listen)
@@ -134,6 +135,13 @@ class Tab:
 
     def wait_for_sent(self, condition: Callable[[], object]) -> None:
         wait_until(lambda: self.page.evaluate("1") and self.sent and condition())  # Playwright reports while it waits
+
+    def lose_network(self) -> None:
+        """Take the network away. Returns once the page says that the client waits for it."""
+        if not self.has_clock:
+            self.page.clock.install()
+            self.has_clock = True
+        lose_network(self.page, lambda: self.page.locator("#state").inner_text() == "waiting")
 
     def expect(self, component: str, text: str) -> None:
         expect(self.page.locator(f"#{component}")).to_have_text(text)
@@ -337,15 +345,13 @@ def test_components_hear_what_a_channel_keeps(open_tab: OpenTab, server: Server,
         ann.show(part("c", channel))
         ann.expect("c", "joined ann bob: ann:")
 
-        ann.page.context.set_offline(True)
-        ann.expect("state", "waiting")
+        ann.lose_network()
         bob.say(channel, "missed", event="typing")
         ann.page.context.set_offline(False)
         ann.page.wait_for_function("heard.length")
         assert ann.page.evaluate("heard.splice(0)") == [["c", "missed", "bob"]]
 
-        ann.page.context.set_offline(True)
-        ann.expect("state", "waiting")
+        ann.lose_network()
         bob.say(channel, "forgotten", event="typing")
         server.call("clear_channel_history", name=channel)
         bob.say(channel, "kept", event="typing")
@@ -361,8 +367,7 @@ def test_an_info_that_was_not_told_is_told_later(open_tab: OpenTab, name: str) -
     ann = open_tab("ann", "/app/react_page")
     ann.show(part("a", channel, status="here"))
     ann.expect("a", "joined ann ann:here")
-    ann.page.context.set_offline(True)
-    ann.expect("state", "waiting")
+    ann.lose_network()
     ann.show(part("a", channel, status="lost"))
     ann.page.context.set_offline(False)
     ann.expect("a", "joined ann ann:lost")

@@ -215,8 +215,7 @@ def test_a_removed_member_gets_channel_removed(open_tab: OpenTab, server: Server
     assert ann.do("attempt(room.joined)")["code"] == "REMOVED"
     assert ann.do("attempt(room.send('x'))")["code"] == "NOT_IN_CHANNEL"
     bob.wait("room.members.length === 1")
-    ann.page.context.set_offline(True)
-    ann.wait("presence.state === 'waiting'")
+    ann.lose_network()
     ann.page.context.set_offline(False)
     ann.wait("presence.state === 'connected'")
     assert ann.do("room.state") == "refused"
@@ -271,8 +270,7 @@ def test_after_a_network_loss_the_room_hears_only_the_changes(open_tab: OpenTab,
         ann = open_tab("ann")
         ann.join(channel)
         ann.do("heard.splice(0)")
-        ann.page.context.set_offline(True)
-        ann.wait("presence.state === 'waiting'")
+        ann.lose_network()
         bob.request("leave", channel=channel)
         carol.update(channel, mood="better")
         eve.request("leave", channel=channel)

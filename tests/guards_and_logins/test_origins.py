@@ -90,7 +90,7 @@ def test_an_entry_that_allows_any_page_is_refused_if_cookies_log_in(entry: str) 
 @pytest.mark.parametrize(
     "entry", ["example.com", "://x", "1x://y", "https://", "capacitor://", "app://x/y", "NULL", ""]
 )
-def test_an_entry_that_is_no_origin_raises_value_error(entry: str) -> None:
+def test_an_entry_that_is_not_an_origin_raises_value_error(entry: str) -> None:
     with pytest.raises(ValueError, match="is not an origin"):
         check_allowed(entry)
 

@@ -99,7 +99,7 @@ def test_owned_info_does_not_count_towards_the_size_limit(connect: Connect, serv
 
 
 @pytest.mark.parametrize("given", [[], "text", 5, None, [["role", "x"]]])
-def test_owned_info_that_is_no_dictionary_denies(connect: Connect, server: Server, name: str, given: Any) -> None:
+def test_owned_info_that_is_not_a_dictionary_denies(connect: Connect, server: Server, name: str, given: Any) -> None:
     """The log names the mistake of the guard."""
     channel = f"presence-owned-{name}"
     server.post(f"/own/{channel}", {"authorized": True, "userInfo": given})

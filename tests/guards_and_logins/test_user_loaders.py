@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ..conftest import Share
 from ..support.client import Client, client
 from ..support.handshake import UPGRADE, raw_upgrade, refusal
 from ..support.server import Server, running, wait_until
@@ -23,10 +24,6 @@ def stack() -> Iterator[ExitStack]:
         yield one
 
 
-def start(stack: ExitStack, **options: Any) -> Server:
-    return stack.enter_context(running(app=APP, **options))
-
-
 def enter(stack: ExitStack, server: Server, name: str | None, query: str = "", agent: str = "a browser") -> Client:
     """A connection as a browser opens it after `name` has logged in."""
     headers = {"Origin": server.origin}
@@ -37,7 +34,7 @@ def enter(stack: ExitStack, server: Server, name: str | None, query: str = "", a
 
 def test_current_user_works_in_guards_and_handlers(stack: ExitStack) -> None:
     """The request in which they run has the query string of the upgrade."""
-    server = start(stack)
+    server = stack.enter_context(running(app=APP))
     ann, bob, visitor = (enter(stack, server, name, "?page=7") for name in ("ann", "bob", None))
     assert ann.join("presence-of-ann")["me"]["name"] == "Ann"
     assert bob.request("join", channel="presence-of-ann")["code"] == "FORBIDDEN"
@@ -49,22 +46,24 @@ def test_current_user_works_in_guards_and_handlers(stack: ExitStack) -> None:
     wait_until(lambda: sorted(server.json("/seen")) == sorted(expected))
 
 
-@pytest.mark.parametrize("change", ["gone/ann", "rename/ann/eve"])
+@pytest.mark.parametrize("change", ["gone/{name}", "rename/{name}/eve"])
 @pytest.mark.parametrize("how", ["recheck", "schedule"])
-def test_a_login_that_ended_or_changed_disconnects_the_user(stack: ExitStack, change: str, how: str) -> None:
+def test_a_login_that_ended_or_changed_disconnects_the_user(
+    stack: ExitStack, shared: Share, change: str, how: str, name: str
+) -> None:
     """`recheck` does this at once, and the schedule later."""
-    server = start(stack, PRESENCE_TOKEN_RECHECK=0.5 if how == "schedule" else 60)
-    ann, bob, visitor = (enter(stack, server, name) for name in ("ann", "bob", None))
+    server = shared(app=APP, PRESENCE_TOKEN_RECHECK=0.5 if how == "schedule" else 60)
+    ann, bob, visitor = (enter(stack, server, user) for user in (f"ann-{name}", "bob", None))
     ann.join("by-hand")
-    server.get(f"/{change}")
+    server.get("/" + change.format(name=f"ann-{name}"))
     if how == "recheck":
-        assert server.json("/recheck/ann") == 1
+        assert server.json(f"/recheck/ann-{name}") == 1
     assert ann.wait_closed() == (4401, "Login ended")
     assert bob.request("ping")["type"] == visitor.request("ping")["type"] == "pong"
 
 
-def test_the_third_failure_of_a_loader_in_a_row_disconnects_the_user(stack: ExitStack) -> None:
-    server = start(stack)
+def test_the_third_failure_of_a_loader_in_a_row_disconnects_the_user(stack: ExitStack, shared: Share) -> None:
+    server = shared(app=APP, PRESENCE_TOKEN_RECHECK=60)
     ann = enter(stack, server, "ann")
     for _ in range(2):
         server.get("/fail/2")
@@ -122,7 +121,7 @@ def test_a_cookie_is_a_login_if_the_request_has_an_origin() -> None:
 
 def test_a_user_loader_reads_the_session_of_flask_login() -> None:
     """If nobody is logged in, the connection is anonymous. If the loader fails, the answer is 401."""
-    with running(app="tests.support.flask_login_app:create_app()") as server:
+    with running(app=APP) as server:
         own = {"Origin": server.origin}
         _, headers, _ = server.get("/login/ann")
         session = {"Cookie": headers["Set-Cookie"].split(";")[0]}

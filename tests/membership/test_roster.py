@@ -271,7 +271,7 @@ def test_a_merge_that_is_too_large_raises_and_changes_nothing() -> None:
 def test_a_member_on_the_wire_begins_with_the_fields_of_the_server() -> None:
     roster = Roster(1000)
     outcome = roster.join(Joiner(ROOM, "client", USERS[1], {"status": "here"}, NOW))
-    assert outcome.me is not None
+    assert isinstance(outcome.me, Member)
     assert outcome.me.to_dict() == {
         "id": "bob",
         "clientId": "client",

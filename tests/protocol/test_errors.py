@@ -49,7 +49,7 @@ def test_a_request_without_another_required_field_is_invalid(connect: Connect) -
 
 @pytest.mark.parametrize("wrong", [5, 1.5, True, [], {}])
 @pytest.mark.parametrize("request_type", ["join", "leave", "channel:message", "channel:update"])
-def test_a_channel_that_is_no_string_is_invalid(connect: Connect, request_type: str, wrong: Any) -> None:
+def test_a_channel_that_is_not_a_string_is_invalid(connect: Connect, request_type: str, wrong: Any) -> None:
     answer = connect().request(request_type, channel=wrong, data=1, userInfo={})
     assert answer == error("INVALID_REQUEST", "channel must be a string")
 
@@ -196,7 +196,7 @@ def test_a_client_cannot_set_reserved_keys(connect: Connect, name: str) -> None:
     assert [event["type"] for event in bob.events()] == ["presence:member_joined"]
 
 
-def test_a_name_or_avatar_that_is_no_string_is_ignored(connect: Connect, name: str) -> None:
+def test_a_name_or_avatar_that_is_not_a_string_is_ignored(connect: Connect, name: str) -> None:
     """`null` removes a name or an avatar."""
     ann = connect("ann", claims={"email": "ann@example.com"})
     me = ann.join(f"presence-{name}", name=5, avatar=["x"])["me"]

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus  # type: ignore[import-untyped]
+
+from flask_presence import Presence, User
 
 from ..conftest import Share, missing, on_redis
 from ..support.client import Client, client
@@ -427,6 +430,46 @@ def test_the_path_at_which_the_app_is_mounted_is_part_of_what_is_signed(monkeypa
     with running(kind="gunicorn-gthread", PRESENCE_ISOLATED_WORKERS=True, **API_SETTINGS) as server:
         assert call(server, "GET", f"/mounted{APP}/channels").json == {"channels": {}}
         assert call(server, "GET", f"/mounted{APP}/channels", signed_path=f"{APP}/channels").error[0] == 401
+
+
+@pytest.mark.parametrize("event", ["pusher:error", "pusher_internal:member_added", "pusher:"])
+def test_the_apps_own_code_cannot_send_events_of_the_protocol(
+    api_server: Server, shared: Share, ann: Client, name: str, event: str
+) -> None:
+    """Without the dialect, it can."""
+    ann.join(name)
+    calls: dict[str, dict[str, Any]] = {"publish": {"name": name}, "send_to_user": {"user_id": f"ann-{name}"}}
+    for method, target in calls.items():
+        answer = api_server.call(method, event=event, data=1, **target)
+        assert answer["raised"] == "ValueError"
+        assert repr(event) in answer["text"]
+        assert shared().call(method, event=event, data=1, **target) == 0
+    assert ann.silent()
+
+
+@pytest.mark.parametrize("kind", ["flask-run", "pywsgi", "gunicorn-gthread", "waitress"])
+def test_every_server_can_serve_the_api(kind: str) -> None:
+    """Even one that cannot serve WebSockets. A body in chunks is taken, or refused as one that is not signed."""
+    with running(kind=kind, PRESENCE_ISOLATED_WORKERS=True, PRESENCE_MAX_MESSAGE_SIZE=SIZE, **API_SETTINGS) as server:
+        assert sdk(server).trigger("x", "e", "x") == {}
+        assert call(server, "POST", f"{APP}/events", b"x" * 500_000).error[0] == 413
+        body = json.dumps(EVENT | {"channel": "x"}).encode()
+        url = signed_url("POST", f"{APP}/events", body)
+        assert send(server, "POST", url, iter([body[:9], body[9:]])).status in (200, 401)
+
+
+def test_the_api_is_on_the_host_of_the_settings() -> None:
+    app = Flask("hosts", subdomain_matching=True)
+    app.config.update(API_SETTINGS, SERVER_NAME="example.com", PRESENCE_SUBDOMAIN="<tenant>")
+    presence = Presence(app)
+    presence.user_loader(lambda: User("ann"))
+    url = signed_url("GET", f"{APP}/channels/x")
+    http = app.test_client()
+    assert http.get(url, base_url="http://red.example.com").json == {"occupied": False}
+    assert http.get(url, base_url="http://example.com").status_code == 404
+    fields = {"socket_id": "1.2", "channel_name": "private-x"}
+    assert http.post("/presence/pusher/auth", base_url="http://red.example.com", data=fields).status_code == 200
+    assert http.post("/presence/pusher/auth", base_url="http://example.com", data=fields).status_code == 404
 
 
 def test_without_a_key_there_is_no_api(shared: Share) -> None:

@@ -269,7 +269,7 @@ def test_a_signed_info_shows_as_it_was_signed(info: dict[str, Any]) -> None:
     """To Pusher's clients; natively without the reserved keys, and without a name or an avatar that is no string."""
     member = shown(info)
     signed = {key: value for key, value in info.items() if value is not None}
-    assert users.info_of(member) == signed
+    assert member.user_info == signed
     natively = member.to_dict()
     reserved = {"id": "ann", "clientId": "1.2", "joinedAt": natively["joinedAt"]}
     assert {key: natively.pop(key) for key in reserved} == reserved
@@ -287,7 +287,7 @@ def test_a_signed_info_shows_as_it_was_signed(info: dict[str, Any]) -> None:
 
 @given(info=INFOS, owned=st.dictionaries(st.sampled_from(["role", "name", "avatar"]), st.none() | TEXTS, max_size=3))
 def test_what_a_guard_owns_beats_any_signed_info(info: dict[str, Any], owned: dict[str, Any]) -> None:
-    seen = users.info_of(shown(info, owned))
+    seen = shown(info, owned).user_info
     for key, value in owned.items():
         assert seen.get(key) == value
     assert {key: value for key, value in seen.items() if key not in owned} == {
@@ -298,7 +298,7 @@ def test_what_a_guard_owns_beats_any_signed_info(info: dict[str, Any], owned: di
 @given(info=INFOS.map(lambda info: {key: value for key, value in info.items() if value is not None}))
 def test_a_native_member_shows_with_id_and_name(info: dict[str, Any]) -> None:
     member = Member("ann", "native-id", NOW, "Ann", None, info)
-    seen = users.info_of(member)
+    seen = member.user_info
     assert (seen["id"], seen["name"]) == (info.get("id", "ann"), "Ann")
 
 
@@ -309,7 +309,7 @@ def test_a_subscriptions_answer_has_every_member(info: dict[str, Any]) -> None:
     presence = json.loads(frame["data"])["presence"]
     assert presence["ids"] == ["ann", "bob"]
     assert presence["hash"]["bob"] == {"id": "bob", "name": "Bob", "avatar": "b.png"}
-    assert same(presence["hash"]["ann"], json.loads(json.dumps(users.info_of(members[0]))))
+    assert same(presence["hash"]["ann"], json.loads(json.dumps(members[0].user_info)))
 
 
 def test_an_info_is_checked_for_its_size_and_depth() -> None:

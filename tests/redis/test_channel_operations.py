@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
-from flask_presence.backends.redis.store.calls import Call, Lost
+from flask_presence.backends.redis.store.calls import Call, Lost, Operation
 from flask_presence.backends.redis.store.channels import ChannelOperations, Departure, Entered, Snapshot
 from flask_presence.backends.redis.store.entries import parse_entry
+from flask_presence.backends.redis.store.grace import TAKEN_FOR
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.store.scripts import all_scripts
 from flask_presence.domain.channels import Channel, ChannelName
@@ -295,6 +296,31 @@ def test_a_member_in_grace_is_listed_and_gets_no_messages(
     assert (gone.client_id, gone.user, gone.member.id) == ("1", ANN, "ann")
     assert redis_client.run(store.graces.end_matching("ann", None)) == []
     assert [(event := ear.hear()) and event[0] for _ in range(5)] == ["joined", "message", "left", "joined", "left"]
+
+
+def test_one_worker_at_a_time_ends_a_grace_period(
+    redis_client: Client, prefix: str, operations: ChannelOperations
+) -> None:
+    """If it dies meanwhile, another one ends it soon."""
+    store = store_of(prefix)
+
+    def dying(now: int) -> Operation[None]:
+        """A worker that ends the grace periods that are over at `now`, and dies after its second call."""
+        ending = store.graces.end_due(now)
+        reply = yield next(ending)
+        yield ending.send(reply)
+
+    for number in range(3):
+        user = User(f"user-{number}")
+        redis_client.run(operations.join(Joiner(ROOM, str(number), user, {}, NOW)))
+        redis_client.run(operations.leave(ROOM, str(number), Departure(user, 10, "lost")))
+    over = redis_client.run(store.workers.time()) + 11_000
+    redis_client.run(dying(over))
+    assert redis_client.run(store.graces.end_due(over)) == []
+    assert redis_client.run(operations.snapshot(ROOM)).value.listed == 3
+    gone = redis_client.run(store.graces.end_due(over + TAKEN_FOR))
+    assert {event.client_id for event in gone} == {"0", "1", "2"}
+    assert redis_client.run(store.graces.channels()) == set()
 
 
 def test_prefixes_and_odd_names_never_meet(redis_client: Client, operations: ChannelOperations) -> None:

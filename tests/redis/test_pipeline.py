@@ -167,7 +167,7 @@ def test_a_long_reply_that_begins_while_the_process_stands_still_is_read(redis_s
     """More than one read is needed for it, so it is not complete when the process sees that it is late."""
     client, loop, failed = Client(redis_server.url), InlineLoop(), list[Exception]()
     pipeline = Pipeline(client, loop, failed.append)
-    loop.attend(Attended(pipeline))
+    loop.add_source(Attended(pipeline))
     pipeline.run(ask("PING"))
     loop.settle()
     client.redis.set(prefix, b"x" * 1_000_000)
@@ -224,7 +224,7 @@ def test_a_call_that_cannot_be_encoded_fails_at_once(redis_server: Any) -> None:
     """Those that were to travel with it fail too, and later ones succeed."""
     client, loop, failed = Client(redis_server.url), InlineLoop(), list[Exception]()
     pipeline = Pipeline(client, loop, failed.append)
-    loop.attend(Attended(pipeline))
+    loop.add_source(Attended(pipeline))
     outcomes: list[Any] = []
     for words in (("PING",), ("GET", "\ud800")):
         pipeline.run(ask(*words)).when(outcomes.append)

@@ -39,7 +39,7 @@ def test_the_options_of_the_pool_take_effect() -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("redis+sentinel://:s3cret@10.0.0.1:26379/mymaster/0", "redis+sentinel://"),
+        ("redis+cluster://:s3cret@10.0.0.1:7000/", "redis+cluster://"),
         ("https://user:s3cret@db.example", "https://"),
         ("postgres://s3cret/x@h", "postgres://"),
         ("s3cret@localhost", "is not a URL"),
@@ -72,7 +72,7 @@ def test_an_error_names_the_mistake_and_only_the_scheme_of_the_url(url: str, tol
 
 
 @pytest.mark.parametrize("value", [b"redis://:s3cret@h", ["redis://:s3cret@h"], "", None, 5])
-def test_a_backend_that_is_no_text_raises(value: object) -> None:
+def test_a_backend_that_is_not_a_string_raises(value: object) -> None:
     app = Flask("address")
     app.config["PRESENCE_BACKEND"] = value
     with pytest.raises(ConfigurationError, match="must be a URL") as caught:

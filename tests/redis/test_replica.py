@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flask_presence.backends.redis.store.calls import NOWHERE
 from flask_presence.backends.redis.store.entries import Document, Entry, encode
 from flask_presence.backends.redis.store.events import Event, parse_event
-from flask_presence.backends.redis.worker.replica import News, Replica
+from flask_presence.backends.redis.worker.replica import Replica, ReplicaEvent
 from flask_presence.domain.errors import BackendUnavailable
 from flask_presence.domain.history import Position
 
@@ -57,7 +57,7 @@ def json_of(entries: Mapping[str, Entry]) -> dict[str, Any]:
 
 
 class Listener:
-    """Replays the news, and fails if a piece of it is impossible. It comes when the copy has its first list."""
+    """Replays the events, and fails if one is impossible. They come when the copy has its first list."""
 
     def __init__(self) -> None:
         self.view: dict[str, Any] = {}
@@ -69,20 +69,20 @@ class Listener:
         if comes:
             self.view = json_of(replica.entries)
 
-    def hear(self, news: News) -> None:
-        if news.member is None:
+    def hear(self, event: ReplicaEvent) -> None:
+        if event.member is None:
             self.messages += 1
             return
-        user_id = news.member.id
-        assert (user_id in self.view) == (news.kind != "joined"), news
-        if news.kind == "left":
+        user_id = event.member.id
+        assert (user_id in self.view) == (event.kind != "joined"), event
+        if event.kind == "left":
             del self.view[user_id]
         else:
-            self.view[user_id] = news.member.json
+            self.view[user_id] = event.member.json
 
 
 @given(changes=CHANGES, data=st.data())
-def test_the_news_adds_up_to_the_list_of_members(changes: list[tuple[str, str]], data: st.DataObject) -> None:
+def test_the_events_add_up_to_the_list_of_members(changes: list[tuple[str, str]], data: st.DataObject) -> None:
     """Events are lost, doubled, or come before their snapshot, and a stale copy loads a snapshot of any position."""
     history, listener = History(changes), Listener()
     replica = Replica(listener.hear, nobody)
@@ -100,6 +100,8 @@ def test_the_news_adds_up_to_the_list_of_members(changes: list[tuple[str, str]],
         if replica.health.is_current:
             at = replica.position.number
             assert replica.entries == history.lists[at]
+            expected = b",".join(bytes(entry.json) for entry in replica.entries.values())
+            assert bytes(replica.list_json()) == b"[" + expected + b"]"
             assert listener.view == json_of(history.lists[at])
             assert reached == list(range(at + 1))
     end = len(history.events)
@@ -178,7 +180,7 @@ def test_a_copy_waits_for_a_snapshot_in_a_later_epoch() -> None:
 def test_a_callback_runs_right_after_the_event_that_it_waits_for() -> None:
     history = History([("ann", "come"), ("ann", "say"), ("ann", "say")])
     log: list[Any] = []
-    replica = Replica(lambda news: log.append(news.kind), nobody)
+    replica = Replica(lambda event: log.append(event.kind), nobody)
     replica.load(Position(EPOCH, 0), {})
     replica.reach(Position(EPOCH, 2)).when(lambda _: log.append("two"))
     for event in history.events:
@@ -195,7 +197,7 @@ def test_a_paused_copy_takes_in_no_events() -> None:
     """Each callback still runs at its own position."""
     history = History([("ann", "come"), ("ann", "say"), ("bob", "come")])
     log: list[Any] = []
-    replica = Replica(lambda news: log.append(news.kind), nobody)
+    replica = Replica(lambda event: log.append(event.kind), nobody)
     replica.load(Position(EPOCH, 0), {})
     replica.pause()
     replica.pause()
@@ -210,7 +212,7 @@ def test_a_paused_copy_takes_in_no_events() -> None:
 
 
 def test_a_user_with_a_local_connection_has_not_left() -> None:
-    """If an event or a snapshot says so, the copy asks to be healed, and tells no news."""
+    """If an event or a snapshot says so, the copy asks to be healed, and tells no event."""
     history, listener = History([("ann", "come"), ("bob", "come"), ("ann", "go"), ("bob", "go")]), Listener()
     replica = Replica(listener.hear, lambda user: user == "ann")
     replica.load(Position(EPOCH, 0), {})
@@ -227,7 +229,7 @@ def test_a_user_with_a_local_connection_has_not_left() -> None:
 
 
 def test_giving_up_fails_everything_that_waits() -> None:
-    replica = Replica(lambda news: None, nobody)
+    replica = Replica(lambda event: None, nobody)
     waiting = replica.reach(Position(EPOCH, 1))
     assert replica.awaited
     replica.give_up(BackendUnavailable("gone"))

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from flask_presence import Presence, User, allow, signals
+from flask_presence.domain.frozen import is_constant
 
 from ..support.flask_app import make_app, make_presence_app
 
@@ -124,6 +125,13 @@ def test_the_id_of_a_user_is_a_string() -> None:
         user.claims["a"] = 2  # type: ignore[index]
     with pytest.raises(TypeError):
         user.claims["teams"].append("blue")
+
+
+def test_claims_that_could_be_changed_are_not_constant() -> None:
+    """They are copied for each guard."""
+    assert is_constant(User("ann", claims={"a": [1, {"b": None}], "c": 1.5, "d": "x", "e": True}).claims)
+    for value in ({1}, (), bytearray(), [{"x": {1}}], object()):
+        assert not is_constant(User("ann", claims={"a": 1, "b": value}).claims)
 
 
 def test_channels_and_members_can_be_sent_and_copied(room: tuple[Any, Any], app: Flask, presence: Presence) -> None:

@@ -23,9 +23,16 @@ DASHBOARD = ROOT / "example" / "grafana.json"
 @pytest.fixture(params=["memory", "redis"])
 def fresh(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that has had no requests yet."""
-    options = {"PRESENCE_MAX_OUTBOX": 300_000, "PRESENCE_RATE_LIMIT": None, **either_backend(request)}
-    with running(send_buffer=16_384, **options) as server:
+    with running(**either_backend(request)) as server:
         yield server
+
+
+@pytest.fixture(scope="module", params=["memory", "redis"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server that only the tests of this file use, one after the other."""
+    options = {"PRESENCE_MAX_OUTBOX": 300_000, "PRESENCE_RATE_LIMIT": None, **either_backend(request)}
+    with running(send_buffer=16_384, **options) as running_server:
+        yield running_server
 
 
 def test_everything_is_counted_exactly(fresh: Server) -> None:
@@ -71,51 +78,56 @@ def test_everything_is_counted_exactly(fresh: Server) -> None:
     wait_until(lambda: value(scrape(fresh), "loop_lag_seconds_count") > 0)
 
 
-def test_refused_upgrades_are_counted_by_status(fresh: Server) -> None:
+def test_refused_upgrades_are_counted_by_status(server: Server) -> None:
+    before = scrape(server)
     attempts: dict[int, dict[str, Any]] = {401: {"token": "nonsense"}, 403: {"origin": "https://elsewhere.example"}}
     for status, options in attempts.items():
-        with pytest.raises(InvalidStatus) as refused, client(fresh, **options):
+        with pytest.raises(InvalidStatus) as refused, client(server, **options):
             pass
         assert refused.value.response.status_code == status
-    samples = scrape(fresh)
-    assert value(samples, "upgrades_refused_total", status="401") == 1
-    assert value(samples, "upgrades_refused_total", status="403") == 1
+    samples = scrape(server)
+    for status in attempts:
+        counted = [value(one, "upgrades_refused_total", status=str(status)) for one in (before, samples)]
+        assert counted[1] == counted[0] + 1
 
 
-def test_a_slow_client_is_shown_before_it_is_closed(fresh: Server) -> None:
+def test_a_slow_client_is_shown_before_it_is_closed(server: Server) -> None:
     """It is shown with its user and its waiting bytes, and counted when it is closed."""
-    with client(fresh, "ann") as ann, small_socket(fresh.port) as slow:
+    before = scrape(server)
+    closed = value(before, "slow_consumers_closed_total")
+    with client(server, "ann") as ann, small_socket(server.port) as slow:
         ann.join("room")
-        greet(slow, fresh.port, fresh.token("slow"))
+        greet(slow, server.port, server.token("slow"))
         slow.sendall(masked(json.dumps({"type": "join", "channel": "room"}).encode()))
-        wait_until(lambda: fresh.json("/presence/channels/room")["memberCount"] == 2)
+        wait_until(lambda: server.json("/presence/channels/room")["memberCount"] == 2)
 
         def is_blocked() -> bool:
             ann.say("room", "x" * 20_000)
-            return value(scrape(fresh), "connections_blocked") == 1
+            return value(scrape(server), "connections_blocked") == 1
 
         wait_until(is_blocked)
-        outbox = fresh.json("/presence/activity")["outbox"]
+        outbox = server.json("/presence/activity")["outbox"]
         assert [one["userId"] for one in outbox["slowest"]] == ["slow"]
         assert 0 < outbox["slowest"][0]["waitingBytes"] == outbox["mostBytes"] <= outbox["limitBytes"]
 
         def is_closed() -> bool:
             ann.say("room", "x" * 20_000)
-            return value(scrape(fresh), "slow_consumers_closed_total") == 1
+            return value(scrape(server), "slow_consumers_closed_total") == closed + 1
 
         wait_until(is_closed)
-        assert value(scrape(fresh), "connections_closed_total", code="1013") == 1
-        assert fresh.json("/presence/activity")["outbox"]["closed"] == 1
+        by_code = [value(one, "connections_closed_total", code="1013") for one in (before, scrape(server))]
+        assert by_code[1] == by_code[0] + 1
+        assert server.json("/presence/activity")["outbox"]["closed"] == closed + 1
 
 
-def test_openmetrics_and_the_text_format_say_the_same(fresh: Server) -> None:
+def test_openmetrics_and_the_text_format_say_the_same(server: Server) -> None:
     """Every metric has a help text and a type."""
-    with client(fresh, "ann") as ann:
+    with client(server, "ann") as ann:
         ann.join("presence-room")
-        plain, modern = scrape(fresh), scrape(fresh, OPENMETRICS)
+        plain, modern = scrape(server), scrape(server, OPENMETRICS)
         assert {name for name, _ in plain} == {name for name, _ in modern}
-        _, _, body = fresh.get("/presence/metrics")
-        assert scrape(fresh, "application/openmetrics-text; version=abc").keys() == plain.keys()
+        _, _, body = server.get("/presence/metrics")
+        assert scrape(server, "application/openmetrics-text; version=abc").keys() == plain.keys()
     names = {name for name, _ in plain}
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", body, re.MULTILINE))
     helps = set(re.findall(r"^# HELP (\S+) \S.*$", body, re.MULTILINE))
@@ -123,18 +135,19 @@ def test_openmetrics_and_the_text_format_say_the_same(fresh: Server) -> None:
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in names} == set(kinds)
 
 
-def test_no_label_has_a_name_that_a_client_chose(fresh: Server) -> None:
-    before = scrape(fresh).keys()
-    with client(fresh, "ann") as ann:
+def test_no_label_has_a_name_that_a_client_chose(server: Server) -> None:
+    before = scrape(server)
+    closed = value(before, "connections_closed_total", code="other")
+    with client(server, "ann") as ann:
         for number in range(20):
             ann.join(f"channel-{number}")
         ann.socket.close(4999)
-    wait_until(lambda: value(scrape(fresh), "connections_closed_total", code="other") == 1)
-    assert scrape(fresh).keys() == before
+    wait_until(lambda: value(scrape(server), "connections_closed_total", code="other") == closed + 1)
+    assert scrape(server).keys() == before.keys()
 
 
-def test_the_dashboard_uses_only_metrics_that_exist(fresh: Server) -> None:
-    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in scrape(fresh)}
+def test_the_dashboard_uses_only_metrics_that_exist(server: Server) -> None:
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in scrape(server)}
     dashboard = json.loads(Path(DASHBOARD).read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     assert len(expressions) > 10

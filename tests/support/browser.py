@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
-from .server import DEADLINE
+from .server import DEADLINE, wait_until
 
 try:
     from playwright.sync_api import (
@@ -42,5 +43,23 @@ __all__ = [
     "WebSocket",
     "WebSocketRoute",
     "expect",
+    "lose_network",
     "sync_playwright",
 ]
+
+PROBE = 5_000
+"""Milliseconds that a client waits for an answer after the browser has told it that the network is lost."""
+
+
+def lose_network(page: Page, is_noticed: Callable[[], object]) -> None:
+    """Take the network away from a page whose clock is installed, and move the clock on until the page notices.
+
+    Chromium keeps a core busy while a page without a network waits, so the tests do not let it wait.
+    """
+    page.context.set_offline(True)
+
+    def moves_on() -> object:
+        page.clock.fast_forward(PROBE)
+        return is_noticed()
+
+    wait_until(moves_on)

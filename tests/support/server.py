@@ -202,8 +202,9 @@ def running(**options: Any) -> Iterator[Server]:
 
 
 def wait_until(condition: Callable[[], object], deadline: float = DEADLINE) -> None:
-    """Return once `condition()` is true; fail after `deadline` seconds."""
-    end = time.monotonic() + deadline
+    """Return once `condition()` is true; fail after `deadline` seconds. The longer it takes, the less often it asks."""
+    start = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, f"waited {deadline} s for {getattr(condition, '__qualname__', condition)}"
-        time.sleep(0.01)
+        waited = time.monotonic() - start
+        assert waited < deadline, f"waited {deadline} s for {getattr(condition, '__qualname__', condition)}"
+        time.sleep(min(max(waited / 10, 0.01), 0.1))

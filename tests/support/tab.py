@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from .browser import Browser, BrowserContext, Page
+from .browser import Browser, BrowserContext, Page, lose_network
 from .server import DEADLINE, Server
 
 ROOM = "presence-room"
@@ -62,6 +62,11 @@ class Tab:
 
     def wait(self, condition: str) -> None:
         self.page.wait_for_function(condition, timeout=DEADLINE * 1000)
+
+    def lose_network(self) -> None:
+        """Take the network away. Returns once the client waits for it."""
+        self.page.clock.install()
+        lose_network(self.page, lambda: self.do("presence.state === 'waiting'"))
 
     @property
     def heard(self) -> list[Any]:

@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -16,6 +17,13 @@ from ..support.handshake import UPGRADE, raw_status, raw_upgrade
 from ..support.raw import upgrade_request
 from ..support.server import Server, running, wait_until
 from ..support.variations import variation
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Server]:
+    """A server in memory, for tests whose outcome does not depend on the backend."""
+    with variation("with_tokens") as server:
+        yield server
 
 
 @pytest.mark.parametrize(
@@ -101,30 +109,28 @@ def test_the_socket_route_explains_itself_without_an_upgrade(server: Server) -> 
         assert raw.recv(4096).split()[1] == b"400"
 
 
-def test_a_handshake_with_a_body_is_refused() -> None:
+def test_a_handshake_with_a_body_is_refused(plain: Server) -> None:
     """The server would take the bytes of a body for frames."""
-    with variation("with_tokens") as server:
-        for extra in ({"Content-Length": "5"}, {"Transfer-Encoding": "chunked"}):
-            status, body = raw_upgrade(server, UPGRADE | extra)
-            assert (status, body["error"]["message"]) == (400, "A WebSocket handshake has no body")
-        assert raw_upgrade(server, UPGRADE | {"Content-Length": "0"})[0] == 101
+    for extra in ({"Content-Length": "5"}, {"Transfer-Encoding": "chunked"}):
+        status, body = raw_upgrade(plain, UPGRADE | extra)
+        assert (status, body["error"]["message"]) == (400, "A WebSocket handshake has no body")
+    assert raw_upgrade(plain, UPGRADE | {"Content-Length": "0"})[0] == 101
 
 
-def test_a_handshake_without_upgrade_headers_blames_the_proxy() -> None:
+def test_a_handshake_without_upgrade_headers_blames_the_proxy(plain: Server) -> None:
     """The answer and the log say that a proxy removed them."""
-    with variation("with_tokens") as server:
-        headers = {name: value for name, value in UPGRADE.items() if name.startswith("Sec-")}
-        status, answered, body = server.get("/presence/ws", headers)
-        assert (status, answered["Upgrade"]) == (426, "websocket")
-        assert "proxy" in json.loads(body)["error"]["message"]
-        assert "proxy_set_header Upgrade" in server.log()
-        assert "proxy" not in json.loads(server.get("/presence/ws")[2])["error"]["message"]
+    headers = {name: value for name, value in UPGRADE.items() if name.startswith("Sec-")}
+    status, answered, body = plain.get("/presence/ws", headers)
+    assert (status, answered["Upgrade"]) == (426, "websocket")
+    assert "proxy" in json.loads(body)["error"]["message"]
+    assert "proxy_set_header Upgrade" in plain.log()
+    assert "proxy" not in json.loads(plain.get("/presence/ws")[2])["error"]["message"]
 
 
-def test_a_refusal_ends_the_http_connection() -> None:
-    with variation("with_tokens") as server, socket.create_connection(("127.0.0.1", server.port)) as raw:
+def test_a_refusal_ends_the_http_connection(plain: Server) -> None:
+    with socket.create_connection(("127.0.0.1", plain.port)) as raw:
         head = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
-        raw.sendall(f"GET /presence/ws?token=x HTTP/1.1\r\nHost: {server.host}\r\n{head}\r\n".encode())
+        raw.sendall(f"GET /presence/ws?token=x HTTP/1.1\r\nHost: {plain.host}\r\n{head}\r\n".encode())
         raw.settimeout(20)
         answer = b""
         while part := raw.recv(4096):
@@ -132,8 +138,8 @@ def test_a_refusal_ends_the_http_connection() -> None:
         assert answer.startswith(b"HTTP/1.1 401 ")
 
 
-def test_an_offer_of_compression_is_declined() -> None:
-    with running() as server, open_socket(f"ws://{server.host}/presence/ws") as one:
+def test_an_offer_of_compression_is_declined(server: Server) -> None:
+    with open_socket(f"ws://{server.host}/presence/ws") as one:
         assert one.response is not None
         assert "Sec-WebSocket-Extensions" not in one.response.headers
 

@@ -1,6 +1,6 @@
-"""The users that signers name, and members as Pusher's clients see them.
+"""The users that signers name.
 
-Rule: a signer says who a user is; what a guard owns of a member beats it.
+Rule: a signer says who a user is, and what a signer says is checked before anything of it is used.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ..members import MAX_DEPTH, NO_INFO, Member, OwnedInfo, Profile, User, depth, info_size
-from .names import came_by_pusher
+from ..members import MAX_DEPTH, NO_INFO, OwnedInfo, Profile, User, depth, info_size
+from ..text import is_sendable
 
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -65,21 +65,11 @@ def read_user_data(text: str) -> SignedUser | None:
     return None if fields is None else _signed(fields.get("id"), fields.get("user_info"))
 
 
-def info_of(member: Member) -> dict[str, Any]:
-    """A member's `user_info`: what was signed, if the member came by Pusher; else `{id, name, avatar?, …userInfo}`."""
-    if came_by_pusher(member.client_id):
-        return {**member.info, **member.hidden}
-    fields: dict[str, Any] = {"id": member.id, "name": member.name}
-    if member.avatar is not None:
-        fields["avatar"] = member.avatar
-    return fields | {key: value for key, value in member.info.items() if key not in ("name", "avatar")}
-
-
 def info_to_sign(user: User, info: Mapping[str, Any], owned: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """The `user_info` of a user of the app, `{id, name, avatar?, …info, …owned}`. `info` is what the page may decide.
     What a guard owns wins; its keys that are `None` are absent."""
     member = Profile.of(user, info, OwnedInfo(owned)).member("", now)
-    return {key: value for key, value in info_of(member).items() if owned.get(key, value) is not None}
+    return {key: value for key, value in member.user_info.items() if owned.get(key, value) is not None}
 
 
 def _read(text: str) -> dict[str, Any] | None:
@@ -90,6 +80,5 @@ def _read(text: str) -> dict[str, Any] | None:
 
 
 def _signed(user_id: Any, info: Any) -> SignedUser | None:
-    if not isinstance(user_id, str) or not user_id or not (info is None or isinstance(info, dict)):
-        return None
-    return SignedUser(user_id, info or NO_INFO)
+    is_id = isinstance(user_id, str) and user_id != "" and is_sendable(user_id)
+    return SignedUser(user_id, info or NO_INFO) if is_id and (info is None or isinstance(info, dict)) else None

@@ -6,6 +6,7 @@ object, because some clients read only this.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
@@ -13,12 +14,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ..channels import ChannelName
-from ..members import Member
-from ..roster import Change
+from ..roster import Change, Listed
 from ..wire import ABSENT, ChannelMessage, UserMessage, encode
 from .data import is_string, text_of, without_data
 from .names import CLIENT_EVENT, user_address
-from .users import info_of
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -70,6 +69,7 @@ class _Any(msgspec.Struct):
     type: Any = None
 
 
+_JSON_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _decode_request: Final = msgspec.json.Decoder(Request).decode
 _decode_message: Final = msgspec.json.Decoder(ChannelMessage).decode
 _decode_user_message: Final = msgspec.json.Decoder(UserMessage).decode
@@ -112,13 +112,14 @@ def subscription_error(channel: str, kind: str, message: str, status: int) -> by
     return _event("pusher:subscription_error", data, channel)
 
 
-def subscription_succeeded(channel: str, members: Iterable[Member] | None = None) -> bytes:
+def subscription_succeeded(channel: str, members: Iterable[Listed] | None = None) -> bytes:
     """The answer to a subscription, with the members in order of joining, if the channel has a list."""
     if members is None:
         return _frame("pusher_internal:subscription_succeeded", channel)
-    infos = {member.id: info_of(member) for member in members}
-    presence = {"ids": list(infos), "hash": infos, "count": len(infos)}
-    return _event("pusher_internal:subscription_succeeded", {"presence": presence}, channel)
+    pairs = [bytes(member.keyed_info) for member in members]
+    ids = b",".join(_JSON_STRING.match(pair)[0] for pair in pairs)  # type: ignore[index]
+    presence = b'{"presence":{"ids":[%b],"hash":{%b},"count":%d}}' % (ids, b",".join(pairs), len(pairs))
+    return _frame("pusher_internal:subscription_succeeded", channel, presence.decode())
 
 
 def signin_success(user_data: str) -> bytes:
@@ -135,7 +136,7 @@ def member_event(channel: ChannelName, change: Change) -> bytes:
     if change.kind == "left":
         return _event("pusher_internal:member_removed", {"user_id": member.id}, channel)
     event = "pusher_internal:member_added" if change.kind == "joined" else "presence:member_updated"
-    return _event(event, {"user_id": member.id, "user_info": info_of(member)}, channel)
+    return _event(event, {"user_id": member.id, "user_info": member.user_info}, channel)
 
 
 def channel_frame(channel: str, payload: bytes) -> bytes:

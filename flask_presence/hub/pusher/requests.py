@@ -7,7 +7,7 @@ dialect's limits and message guards. A frame that is not understood changes noth
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -48,8 +48,10 @@ from ..offload import Offload
 from ..ports import Policy, PusherPolicy
 from ..requests import Requests
 from ..session import Session
-from .dialect import BAD_REQUEST, COME_BACK_LATER, EVENT_REFUSED, NOT_AUTHORIZED, PusherDialect
+from .dialect import BAD_REQUEST, COME_BACK, COME_BACK_LATER, EVENT_REFUSED, NOT_AUTHORIZED, PusherDialect
+from .refusals import Refused, limit_reached, not_subscribed, refused
 from .session import PusherSession
+from .stale_signatures import StaleSignatures
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -62,29 +64,9 @@ USER_REQUIRED_AFTER: Final = 30.0
 """Seconds that a connection may stay without a user, if `PRESENCE_AUTH_REQUIRED` is set."""
 
 UNAVAILABLE: Final = "Temporarily unavailable"
+PERMISSIONS_CHANGED: Final = "Permissions may have changed"
 
 log = logging.getLogger("flask_presence")
-
-
-class Refused(Exception):
-    """A request is refused with a frame, as JSON; with `close`, a code and a text, the connection ends instead.
-    `counts_as` is the native error that the metrics count."""
-
-    def __init__(self, frame: bytes, counts_as: type[RequestError], close: tuple[int, str] | None = None) -> None:
-        self.frame = frame
-        self.counts_as = counts_as
-        self.close = close
-        super().__init__(frame)
-
-
-def _refused(code: int, text: str, counts_as: type[RequestError], *, close: bool = False) -> Refused:
-    return Refused(wire.error(code, text), counts_as, (code, text) if close else None)
-
-
-def _not_subscribed(
-    channel: str, text: str, status: int, kind: str = "AuthError", counts_as: type[RequestError] = Forbidden
-) -> Refused:
-    return Refused(wire.subscription_error(channel, kind, text, status), counts_as)
 
 
 class PusherHub(Protocol):
@@ -129,6 +111,7 @@ class PusherRequests:
         self._membership = membership
         self._offload = offload
         self._hub = hub
+        self._stale = StaleSignatures()
         self._user_required_at: dict[str, float] = {}  # in epoch seconds, by client id, the earliest first
         self._steps: dict[str, Callable[[PusherSession, wire.Request], Answer]] = {
             "pusher:subscribe": self._subscribe,
@@ -149,6 +132,14 @@ class PusherRequests:
         if self._pusher.user_required:
             self._user_required_at[session.id] = self.clock.epoch() + USER_REQUIRED_AFTER
 
+    def recheck(self, sessions: Iterable[Session], user_id: str | None, channel: str | None) -> None:
+        """Close those among `sessions` that are of this dialect, so that they ask their signer again. The arguments say
+        whom the recheck concerns."""
+        self._stale.recheck(user_id, channel, self.clock.monotonic())
+        for session in sessions:
+            if session.has_signed_login:
+                session.close(COME_BACK, PERMISSIONS_CHANGED, "expired")
+
     def tick(self, now: float) -> None:
         """At `now`, in epoch seconds, close the connections that should have a user by now."""
         while self._user_required_at:
@@ -167,17 +158,17 @@ class PusherRequests:
 
     def _step(self, session: PusherSession, payload: bytes, *, is_text: bool, admitted: bool) -> Answer:
         if not admitted:
-            raise _refused(EVENT_REFUSED, RateLimitExceeded.default, RateLimitExceeded)
+            raise refused(EVENT_REFUSED, RateLimitExceeded.default, RateLimitExceeded)
         request = wire.read_request(payload) if is_text or is_utf8(payload) else None
         if request is None:
-            raise _refused(
+            raise refused(
                 BAD_REQUEST, "A JSON object with event, data and perhaps channel was expected", InvalidRequest
             )
         step = self._steps.get(request.event)
         if step is None and request.event.startswith(names.CLIENT_EVENT):
             step = self._client_event
         if step is None:
-            raise _refused(BAD_REQUEST, f"Unknown event: {request.event[: native.MAX_ECHO]}", UnknownMessageType)
+            raise refused(BAD_REQUEST, f"Unknown event: {request.event[: native.MAX_ECHO]}", UnknownMessageType)
         return step(session, request)
 
     def _answer(self, session: PusherSession, step: Callable[[], Answer]) -> None:
@@ -188,7 +179,7 @@ class PusherRequests:
             self._refuse(session, refusal)
         except Exception as problem:
             self._log_fault(session, problem)
-            self._refuse(session, _refused(EVENT_REFUSED, InternalError.default, InternalError))
+            self._refuse(session, refused(EVENT_REFUSED, InternalError.default, InternalError))
         else:
             if isinstance(answer, Pending):
                 session.busy = True
@@ -220,22 +211,22 @@ class PusherRequests:
             return self._subscribe_to_user(session, wanted.channel, user_id)
         if not names.is_channel_name(wanted.channel):
             text = "A channel name has 1 to 200 letters, digits and characters of _-=@,.;"
-            raise _not_subscribed(wanted.channel, text, 400, "InvalidChannel", InvalidRequest)
+            raise not_subscribed(wanted.channel, text, 400, "InvalidChannel", InvalidRequest)
         channel = ChannelName(wanted.channel)
         signed = self._check_access(session, channel, wanted)
         limit = self.policy.max_channels
         if channel not in session.channels and len(session.channels) >= limit:
-            raise _limit_reached(channel, f"A connection may be in at most {limit} channels")
+            raise limit_reached(channel, f"A connection may be in at most {limit} channels")
         if signed is not None:
             too_large = signed.check(self.policy.max_user_info)
             if too_large:
-                raise _limit_reached(channel, too_large)
+                raise limit_reached(channel, too_large)
             self._identify(session, signed)
         return self._enter(session, channel, signed)
 
     def _subscribe_to_user(self, session: PusherSession, address: str, user_id: str) -> Answer:
         if session.signed_in is None or session.signed_in.id != user_id:
-            raise _not_subscribed(address, "Only a connection that has signed in as this user may subscribe", 403)
+            raise not_subscribed(address, "Only a connection that has signed in as this user may subscribe", 403)
         session.hears_user = True
         return (wire.subscription_succeeded(address),)
 
@@ -243,19 +234,26 @@ class PusherRequests:
         """Check the signature, if the channel needs one. Returns the user to list, if the channel lists users."""
         if channel.type == "public":
             if self._pusher.user_required and session.user is None:
-                raise _not_subscribed(channel, "Sign in first", 401, counts_as=Unauthorized)
+                raise not_subscribed(channel, "Sign in first", 401, counts_as=Unauthorized)
             return None
         if not self._signer.allows_channel(wanted.auth or "", session.id, channel, wanted.channel_data):
-            raise _not_subscribed(channel, "Invalid signature", 401, counts_as=Unauthorized)
+            raise not_subscribed(channel, "Invalid signature", 401, counts_as=Unauthorized)
         if channel.type != "presence":
+            self._check_age(session, session.user_id, channel)
             return None
         signed = session.signed_in if wanted.channel_data is None else read_channel_data(wanted.channel_data)
         if signed is None:
             text = "channel_data must be the JSON of an object with a user_id, and perhaps a user_info"
-            raise _not_subscribed(channel, text, 400, counts_as=InvalidRequest)
+            raise not_subscribed(channel, text, 400, counts_as=InvalidRequest)
         if session.user is not None and session.user.id != signed.id:
-            raise _not_subscribed(channel, "This connection belongs to another user", 409)
+            raise not_subscribed(channel, "This connection belongs to another user", 409)
+        self._check_age(session, signed.id, channel)
         return signed
+
+    def _check_age(self, session: PusherSession, user_id: str | None, channel: str | None) -> None:
+        """Let the client come back with a new signature, if permissions may have changed since it got this one."""
+        if self._stale.may_be_stale(session.opened_at, user_id, channel):
+            raise refused(COME_BACK, PERMISSIONS_CHANGED, Unauthorized, close=True)
 
     def _identify(self, session: PusherSession, signed: SignedUser) -> None:
         """Note that the connection belongs to the user that a signer has named."""
@@ -272,13 +270,13 @@ class PusherRequests:
             try:
                 entered: Answer | None = outcome()
             except JoinFailed as problem:
-                raise _limit_reached(channel, problem.message) from None
+                raise limit_reached(channel, problem.message) from None
             except BackendUnavailable:
-                raise _refused(COME_BACK_LATER, UNAVAILABLE, JoinFailed, close=True) from None
+                raise refused(COME_BACK_LATER, UNAVAILABLE, JoinFailed, close=True) from None
             except Exception as problem:
                 self._log_fault(session, problem)
                 text = InternalError.default
-                raise _not_subscribed(channel, text, 500, "ServerError", InternalError) from None
+                raise not_subscribed(channel, text, 500, "ServerError", InternalError) from None
             if isinstance(entered, Pending):
                 return entered.then(answer)
             return NOTHING if entered is None else entered
@@ -298,27 +296,28 @@ class PusherRequests:
         wanted = _data(request, wire.SignIn, "pusher:signin needs data with auth and user_data")
         signed = read_user_data(wanted.user_data)
         if not self._signer.allows_user(wanted.auth, session.id, wanted.user_data):
-            raise _refused(NOT_AUTHORIZED, "Invalid signature", Unauthorized, close=True)
+            raise refused(NOT_AUTHORIZED, "Invalid signature", Unauthorized, close=True)
         if signed is None:
             text = "user_data must be the JSON of an object with an id, a string, and perhaps a user_info"
-            raise _refused(NOT_AUTHORIZED, text, Unauthorized, close=True)
+            raise refused(NOT_AUTHORIZED, text, Unauthorized, close=True)
         if session.user is not None and session.user.id != signed.id:
-            raise _refused(NOT_AUTHORIZED, "This connection belongs to another user", Unauthorized, close=True)
+            raise refused(NOT_AUTHORIZED, "This connection belongs to another user", Unauthorized, close=True)
+        self._check_age(session, signed.id, None)
         self._identify(session, signed)
         session.signed_in = signed
         return (wire.signin_success(wanted.user_data),)
 
     def _client_event(self, session: PusherSession, request: wire.Request) -> Answer:
         if request.channel is None or request.data is native.ABSENT:
-            raise _refused(BAD_REQUEST, "A client event needs a channel and data", InvalidRequest)
+            raise refused(BAD_REQUEST, "A client event needs a channel and data", InvalidRequest)
         channel, limit = ChannelName(request.channel), session.event_limit
         if not session.is_in(channel):
-            raise _refused(EVENT_REFUSED, "Subscribe to the channel before you send client events", NotInChannel)
+            raise refused(EVENT_REFUSED, "Subscribe to the channel before you send client events", NotInChannel)
         if channel.type == "public" or names.is_encrypted(channel):
             text = "Client events are only for private and presence channels that are not encrypted"
-            raise _refused(EVENT_REFUSED, text, Forbidden)
+            raise refused(EVENT_REFUSED, text, Forbidden)
         if limit is not None and not limit.admit(self.clock.monotonic()):
-            raise _refused(EVENT_REFUSED, "Too many client events", RateLimitExceeded)
+            raise refused(EVENT_REFUSED, "Too many client events", RateLimitExceeded)
         event, data = request.event.removeprefix(names.CLIENT_EVENT), value_of_any(request.data)
         message = native.Message(channel=request.channel, event=event, data=data)
         return _relayed(partial(self._requests.message, session, message))
@@ -329,11 +328,11 @@ def _relayed(step: Callable[[], Any]) -> Answer:
     try:
         sending = step()
     except OutcomeUnknown:
-        raise _refused(EVENT_REFUSED, "Delivery unknown", SendFailed) from None
+        raise refused(EVENT_REFUSED, "Delivery unknown", SendFailed) from None
     except BackendUnavailable:
-        raise _refused(EVENT_REFUSED, UNAVAILABLE, SendFailed) from None
+        raise refused(EVENT_REFUSED, UNAVAILABLE, SendFailed) from None
     except RequestError as problem:
-        raise _refused(EVENT_REFUSED, problem.message, type(problem)) from None
+        raise refused(EVENT_REFUSED, problem.message, type(problem)) from None
     return sending.then(_relayed) if isinstance(sending, Pending) else NOTHING
 
 
@@ -345,8 +344,7 @@ def _nothing_after(outcome: Outcome[object]) -> Answer:
 
 def _subscribed(channel: ChannelName, joined: Joined) -> Answer:
     """The answer to a subscription; in a cache channel, followed by the last event of the server, if it is kept."""
-    members = None if joined.members is None else (listed.member for listed in joined.members)
-    succeeded = wire.subscription_succeeded(channel, members)
+    succeeded = wire.subscription_succeeded(channel, joined.members)
     if not names.is_cache(channel):
         return (succeeded,)
     kept = joined.replayed.messages if joined.replayed is not None else None
@@ -358,9 +356,5 @@ def _data(request: wire.Request, kind: type[T], expected: str) -> T:
     """The data of a request. Raises `Refused` if it is not of this kind."""
     data = wire.read_data(request.data, kind)
     if data is None:
-        raise _refused(BAD_REQUEST, expected, InvalidRequest)
+        raise refused(BAD_REQUEST, expected, InvalidRequest)
     return data
-
-
-def _limit_reached(channel: str, text: str) -> Refused:
-    return _not_subscribed(channel, text, 422, "LimitReached", JoinFailed)

@@ -14,9 +14,9 @@ from ..session import Session, SessionOwner
 
 class PusherSession(Session):
     """`event_limit` bounds its client events. `signed_in` is the user that it has signed in as. `hears_user` says that
-    it has subscribed to that user's address."""
+    it has subscribed to that user's address. `opened_at` is in seconds of the monotonic clock."""
 
-    __slots__ = ("_dialect", "event_limit", "hears_user", "signed_in")
+    __slots__ = ("_dialect", "event_limit", "hears_user", "opened_at", "signed_in")
 
     has_signed_login = True
 
@@ -26,6 +26,7 @@ class PusherSession(Session):
         self.event_limit = event_limit
         self.signed_in: SignedUser | None = None
         self.hears_user = False
+        self.opened_at = owner.clock.monotonic()
 
     @property
     def dialect(self) -> Dialect:

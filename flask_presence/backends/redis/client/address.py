@@ -6,7 +6,7 @@ anything that may be a password.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -49,7 +49,7 @@ class Address:
     pool_timeout: float
     max_idle: float
     _connection_class: Any
-    _options: dict[str, Any]
+    _options: dict[str, Any] = field(repr=False)
 
     @property
     def timeout(self) -> float:
@@ -59,6 +59,23 @@ class Address:
     def connection(self, **options: Any) -> Any:
         """Create a redis-py connection, which is not connected yet."""
         return self._connection_class(**(self._options | options))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of redis-py's connections. They may have a password."""
+        return dict(self._options)
+
+    @property
+    def follows_master(self) -> bool:
+        """Whether the server to use may change, so that `is_outdated` has to be asked now and then."""
+        return False
+
+    def is_outdated(self, connection: Any) -> bool:  # noqa: ARG002
+        """Whether a connection is to a server that is no longer the one to use, as far as is known."""
+        return False
+
+    def look_up_master(self) -> None:
+        """Find out which server is the one to use. Blocks. Raises redis-py's errors."""
 
 
 def parse_address(url: str) -> Address:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any, Final, TypeVar
 
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from ....domain.errors import BackendUnavailable, OutcomeUnknown
@@ -21,6 +21,7 @@ from ..store.calls import Call, Operation, Refused
 from ..store.scripts import all_scripts, script
 from .address import Address
 from .pool import Pool
+from .sentinel import UnknownService
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ ERROR_LOG_INTERVAL: Final = 60.0
 """Seconds between two log lines about errors that Redis answers with."""
 OPTIONAL: Final = frozenset({"CONFIG", "INFO"})
 """Commands for which the app's Redis user may lack permission, because nothing depends on them."""
-_UNAVAILABLE_ERRORS: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
+_UNAVAILABLE_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
 
 log = logging.getLogger("flask_presence")
 
@@ -46,6 +47,12 @@ class PasswordRefused(ConnectionRefused):
     """The password or the user is wrong or missing."""
 
     public_message = "Redis refuses the password"
+
+
+class ServiceUnknown(ConnectionRefused):
+    """No Sentinel knows the service."""
+
+    public_message = "No Sentinel knows the service in PRESENCE_BACKEND"
 
 
 class Subscription:
@@ -139,6 +146,22 @@ class Client:
         return self._open(self._address.connection(), with_scripts=for_calls)
 
     @property
+    def follows_master(self) -> bool:
+        """See `Address`."""
+        return self._address.follows_master
+
+    def look_up_master(self) -> None:
+        """See `Address`. Raises `BackendUnavailable`."""
+        try:
+            self._address.look_up_master()
+        except (RedisError, OSError) as problem:
+            raise connection_problem(problem) from problem
+
+    def is_outdated(self, connection: Any) -> bool:
+        """See `Address`."""
+        return self._address.is_outdated(connection)
+
+    @property
     def timeout(self) -> float:
         """Seconds that Redis may take to answer."""
         return self._address.timeout
@@ -172,7 +195,7 @@ class Client:
 
     def _error_of(self, call: Call, problem: RedisError) -> BackendUnavailable:
         """The error for a call that Redis has answered with an error."""
-        if str(problem).startswith(_UNAVAILABLE_ERRORS):
+        if isinstance(problem, ReadOnlyError) or str(problem).startswith(_UNAVAILABLE_ERRORS):
             return BackendUnavailable(f"Redis does not answer: {problem}")
         now = time.monotonic()
         if call.name not in OPTIONAL and now - self._error_logged_at >= ERROR_LOG_INTERVAL:
@@ -195,7 +218,10 @@ class Client:
             raise connection_problem(problem) from problem
         try:
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            return [_read_from(connection) for _ in commands]
+            replies = [_read_from(connection) for _ in commands]
+            if any(isinstance(reply, ReadOnlyError) for reply in replies):
+                connection.disconnect()  # it has become a replica; a new connection may find the master
+            return replies
         except BaseException as problem:
             connection.disconnect()  # otherwise an unread reply would be taken for the reply to a later command
             if isinstance(problem, (RedisError, OSError)):
@@ -218,6 +244,8 @@ def connection_problem(problem: Exception) -> BackendUnavailable:
         return PasswordRefused(
             f"Redis refuses the password or the user in PRESENCE_BACKEND, or requires one: {problem}"
         )
+    if isinstance(problem, UnknownService):
+        return ServiceUnknown(f"{problem}. Correct the name of the service in PRESENCE_BACKEND")
     if isinstance(problem, ResponseError):
         return ConnectionRefused(f"Redis refuses the connection: {problem}")
     return BackendUnavailable(f"Redis does not answer: {problem}")

@@ -14,14 +14,13 @@ from functools import partial
 from typing import Any, Final
 
 import hiredis
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as ConnectionLost
 
-from ....loops.base import Loop
+from ....loops.base import WOULD_BLOCK, Loop
 from ....loops.gevent_loop import is_gevent_socket
 
 RECEIVE_SIZE: Final = 65536
-_WOULD_BLOCK: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 log = logging.getLogger("flask_presence")
 
@@ -87,7 +86,7 @@ class LoopConnection:
             return
         try:
             data = self._sock.recv(RECEIVE_SIZE)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return
         except OSError as problem:
             self._lose(problem)
@@ -106,6 +105,11 @@ class LoopConnection:
         if self._is_open and self._is_tls and self._sock.pending():
             self._loop.soon(self.read)  # decrypted already, so the socket will not become readable
 
+    @property
+    def raw(self) -> Any:
+        """redis-py's connection."""
+        return self._connection
+
     def close(self) -> None:
         """Close the connection, if it is open. Sends nothing to Redis in a process that was forked."""
         if self._is_open:
@@ -118,8 +122,8 @@ class LoopConnection:
         self._replies.feed(data)
         replies = []
         while (reply := self._replies.gets()) is not False:
-            if isinstance(reply, AuthenticationError):
-                raise reply
+            if isinstance(reply, (AuthenticationError, ReadOnlyError)):
+                raise reply  # a new connection may be allowed more, or find the master
             replies.append(reply)
         if replies:
             self._received(replies)
@@ -134,7 +138,7 @@ class LoopConnection:
             return
         try:
             sent = self._sock.send(data)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             sent = 0
         except OSError as problem:
             self._loop.soon(partial(self._lose, problem))  # not now: the sender is not prepared for a call of `lost`
@@ -153,4 +157,6 @@ def _reply_error(text: str) -> RedisError:
     """The exception for an error that Redis answers with. Its text is whole, unlike that of redis-py's own parser."""
     if text.startswith("NOAUTH"):
         return AuthenticationError(text)
+    if text.startswith("READONLY"):
+        return ReadOnlyError(text)
     return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)

@@ -106,6 +106,13 @@ class Pipeline:
     def _is_overdue(self, connection: LoopConnection, now: float) -> bool:
         return bool(self._batch) and now >= max(self._sent_at, connection.heard_at) + self._client.timeout
 
+    def leave_old_master(self) -> None:
+        """Give up the connection if it is to a server that is no longer the master."""
+        connection = self._connection
+        if connection is not None and self._client.is_outdated(connection.raw):
+            connection.close()
+            self._lost(ConnectionError("another server is the master now"))
+
     def close(self) -> None:
         """Close the connection."""
         self._closed = True

@@ -39,7 +39,7 @@ class Pool:
             raise BackendUnavailable(f"all {self._address.max_connections} connections to Redis are busy")
         try:
             connection, since = self._free.pop() if self._free else (self._address.connection(), 0.0)
-            if since and (time.monotonic() - since >= self._address.max_idle or self._has_ended(connection)):
+            if since and not self._is_usable(connection, since):
                 connection.disconnect()
             if connection._sock is None:  # noqa: SLF001 (as below)
                 connection.connect()
@@ -59,6 +59,11 @@ class Pool:
         free, self._free = self._free, []
         for connection, _ in free:
             connection.disconnect()
+
+    def _is_usable(self, connection: Any, since: float) -> bool:
+        """Whether a connection that has been idle `since` a monotonic time may be used again."""
+        is_fresh = time.monotonic() - since < self._address.max_idle
+        return is_fresh and not self._address.is_outdated(connection) and not self._has_ended(connection)
 
     def _has_ended(self, connection: Any) -> bool:
         """Whether an idle connection has something to read: its end, or data that no command has asked for."""

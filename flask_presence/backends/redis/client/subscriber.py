@@ -7,7 +7,6 @@ again.
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +15,12 @@ from typing import Any, Final
 from ....domain.errors import BackendUnavailable
 from ....loops.base import Loop
 from ....loops.pending import Pending, raising
+from .backoff import Backoff
 from .client import Client
 from .loop_connection import LoopConnection
 
 BACKOFF: Final = (0.05, 1.0)
-"""Seconds before the next attempt to connect: the first time, and at most. Each is shortened at random."""
+"""Seconds before the next attempt to connect: the first time, and at most."""
 
 log = logging.getLogger("flask_presence")
 
@@ -45,7 +45,7 @@ class Subscriber:
         self._writes_soon = False
         self._connection: LoopConnection | None = None
         self._unsubscribed_since: float | None = time.monotonic()
-        self._failures = 0
+        self._backoff = Backoff(*BACKOFF)
         self._closed = False
         self.heard_at = time.monotonic()
 
@@ -97,6 +97,11 @@ class Subscriber:
             self._connection.close()
             self._replace(None)
 
+    def leave_old_master(self) -> None:
+        """Replace the connection if it is to a server that is no longer the master."""
+        if self._connection is not None and self._client.is_outdated(self._connection.raw):
+            self.reset()
+
     def close(self) -> None:
         """Close the connection for good."""
         self._closed = True
@@ -138,7 +143,7 @@ class Subscriber:
                 return  # it was given up meanwhile, and the other messages count as missed
 
     def _acknowledged(self, topic: str) -> None:
-        self._failures = 0
+        self._backoff.succeeded()
         self._unsubscribed_since = None
         pending = self._topics.get(topic)
         if pending is not None and not pending.settled:
@@ -151,11 +156,9 @@ class Subscriber:
             return
         if self._unsubscribed_since is None:
             self._unsubscribed_since = time.monotonic()
-        if not self._failures and problem is not None:
+        if not self._backoff.has_failed and problem is not None:
             log.warning("the connection for subscriptions to Redis was lost and will be replaced: %s", problem)
-        delay = min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311
-        self._failures = min(self._failures + 1, 10)
-        self._loop.later(delay, self._connect_again)
+        self._loop.later(self._backoff.failed(), self._connect_again)
         for topic, pending in self._topics.items():
             if pending.settled:
                 self._topics[topic] = Pending()

@@ -179,9 +179,9 @@ class ChannelOperations:
         known: Position = NOWHERE,
         *,
         owned: OwnedInfo | None = None,
-        sure: bool = False,
+        is_member: bool = False,
     ) -> Operation[Placed[tuple[Entry, Change | None]]]:
-        """Like `Roster.update`. Raises `Lost` if the caller is `sure` that the connection is in the channel, and Redis
+        """Like `Roster.update`. Raises `Lost` if the connection `is_member`, as the caller knows, and Redis
         does not know it."""
         has_nothing = owned is not None and not (info or owned.info)
         version, merged = "-" if has_nothing else "", Merged(None, visible=False)
@@ -194,7 +194,7 @@ class ChannelOperations:
             )
             reply = yield Call("update", self._keys.channel(channel), arguments)
             outcome = reply[0].decode()
-            if sure and outcome.startswith("not_"):
+            if is_member and outcome.startswith("not_"):
                 raise Lost
             if outcome == "not_found":
                 raise UpdateFailed("Channel not found")

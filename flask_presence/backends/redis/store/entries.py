@@ -5,7 +5,7 @@ Rule: only `domain.members` merges. For the Lua scripts, a member is opaque byte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -59,6 +59,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     place: int
     raw: bytes
     _json: msgspec.Raw | None = None
+    _keyed_info: msgspec.Raw | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
@@ -88,6 +89,13 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         if self._json is None:
             self._json = self.member.json
         return self._json
+
+    @property
+    def keyed_info(self) -> msgspec.Raw:
+        """The member as Pusher's clients see it, see `Member.keyed_info`."""
+        if self._keyed_info is None:
+            self._keyed_info = self.member.keyed_info
+        return self._keyed_info
 
 
 class Listing:
@@ -127,6 +135,35 @@ class Listing:
                 entries.pop(user, None)  # an earlier entry, of a member who has left and joined again since
                 entries[user] = entry
         return entries
+
+
+class ListJson:
+    """The JSON of a list that grows, so that each of many who join at once needs not encode all of it again."""
+
+    __slots__ = ("_text", "_whole")
+
+    def __init__(self) -> None:
+        self._text: bytearray | None = None  # without the closing bracket
+        self._whole: msgspec.Raw | None = None
+
+    def get(self, entries: Collection[Entry]) -> msgspec.Raw:
+        """The list as JSON; `entries` are all of it, for the first time."""
+        if self._text is None:
+            self._text = bytearray(b"[" + b",".join([entry.json for entry in entries]))
+        if self._whole is None:
+            self._whole = msgspec.Raw(b"".join((self._text, b"]")))
+        return self._whole
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry at the end, if the list is known."""
+        if self._text is not None:
+            self._text += b"," if len(self._text) > 1 else b""
+            self._text += entry.json
+            self._whole = None
+
+    def forget(self) -> None:
+        """Forget the list: it has changed in another way, or is not needed for now."""
+        self._text = self._whole = None
 
 
 _place = itemgetter(0)

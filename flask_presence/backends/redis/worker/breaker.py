@@ -7,15 +7,15 @@ until Redis has answered a heartbeat again. While Redis is down, everything but 
 from __future__ import annotations
 
 import logging
-import random
 import time
 from typing import Final
 
 from ....domain.errors import BackendUnavailable
+from ..client.backoff import Backoff
 from ..client.client import ConnectionRefused
 
 BACKOFF: Final = (0.1, 1.0)
-"""Seconds before the next heartbeat while Redis is down: the first time, and at most. Each is shortened at random."""
+"""Seconds before the next heartbeat while Redis is down: the first time, and at most."""
 
 log = logging.getLogger("flask_presence")
 
@@ -27,7 +27,7 @@ class CircuitBreaker:
         self._fence = fence
         self._heartbeat_at = time.monotonic()
         self._problem: BackendUnavailable | None = None
-        self._failures = 0
+        self._backoff = Backoff(*BACKOFF)
         self._retry_at = 0.0
 
     @property
@@ -51,7 +51,8 @@ class CircuitBreaker:
     def succeeded(self, sent_at: float) -> bool:
         """Note that Redis has answered the heartbeat sent at `sent_at`. Returns whether it had been down."""
         self._heartbeat_at = sent_at
-        was_down, self._problem, self._failures = self._problem is not None, None, 0
+        was_down, self._problem = self._problem is not None, None
+        self._backoff.succeeded()
         if was_down:
             log.warning("Redis is back")
         return was_down
@@ -66,5 +67,4 @@ class CircuitBreaker:
                     "Redis is down; WebSockets stay open, joins and messages fail until it is back: %s", problem
                 )
         self._problem = problem
-        self._retry_at = time.monotonic() + min(BACKOFF[0] * 2**self._failures, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311
-        self._failures = min(self._failures + 1, 10)
+        self._retry_at = time.monotonic() + self._backoff.failed()

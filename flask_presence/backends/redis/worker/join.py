@@ -16,7 +16,7 @@ from ....domain.history import DEFAULT_LIMIT, Extract, Replayed, replay
 from ....domain.roster import Joined, Joiner
 from ....loops.pending import Outcome, Pending
 from ..client.pipeline import Pipeline
-from ..store.calls import Operation, Placed
+from ..store.calls import Placed
 from ..store.channels import ChannelOperations, Entered
 from ..store.keys import escape
 from ..store.store import Store
@@ -62,13 +62,18 @@ class Join:
         return entering
 
     def _ask(self, _: None) -> Pending[Entered]:
-        losses = self._local.health.losses
-        asking = self._pipeline.run(self._operation(), self._local.replica)
-        return asking.map(lambda placed: self._reach(placed, losses))
-
-    def _operation(self) -> Operation[Placed[Entered]]:
         local = self._local
-        return self._operations().join(self._joiner, local.replica.position, with_list=not local.health.is_current)
+        losses = local.health.losses
+        with_list = not local.health.is_current and not local.list_asked
+        operation = self._operations().join(self._joiner, local.replica.position, with_list=with_list)
+        local.list_asked |= with_list
+
+        def answered(outcome: Outcome[Placed[Entered]]) -> Pending[Entered]:
+            if with_list:
+                local.list_asked = False
+            return self._reach(outcome(), losses)
+
+        return self._pipeline.run(operation, local.replica).then(answered)
 
     def _reach(self, placed: Placed[Entered], losses: int) -> Pending[Entered]:
         local, entered = self._local, placed.value
@@ -102,7 +107,7 @@ class Join:
         if entry is None:
             return Joined(self._is_new, replayed=replayed)
         members = tuple(local.replica.entries.values())
-        return Joined(self._is_new, entered.change, members, entry.member, replayed)
+        return Joined(self._is_new, entered.change, members, entry, replayed, local.replica.list_json())
 
     def _try_again(self) -> Pending[Entered]:
         self._tries += 1

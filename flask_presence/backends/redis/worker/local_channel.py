@@ -14,7 +14,7 @@ from ....loops.pending import Pending
 from ...base import Listener
 from ..store.channels import Departure, LiveConnection
 from ..store.entries import Entry
-from .replica import News, Replica
+from .replica import Replica, ReplicaEvent
 
 
 class LocalChannel:
@@ -31,6 +31,7 @@ class LocalChannel:
         self.waiting_at = (self.replica.position, 0)
         self._steps = 0
         self.empty_since: float | None = None
+        self.list_asked = False  # by a join under way; others that wait for a list need not ask for it too
         self.compare_due = False  # with Redis, as soon as the copy is current
         self._listener = listener
         self._here: dict[str, str] = {}  # client id -> user, escaped as in entries
@@ -126,9 +127,9 @@ class LocalChannel:
     def _has_user(self, user: str) -> bool:
         return user in self._users
 
-    def _tell(self, news: News) -> None:
-        if news.kind == "message" or news.member is None:
-            self._listener.deliver(self.name, news.message, news.client or None)
+    def _tell(self, event: ReplicaEvent) -> None:
+        if event.kind == "message" or event.member is None:
+            self._listener.deliver(self.name, event.message, event.client or None)
         else:
-            change = Change(news.kind, news.member, news.reason)
-            self._listener.announce(self.name, change, news.client or None, self._listener.utc_now())
+            change = Change(event.kind, event.member, event.reason)
+            self._listener.announce(self.name, change, event.client or None, self._listener.utc_now())

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from heapq import heappop, heappush
 from typing import Final, Literal, NamedTuple, TypeVar
+
+from msgspec import Raw
 
 from ....domain.errors import BackendUnavailable
 from ....domain.events import Reason
@@ -17,7 +20,7 @@ from ....domain.history import KeptMessage, Position, Tail
 from ....domain.members import Member
 from ....loops.pending import Pending, raising
 from ..store.calls import NOWHERE, Placed
-from ..store.entries import Entry, parse_entry
+from ..store.entries import Entry, ListJson, parse_entry
 from ..store.events import Event
 from .health import Health
 
@@ -26,7 +29,7 @@ T = TypeVar("T")
 _OF_MEMBERS: Final = ("joined", "updated", "left")
 
 
-class News(NamedTuple):
+class ReplicaEvent(NamedTuple):
     """What the connections in the channel must be told: a change to the list (`member`), or a message."""
 
     kind: Literal["joined", "updated", "left", "message"]
@@ -39,12 +42,12 @@ class News(NamedTuple):
 class Replica:
     """The member list of one channel at one place in its order.
 
-    `tell` is called for every piece of news, in order. `is_here` says whether a user has a connection to this worker in
-    the channel. If the channel keeps messages, `tail` has the newest of them.
+    `tell` is called for every event, in order. `is_here` says whether a user has a connection to this worker in the
+    channel. If the channel keeps messages, `tail` has the newest of them.
     """
 
     def __init__(
-        self, tell: Callable[[News], object], is_here: Callable[[str], bool], tail: Tail | None = None
+        self, tell: Callable[[ReplicaEvent], object], is_here: Callable[[str], bool], tail: Tail | None = None
     ) -> None:
         self.tail = tail
         self.position = NOWHERE
@@ -56,7 +59,10 @@ class Replica:
         self._entries: dict[str, Entry] = {}
         self._in_order = True
         self._early: list[Event] = []
-        self._waiting: list[tuple[Position, Pending[None]]] = []
+        self._waiting: list[tuple[Position, int, Pending[None]]] = []  # a heap; the number breaks ties
+        self._waited = 0
+        self._waking = False
+        self._list = ListJson()
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -65,6 +71,13 @@ class Replica:
             self._entries = dict(sorted(self._entries.items(), key=lambda item: item[1].place))
             self._in_order = True
         return self._entries
+
+    def list_json(self) -> Raw:
+        """The list as JSON. While others wait for their places it is kept, because they will probably need it too."""
+        known = self._list.get(self.entries.values())
+        if not self._waiting and not self._waking:
+            self._list.forget()
+        return known
 
     def hear(self, event: Event) -> None:
         """Apply an event now, or after the snapshot or the reply that has to be handled first."""
@@ -92,7 +105,7 @@ class Replica:
         missed: Sequence[KeptMessage] | None = None,
         sliced: bool = False,
     ) -> None:
-        """Move to the position of a snapshot. What differs is news, and so are the messages that were heard meanwhile,
+        """Move to the position of a snapshot. What differs is told, and so are the messages that were heard meanwhile,
         and the kept messages that were `missed`; `None` if that is not known.
 
         With `keep`, members who are missing from the snapshot stay listed, because other workers may still be
@@ -100,6 +113,7 @@ class Replica:
         """
         old = self.position
         self._in_order = sliced
+        self._list.forget()
         if sliced:
             position = self._apply_early(position, entries)
         self._replace(entries, keep=keep)
@@ -129,7 +143,8 @@ class Replica:
         if self._reached(position):
             pending.settle(_nothing)
         else:
-            self._waiting.append((position, pending))
+            self._waited += 1
+            heappush(self._waiting, (position, self._waited, pending))
         return pending
 
     def at_its_place(self, placed: Placed[T]) -> Pending[T]:
@@ -144,7 +159,7 @@ class Replica:
         """Fail whatever waits for a place in the order."""
         self._expected = NOWHERE
         waiters, self._waiting = self._waiting, []
-        for _, pending in waiters:
+        for *_, pending in sorted(waiters):
             pending.settle(raising(problem))
 
     @property
@@ -172,7 +187,7 @@ class Replica:
         return position
 
     def _replace(self, entries: dict[str, Entry], *, keep: bool) -> None:
-        """Change the list to `entries`; with `keep`, other members stay. What differs is news."""
+        """Change the list to `entries`; with `keep`, other members stay. What differs is told."""
         if self.position == NOWHERE:  # so nobody here knows of any list
             self._entries = entries
             return
@@ -207,7 +222,7 @@ class Replica:
         if event.kind == "message":
             if self.tail is not None and event.user:
                 self.tail.add(event.kept, time.monotonic())
-            self._tell(News("message", event.client, message=event.body))
+            self._tell(ReplicaEvent("message", event.client, message=event.body))
         elif event.kind == "cleared":
             if self.tail is not None:
                 self.tail.start(event.position.number)
@@ -221,11 +236,17 @@ class Replica:
         self._entries[user] = entry
         if known is None:
             self._in_order = self._in_order and entry.place == entry.version
-            self._tell(News("joined", client, entry.shown()))
+            member = entry.shown()
+            if self._in_order:
+                self._list.append(entry)
+            else:
+                self._list.forget()
+            self._tell(ReplicaEvent("joined", client, member))
         elif known.raw != entry.raw:
             member = entry.shown()
+            self._list.forget()
             if known.json != member.json:
-                self._tell(News("updated", client, member))
+                self._tell(ReplicaEvent("updated", client, member))
 
     def _remove(self, user: str, client: str, last: bytes | None = None, reason: Reason | None = None) -> None:
         if user not in self._entries:
@@ -234,17 +255,23 @@ class Replica:
             self.health.contradict()
             return
         known = self._entries.pop(user)
+        self._list.forget()
         entry = known if last is None else parse_entry(last)
-        self._tell(News("left", client, entry.member, reason=reason))
+        self._tell(ReplicaEvent("left", client, entry.member, reason=reason))
 
     def _reached(self, position: Position) -> bool:
         return self.health.is_current and self.position >= position
 
     def _wake(self) -> None:
-        ready = [pending for position, pending in self._waiting if self._reached(position)]
-        self._waiting = [(position, pending) for position, pending in self._waiting if not self._reached(position)]
+        waiting, ready = self._waiting, list[Pending[None]]()
+        while waiting and self._reached(waiting[0][0]):
+            ready.append(heappop(waiting)[2])
+        self._waking = True
         for pending in ready:
             pending.settle(_nothing)
+        self._waking = False
+        if not waiting:
+            self._list.forget()
 
 
 def _nothing() -> None:

@@ -36,6 +36,7 @@ from .heartbeat import Heartbeat, heartbeat_interval
 from .join import Join
 from .local_channel import LocalChannel
 from .local_channels import LocalChannels
+from .master_watch import MasterWatch
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -75,6 +76,7 @@ class Worker:
             *(store, self._pipeline, self._subscriber, self._channels, listener), lambda: self.worker_id, lease
         )
         self._inbox = self._keys.inbox(self.worker_id)
+        self._master_watch = MasterWatch(client, loop, self._pipeline, self._subscriber)
         self._probe_after = lease / 2
         self._probed_at = 0.0
         self.ended = False
@@ -95,11 +97,12 @@ class Worker:
         self.control.begin()
         self._subscriber.subscribe(self._inbox)
         self._subscriber.begin()
-        self.loop.attend(self)
+        self.loop.add_source(self)
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, in seconds of the monotonic clock."""
         self._pipeline.tick(now)
+        self._master_watch.tick(now)
         self._heartbeat.tick(now)
         self.control.tick(now)
         if self.breaker.is_up:
@@ -192,17 +195,17 @@ class Worker:
     ) -> Pending[Updated]:
         self.breaker.check()
         local = self._channels.get(channel)
-        sure = local is not None and local.has(client_id) and channel.type == "presence"
+        is_member = local is not None and local.has(client_id) and channel.type == "presence"
         verdict = None if owned is None else self._timed(owned)
 
         def make() -> Operation[Placed[tuple[Entry, Change | None]]]:
             known = local.replica.position if local is not None else NOWHERE
-            return self._operations.update(channel, client_id, info, now, known, owned=verdict, sure=sure)
+            return self._operations.update(channel, client_id, info, now, known, owned=verdict, is_member=is_member)
 
         def shape(done: tuple[Entry, Change | None]) -> Updated:
             return Updated(done[0].member, done[1])
 
-        if local is None or not sure:
+        if local is None or not is_member:
             return self._pipeline.run(make()).map(lambda placed: shape(placed.value))
 
         def reach(placed: Placed[tuple[Entry, Change | None]]) -> Pending[Updated]:
@@ -317,6 +320,7 @@ class Worker:
 
     def _returned(self) -> None:
         """Make up for what Redis missed while it was down."""
+        self._subscriber.leave_old_master()
         self._channels.compare_soon()
         self._heartbeat.store_connections()
         self.control.send_again()
