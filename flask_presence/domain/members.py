@@ -257,7 +257,8 @@ class Profile:
     def member(self, client_id: str, joined_at: datetime, updated_at: datetime | None = None) -> Member:
         """The member with this profile."""
         name, avatar, info = self._visible
-        hidden = freeze(self._hidden) if self.client_info.keys() & _PERHAPS_HIDDEN else NO_INFO
+        is_seen = came_by_pusher(client_id) and not self.client_info.keys().isdisjoint(_PERHAPS_HIDDEN)
+        hidden = freeze(self._hidden) if is_seen else NO_INFO
         return Member(self.user.id, client_id, joined_at, name, avatar, freeze(info), updated_at, hidden)
 
     @property
