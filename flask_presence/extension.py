@@ -26,6 +26,7 @@ from .domain.events import check_event_name
 from .domain.guards import GuardInfo, GuardRegistry
 from .domain.history import MAX_LIMIT, Message, parse_position
 from .domain.members import Member, User, UserId
+from .domain.pusher.names import RESERVED_EVENTS, is_reserved_event
 from .domain.signatures import (
     GuardFunction,
     LoaderFunction,
@@ -214,9 +215,10 @@ class Presence:
         """Send a `channel:message` from the server to all connections in a channel. Returns their number.
 
         The connection with the client id `exclude` does not get it. `data` is encoded like Flask's own JSON. Raises
-        `TypeError` if that is not possible, and `ValueError` if no channel can have this name; nothing is sent then.
+        `TypeError` if that is not possible, and `ValueError` if no channel can have this name, or if Pusher's protocol
+        is on and `event` begins with `pusher:` or `pusher_internal:`; nothing is sent then.
         """
-        _check_event_name(event)
+        self._check_event_name(event)
         raw = _json(data)
         message = wire.server_message(arguments.channel_name(name), event, raw, self._hub.clock.utc_now())
         return self._hub.directory.publish(name, message, exclude, keep=True)
@@ -260,9 +262,10 @@ class Presence:
         """Send a `user:message` to all connections of a user, on all workers. Returns their number.
 
         It does not matter which channels they are in. A user who is not connected misses it. `data` is encoded like
-        Flask's own JSON. Raises `TypeError` if that is not possible; nothing is sent then.
+        Flask's own JSON. Raises `TypeError` if that is not possible, and `ValueError` for an `event` as `publish` does;
+        nothing is sent then.
         """
-        _check_event_name(event)
+        self._check_event_name(event)
         payload = wire.user_message(event, _json(data), self._hub.clock.utc_now())
         return self._hub.directory.send_to_user(arguments.user_id(user_id), payload)
 
@@ -321,6 +324,16 @@ class Presence:
             user = User(user)
         return TestClient(app, self._service(app), user, http)
 
+    def _check_event_name(self, event: str) -> None:
+        if not isinstance(event, str):
+            raise TypeError(f"event must be a string, not {event!r}")
+        _json(event)  # raises if UTF-8 cannot encode it
+        if self._service().settings.pusher_key is not None and is_reserved_event(event):
+            raise ValueError(
+                f"event must not begin with {' or '.join(RESERVED_EVENTS)}, which Pusher's clients take for events of "
+                f"the protocol itself: {event!r:.200}"
+            )
+
     @property
     def _hub(self) -> Hub:
         service = self._service()
@@ -344,12 +357,6 @@ def _decorated(function: F, name: str) -> F:
     if function is _NO_FUNCTION:
         raise TypeError(f"write @presence.{name} without parentheses")
     return function
-
-
-def _check_event_name(event: str) -> None:
-    if not isinstance(event, str):
-        raise TypeError(f"event must be a string, not {event!r}")
-    _json(event)  # raises if UTF-8 cannot encode it
 
 
 def _json(value: Any) -> Raw:

@@ -49,7 +49,7 @@ class AuthenticationRequired(Exception):
 
 
 class Visitor:
-    """Who an upgrade request is from: `user` is `None` if the visitor is anonymous.
+    """Who a request is from: `user` is `None` if the visitor is anonymous.
 
     `credential` is the visitor's verified token. If the `user_loader` was asked, `upgrade` is the request in the form
     of `encode_upgrade`. `by_cookie` says that a cookie alone identifies the visitor.
@@ -69,6 +69,11 @@ class Visitor:
         self.credential = credential
         self.upgrade = upgrade
         self.by_cookie = by_cookie
+
+    @property
+    def login(self) -> Login:
+        """What identifies the user, see `Login`."""
+        return self.credential.token if self.credential else self.upgrade
 
 
 class Authenticator:
@@ -100,7 +105,7 @@ class Authenticator:
         return not self.has_user_loader and "flask-jwt-extended" in self._app.extensions
 
     def identify_visitor(self, request: Request) -> Visitor:
-        """Identify who sends an upgrade request.
+        """Identify who sends a request: an upgrade, or a question for a signature.
 
         Raises `CredentialRejected` if an explicit credential is not valid, and `AuthenticationRequired` if the visitor
         is anonymous and must not be.

@@ -9,15 +9,16 @@ import base64
 import logging
 import os
 import weakref
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from flask import Flask, has_request_context
 
 from ..backends import open_backend
 from ..backends.base import Backend
+from ..domain.channels import ChannelName
 from ..domain.errors import BackendUnavailable, ConfigurationError
-from ..domain.guards import GuardRegistry
+from ..domain.guards import GuardRegistry, Verdict
 from ..domain.history import HistoryRules
 from ..domain.pusher.signing import Signer
 from ..hub.hub import Hub
@@ -28,7 +29,7 @@ from ..settings import Settings
 from ..transport.codec import encode_frame
 from ..transport.takeover import Environ, Takeover
 from .application import FlaskApplication, HandlerRegistry
-from .auth import Authenticator, UserLoader
+from .auth import Authenticator, UserLoader, Visitor
 from .log_throttle import LogThrottle
 from .preflight import Preflight
 from .process import Process
@@ -73,6 +74,7 @@ class Service:
         application = FlaskApplication(
             *(app, self.authenticator, guards, message_guards, handlers, stall_watch), webhooks=webhooks
         )
+        self._application = application
         self.hub = Hub(_backend(settings, history), application, policy, encode_frame)
         self.guards, self.message_guards = guards, message_guards
         self.log_throttle = LogThrottle()
@@ -112,6 +114,10 @@ class Service:
         """Why the server cannot give an app its sockets, as such a sentence; or `None`."""
         return self._preflight.socket_problem(takeover)
 
+    def origin_problem(self) -> str | None:
+        """Why the allowed origins are not safe, as such a sentence; or `None`."""
+        return self._preflight.origin_problem()
+
     def health(self, takeover: Takeover) -> tuple[str, str]:
         """The state of this process, and a sentence that explains it. May block for the state store.
 
@@ -132,6 +138,14 @@ class Service:
         except BackendUnavailable as unavailable:
             return "unavailable", unavailable.public_message
         return ("ok", "") if self.settings.enabled else ("disabled", "")
+
+    def authorize(self, visitor: Visitor, channel: ChannelName, user_info: Mapping[str, Any]) -> Verdict:
+        """Ask the guard whether the visitor may join a channel. Raises `CredentialRejected` if the login has ended
+        meanwhile. Not in the event loop, because guards may block."""
+        verdict = self._application.authorize(visitor.login, visitor.user, channel, user_info)
+        if verdict.seconds is not None:
+            self.hub.meter.guards[verdict.outcome].observe(verdict.seconds)
+        return verdict
 
     def takeover(self, environ: Environ) -> Takeover:
         """The socket of an upgrade request."""

@@ -20,7 +20,7 @@ from .access import StatsGuard
 from .assets import add_asset
 from .npm_package import package_files
 from .pages import add_pages
-from .pusher.blueprint import PUSHER_NAME, pusher_blueprint
+from .pusher.blueprint import PUSHER_NAME, SIGNER_NAME, pusher_blueprint, signer_blueprint
 from .routing import HostBlueprint, add_websocket, handle_host_variables
 from .upgrade import Upgrade
 
@@ -29,7 +29,7 @@ NAME: Final = "presence"
 
 def check_routing(app: Flask, settings: Settings) -> None:
     """Raise `ConfigurationError` if the routes cannot be registered, or if no request can match them."""
-    for name in (NAME, PUSHER_NAME) if settings.pusher_key is not None else (NAME,):
+    for name in (NAME, PUSHER_NAME, SIGNER_NAME) if settings.pusher_key is not None else (NAME,):
         if name in app.blueprints:
             raise ConfigurationError(
                 f"the app already has a blueprint called {name!r}, and flask_presence uses that name for its own: "
@@ -65,6 +65,7 @@ def register_blueprint(app: Flask, service: Service, stats_guard: Callable[[], S
         app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
         if settings.pusher_key is not None:
             app.register_blueprint(pusher_blueprint(app, service), url_prefix=settings.pusher_path or None)
+            app.register_blueprint(signer_blueprint(app, service), url_prefix=settings.url_prefix)
     except (ValueError, LookupError, SyntaxError) as problem:  # Werkzeug could not compile a rule
         raise ConfigurationError(
             f"PRESENCE_URL_PREFIX, PRESENCE_SUBDOMAIN and PRESENCE_HOST do not make valid routes: {problem}"

@@ -35,7 +35,7 @@ from ..transport.takeover import Takeover
 from .access import PageAccess, StatsGuard
 from .assets import add_asset
 from .page_state import HELPERS, PageState, read_page_state
-from .responses import STORE_UNREACHABLE, error_response, harden, json_response
+from .responses import error_response, harden, json_response, unavailable_response
 from .streams import Streams, TooManyStreams
 
 log = logging.getLogger("flask_presence")
@@ -219,9 +219,7 @@ def _add_monitoring(blueprint: Blueprint, app: Flask, service: Service) -> None:
 def _add_errors(blueprint: Blueprint) -> None:
     @blueprint.errorhandler(BackendUnavailable)
     def state_store_unreachable(_: BackendUnavailable) -> Response:
-        response = error_response(503, "SERVICE_UNAVAILABLE", STORE_UNREACHABLE)
-        response.headers["Retry-After"] = "1"
-        return response
+        return unavailable_response()
 
     @blueprint.errorhandler(InvalidQuery)
     def invalid_query(problem: InvalidQuery) -> Response:

@@ -30,6 +30,13 @@ def error_response(status: int, code: str, message: str) -> Response:
     return json_response(error_payload(code, message), status)
 
 
+def unavailable_response() -> Response:
+    """503, because the state store does not answer."""
+    response = error_response(503, "SERVICE_UNAVAILABLE", STORE_UNREACHABLE)
+    response.headers["Retry-After"] = "1"
+    return response
+
+
 def harden(response: Response) -> Response:
     """Add the security headers that every response of the blueprint has."""
     headers = response.headers

@@ -12,11 +12,9 @@ from typing import Any, Final, Protocol
 
 from flask import Request, Response, current_app, request
 
-from ..app.auth import AuthenticationRequired, Visitor
+from ..app.auth import Visitor
 from ..app.service import Service
 from ..app.tokens import BEARER
-from ..domain.errors import CredentialRejected
-from ..domain.origins import is_allowed
 from ..hub.session import Session
 from ..transport.codec import encode_close
 from ..transport.takeover import (
@@ -30,6 +28,7 @@ from ..transport.takeover import (
     offered_protocols,
 )
 from .responses import error_response
+from .visitors import Refused, check_origin, identify
 
 ENVIRON_KEY: Final = "flask_presence.upgrade"
 OPENER_KEY: Final = "flask_presence.opener"
@@ -45,16 +44,6 @@ PROXY_DROPS_UPGRADE: Final = (
 
 _CLOSE_CODES: Final = {401: 4401, 403: 1008, 503: 1013}
 """The close codes that replace these HTTP statuses behind gevent-websocket."""
-
-
-class Refused(Exception):
-    """The upgrade is refused, with this HTTP status, error code and message."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        self.status = status
-        self.code = code
-        self.message = message
-        super().__init__(message)
 
 
 class Opener(Protocol):
@@ -174,31 +163,10 @@ class Upgrade:
             raise Refused(503, "SERVICE_UNAVAILABLE", obstacle)
 
     def _check_origin(self) -> None:
-        origin = self._request.headers.get("Origin")
-        if origin is None:
-            return
-        allowed = self._service.settings.allowed_origins
-        if not is_allowed(origin, self._request.scheme, self._request.host, allowed):
-            self._service.log_throttle.log(
-                f"origin {origin[:200]}",
-                logging.WARNING,
-                "refused a WebSocket from the origin %.200r; the request is for %.200r. If the page is yours, add its "
-                "origin to PRESENCE_ALLOWED_ORIGINS. Behind a proxy, use ProxyFix, so that the app knows its public "
-                "host and scheme",
-                origin,
-                f"{self._request.scheme}://{self._request.host}",
-            )
-            raise Refused(403, "FORBIDDEN", "Origin not allowed")
+        check_origin(self._service, self._request, "refused a WebSocket from the origin")
 
     def _authenticate(self) -> None:
-        try:
-            self._visitor = self._service.authenticator.identify_visitor(self._request)
-        except AuthenticationRequired:
-            raise Refused(401, "UNAUTHORIZED", "Authentication required") from None
-        except CredentialRejected:
-            raise Refused(401, "UNAUTHORIZED", "Invalid token") from None
-        if self._visitor.by_cookie and "Origin" not in self._request.headers:
-            raise Refused(403, "FORBIDDEN", "A cookie is not accepted as a credential without an Origin header")
+        self._visitor = identify(self._service, self._request)
 
     def _count(self, refusal: Refused) -> None:
         self._service.hub.meter.count_refusal(refusal.status)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from ..members import MAX_DEPTH, NO_INFO, Member, User, depth, info_size
+from ..members import MAX_DEPTH, NO_INFO, Member, OwnedInfo, Profile, User, depth, info_size
 from .names import came_by_pusher
 
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -72,6 +73,13 @@ def info_of(member: Member) -> dict[str, Any]:
     if member.avatar is not None:
         fields["avatar"] = member.avatar
     return fields | {key: value for key, value in member.info.items() if key not in ("name", "avatar")}
+
+
+def info_to_sign(user: User, info: Mapping[str, Any], owned: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """The `user_info` of a user of the app, `{id, name, avatar?, …info, …owned}`. `info` is what the page may decide.
+    What a guard owns wins; its keys that are `None` are absent."""
+    member = Profile.of(user, info, OwnedInfo(owned)).member("", now)
+    return {key: value for key, value in info_of(member).items() if owned.get(key, value) is not None}
 
 
 def _read(text: str) -> dict[str, Any] | None:

@@ -16,7 +16,8 @@ from ...hub.pusher.dialect import COME_BACK_LATER, NOT_AUTHORIZED
 from ...hub.session import Session
 from ...transport.codec import encode_close, encode_frame
 from ...transport.takeover import offered_protocols
-from ..upgrade import Refused, Upgrade, switching_protocols
+from ..upgrade import Upgrade, switching_protocols
+from ..visitors import Refused
 
 SUBPROTOCOLS: Final = tuple(f"pusher-channels-protocol-{version}" for version in (7, 6, 5))
 VERSIONS: Final = ("5", "6", "7")
