@@ -137,7 +137,7 @@ class _Outlet:
         self.loop = loop
         self.abandoned = False
         self._url = url
-        self._name = f"webhook {number} ({parts.scheme}://{parts.netloc})"
+        self._name = f"{number} ({parts.scheme}://{parts.netloc})"
         self._signer = signer
         self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
@@ -172,7 +172,7 @@ class _Outlet:
         """Drop everything. Off the loop."""
         dropped = self.loop.run(self._clear)
         if dropped:
-            log.error("%s: dropped %d event(s), because this process ends", self._name, dropped)
+            log.error("webhook %s: dropped %d event(s), because this process ends", self._name, dropped)
 
     def _clear(self) -> int:
         self.abandoned = True
@@ -191,7 +191,7 @@ class _Outlet:
         while True:
             batch, overflowed = self.loop.run(self._next_batch)
             if overflowed:
-                text = "%s: dropped %d event(s), because the receiver takes them more slowly than they happen"
+                text = "webhook %s: dropped %d event(s), because the receiver takes them more slowly than they happen"
                 self._log_throttle.log("full", logging.ERROR, text, self._name, overflowed)
             if not batch:
                 return
@@ -259,8 +259,8 @@ class _Outlet:
 
     def _log_failure(self, problem: str, dropped: int) -> None:
         if dropped:
-            text = "%s: dropped %d event(s), because no attempt has succeeded for %d s: %s"
+            text = "webhook %s: dropped %d event(s), because no attempt has succeeded for %d s: %s"
             log.error(text, self._name, dropped, GIVE_UP_AFTER, problem)
         else:
-            text = "%s failed, and is tried again: %s"
+            text = "webhook %s failed, and is tried again: %s"
             self._log_throttle.log("failed", logging.WARNING, text, self._name, problem)
