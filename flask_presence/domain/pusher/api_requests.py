@@ -58,17 +58,24 @@ class Publication:
         return names.addressed_user(self.channel)
 
 
-class _Event(msgspec.Struct):
+class _Content(msgspec.Struct, kw_only=True):
     name: str
     data: str
-    channel: str | None = None
-    channels: list[str] | None = None
     socket_id: str | None = None
     info: str | None = None
 
 
+class _Event(_Content, kw_only=True):
+    channel: str | None = None
+    channels: list[str] | None = None
+
+
+class _BatchEvent(_Content, kw_only=True):
+    channel: str
+
+
 class _Batch(msgspec.Struct):
-    batch: list[_Event]
+    batch: list[_BatchEvent]
 
 
 def max_body(events: int, max_data: int) -> int:
@@ -93,12 +100,7 @@ def read_batch(body: bytes, max_data: int) -> list[Publication]:
     events = _decode(body, _Batch).batch
     if not 1 <= len(events) <= MAX_EVENTS:
         raise InvalidBody(f"batch must have 1 to {MAX_EVENTS} events")
-    publications: list[Publication] = []
-    for event in events:
-        if event.channel is None:
-            raise InvalidBody("Every event of a batch needs a channel")
-        publications += _publications(event, [event.channel], max_data)
-    return publications
+    return [publication for event in events for publication in _publications(event, [event.channel], max_data)]
 
 
 def check_object(body: bytes) -> None:
@@ -123,7 +125,7 @@ def read_attributes(info: str, channel: str) -> frozenset[str]:
     return attributes
 
 
-def _publications(event: _Event, channels: Sequence[str], max_data: int) -> list[Publication]:
+def _publications(event: _Content, channels: Sequence[str], max_data: int) -> list[Publication]:
     if not 1 <= len(event.name) <= MAX_EVENT_NAME or not is_sendable(event.name):
         raise InvalidBody(f"name must have 1 to {MAX_EVENT_NAME} characters")
     if names.is_reserved_event(event.name):
