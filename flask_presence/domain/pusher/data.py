@@ -11,11 +11,12 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from ..wire import ChannelMessage, encode
+from ..wire import encode
 
 _decode_raw: Final = msgspec.json.Decoder(Raw).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
 _WHITE_SPACE: Final = b" \t\r\n"
+_BEFORE_DATA: Final = b',"data":'
 
 
 def is_json(text: str | bytes) -> bool:
@@ -55,17 +56,14 @@ def text_of(value: bytes) -> str:
     return value.decode()
 
 
-def data_of(message: ChannelMessage, payload: bytes) -> bytes:
-    """The data of a decoded message exactly as its frame's JSON, `payload`, has it: with the white space around it,
-    which decoding drops."""
-    data = bytes(message.data)
-    head = b'{"type":"channel:message","channel":%b,"event":%b,"data":' % (
-        encode(message.channel),
-        encode(message.event),
-    )
-    if not payload.startswith(head):
-        return data
-    rest = payload[len(head) :]
-    end = len(rest) - len(rest.lstrip(_WHITE_SPACE)) + len(data)
-    end += len(rest[end:]) - len(rest[end:].lstrip(_WHITE_SPACE))
-    return rest[:end]
+def without_data(payload: bytes, after: bytes) -> tuple[bytes, bytes] | None:
+    """A frame of the server's with `null` in place of its data, and the data exactly as the frame has it. `after` is
+    what follows the data there. `None` if the frame has no data, or nothing follows it.
+
+    What nests deeper than a decoder can follow is no trouble here. Neither mark can be inside a string, in which quotes
+    are escaped, and only strings are around the data.
+    """
+    start, end = payload.find(_BEFORE_DATA) + len(_BEFORE_DATA), payload.rfind(after)
+    if not len(_BEFORE_DATA) <= start <= end:
+        return None
+    return payload[:start] + b"null" + payload[end:], payload[start:end]

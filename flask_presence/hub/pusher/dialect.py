@@ -22,6 +22,9 @@ COME_BACK: Final = 4200
 BAD_REQUEST: Final = 4300
 EVENT_REFUSED: Final = 4301
 
+NO_REASON: Final = "Closed by the server"
+"""What a client hears if the app gives no reason."""
+
 _CLOSE_CODES: Final = {4403: NOT_AUTHORIZED, 4401: NOT_AUTHORIZED, 1001: COME_BACK, 1008: COME_BACK_LATER}
 """What replaces native close codes."""
 
@@ -50,4 +53,4 @@ class PusherDialect:
     def farewell(self, code: int, text: str) -> Farewell:
         """Some clients heed only the frame, and others only the code. A code below 4000 is said by the close alone."""
         code = _CLOSE_CODES.get(code, code)
-        return Farewell(code, wire.error(code, text) if code >= NOT_AUTHORIZED else None)
+        return Farewell(code, wire.error(code, text or NO_REASON) if code >= NOT_AUTHORIZED else None)
