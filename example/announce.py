@@ -6,7 +6,7 @@ python -m example.announce "Lunch is ready" [ROOM]
 import os
 import sys
 
-import pusher
+import pusher  # type: ignore[import-untyped]
 
 if __name__ == "__main__":
     text, room = sys.argv[1], (*sys.argv[2:], "general")[0]

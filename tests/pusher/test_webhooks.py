@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from pusher import Pusher
+from pusher import Pusher  # type: ignore[import-untyped]
 from websockets.sync.client import connect
 
 from flask_presence import Presence, User
