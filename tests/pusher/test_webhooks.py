@@ -19,10 +19,12 @@ from flask import Flask
 from pusher import Pusher  # type: ignore[import-untyped]
 from websockets.sync.client import connect
 
-from flask_presence import Presence, User
+from flask_presence import ChannelName, ConfigurationError, MessageSent, Presence, User
 from flask_presence.app import webhooks
 from flask_presence.app.http_post import post
+from flask_presence.app.webhooks import Webhooks
 from flask_presence.domain.pusher.signing import Signer
+from flask_presence.loops.inline_loop import InlineLoop
 
 from ..conftest import on_redis
 from ..support.client import Client, client
@@ -330,6 +332,35 @@ def test_the_test_client_has_sent_the_webhooks_when_a_call_returns(receiver: Rec
         assert [event["name"] for event in receiver.events] == ["member_added"]
         ann.send("presence-room", "typing", True)
         assert [event["name"] for event in receiver.events] == ["member_added", "client_event"]
+
+
+def test_a_process_that_is_forked_sends_nothing_of_its_parent(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent tries again what has failed, and the child must not."""
+    monkeypatch.setattr(webhooks, "FIRST_DELAY", 0.1)
+    receiver.answer = lambda _delivery: (500, {})
+    loop = InlineLoop()
+    sender = Webhooks([receiver.url()], SIGNER, lambda: loop)
+    sender.add(MessageSent("1.2", None, ChannelName("private-before"), "typing", b"1"))
+    loop.settle()
+    assert receiver.deliveries
+    sender.forked()
+    receiver.answer = lambda _delivery: (200, {})
+    wait_until(lambda: (loop.settle(), not loop._timers)[1])
+    sender.add(MessageSent("1.2", None, ChannelName("private-after"), "typing", b"1"))
+    loop.settle()
+    assert [event["channel"] for event in receiver.events] == ["private-after"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://x/", "https://ann:secret@x/", "https://x/#part", "https://x:none/", "https://x/é", "/hook", "https://"],
+)
+def test_an_address_that_cannot_be_used_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="PRESENCE_PUSHER_WEBHOOKS must be a list of URLs") as problem:
+        Presence(Flask("webhooks"), pusher_key=KEY, pusher_secret=SECRET, pusher_webhooks=[url])
+    assert "secret" not in str(problem.value)
 
 
 def test_a_script_that_disconnects_a_user_reports_it_before_it_ends(
