@@ -347,7 +347,12 @@ def test_a_process_that_is_forked_sends_nothing_of_its_parent(
     assert receiver.deliveries
     sender.forked()
     receiver.answer = lambda _delivery: (200, {})
-    wait_until(lambda: (loop.settle(), not loop._timers)[1])
+
+    def retry_was_due() -> bool:
+        loop.settle()
+        return not loop._timers
+
+    wait_until(retry_was_due)
     sender.add(MessageSent("1.2", None, ChannelName("private-after"), "typing", b"1"))
     loop.settle()
     assert [event["channel"] for event in receiver.events] == ["private-after"]
