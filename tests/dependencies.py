@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = [
     "--ignore=tests/client",
+    "--ignore=tests/pusher/test_real_clients.py",
     "--ignore=tests/repository",
     "--ignore=tests/server_api/test_types.py",
     "--ignore=tests/stats/test_stats_page.py",
