@@ -5,6 +5,7 @@
 
 Open the URL that the server prints in two windows, and log in as two users. Any setting can come from the
 environment, with the prefix `FLASK_`: `FLASK_JWT_SECRET_KEY=...`, `FLASK_PRESENCE_STATS_PUBLIC=false`.
+`/pusher` is a page for the same rooms that uses pusher-js, and `announce.py` a script that uses Pusher's SDK.
 `test_app.py` has the tests.
 """
 
@@ -24,6 +25,7 @@ USERS: dict[str, dict[str, Any]] = {
     "carol": {"name": "Carol Chen"},
     "dan": {"name": "Dan Duarte", "staff": True},
 }
+PUSHER_SECRET = "only for development, because everybody can read it"  # noqa: S105
 ROOMS = ("general", "random", "announcements", "staff")
 LOGGED_OUT: set[str] = set()
 """The ids of revoked tokens, in the memory of this process. A real app shares them between its workers."""
@@ -45,6 +47,9 @@ def create_app() -> Flask:
         # who is typing, would push them out. So the page sends it to a second channel: `private-room-general` beside
         # `presence-room-general`. The guards' patterns match both.
         PRESENCE_HISTORY={"presence-room-*": {"messages": 50, "seconds": 86400}},
+        # Clients of Pusher may come too. Whoever knows the secret may sign for any user.
+        PRESENCE_PUSHER_KEY="example",
+        PRESENCE_PUSHER_SECRET=PUSHER_SECRET,
     )
     app.config.from_prefixed_env()
     jwt.init_app(app)
@@ -53,6 +58,12 @@ def create_app() -> Flask:
     @app.get("/")
     def index() -> str:
         return render_template("room.html", users=USERS, rooms=ROOMS)
+
+    @app.get("/pusher")
+    def pusher() -> str:
+        if app.config["PRESENCE_PUSHER_KEY"] is None:
+            abort(404)
+        return render_template("pusher.html", users=USERS, rooms=ROOMS, key=app.config["PRESENCE_PUSHER_KEY"])
 
     @app.post("/login")
     def login() -> Response:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypedDict
+from urllib.parse import urlsplit
 
 from .domain.errors import ConfigurationError
 from .domain.history import HistoryRules, Retention
@@ -326,11 +327,22 @@ def _urls(key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(values, (tuple, list)) or not all(isinstance(url, str) for url in values):
         raise _wrong(key, "a list of URLs like 'https://example.com/pusher'", value)
     for url in values:
-        if not re.fullmatch(r"https?://[^\s/?#@]+([/?][^\s#]*)?", url):
+        if not _is_url(url):
             raise ConfigurationError(
-                f"{key} must be a list of URLs like 'https://example.com/pusher', without a user, a password or a '#'"
+                f"{key} must be a list of URLs like 'https://example.com/pusher', in ASCII, without a user, a password "
+                "or a '#'"
             )
     return tuple(values)
+
+
+def _is_url(text: str) -> bool:
+    """Whether `text` is a URL to which a webhook can be sent."""
+    try:
+        port = urlsplit(text).port
+    except ValueError:
+        return False
+    is_whole = re.fullmatch(r"https?://[^\s/?#@]+([/?][^\s#]*)?", text) is not None
+    return is_whole and text.isascii() and port != 0
 
 
 def _origins(key: str, value: Any) -> tuple[str, ...]:

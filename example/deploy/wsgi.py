@@ -13,6 +13,8 @@ from ..app import create_app
 
 if not os.environ.get("FLASK_JWT_SECRET_KEY"):
     raise SystemExit("set FLASK_JWT_SECRET_KEY, which all workers and hosts share")
+for name in ("KEY", "SECRET"):
+    os.environ.setdefault(f"FLASK_PRESENCE_PUSHER_{name}", "null")  # everybody can read the example's own
 
 app = create_app()
 if app.config.get("PRESENCE_BACKEND", "memory://").startswith("memory"):

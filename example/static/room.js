@@ -192,9 +192,12 @@ $('composer').onsubmit = async (event) => {
 function showMessage(message) {
   if (oldest === undefined) oldest = message.id;
   if (isChat(message)) show(lineOf(message));
+  else if (isAnnouncement(message)) note(`Announcement: ${message.data.text}`);
 }
 
-const isChat = ({ event, data }) => event === 'message' && isText(data?.text);
+const isChat = ({ event, data, from }) => event === 'message' && from.userId && isText(data?.text);
+const isAnnouncement = ({ event, data, from }) =>
+  event === 'announcement' && from.clientId === 'server' && isText(data?.text); // a client may send the same event
 const lineOf = ({ data, from, timestamp }) => messageLine(from.userId, data.text, new Date(timestamp));
 
 function messageLine(id, text, date) {

@@ -32,6 +32,7 @@ from .auth import Authenticator, hint
 from .json_encoding import encode_json
 from .log_throttle import LogThrottle
 from .stall_watch import StallWatch
+from .webhooks import Webhooks
 
 Handler = Callable[[Any], object]
 
@@ -66,6 +67,7 @@ class FlaskApplication:
         message_guards: GuardRegistry,
         handlers: HandlerRegistry,
         stall_watch: StallWatch,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
@@ -73,6 +75,7 @@ class FlaskApplication:
         self._message_guards = message_guards
         self._handlers = handlers
         self._stall_watch = stall_watch
+        self._webhooks = webhooks
         self._log_throttle = LogThrottle()
 
     def identify(self, token: str) -> Credential:
@@ -148,7 +151,15 @@ class FlaskApplication:
         return verdict
 
     def listens(self, event_name: str) -> bool:
+        is_reported = self._webhooks is not None and self._webhooks.reports(event_name)
+        return is_reported or self.has_handlers(event_name)
+
+    def has_handlers(self, event_name: str) -> bool:
         return bool(self._handlers.of(event_name)) or bool(SIGNALS[event_name].receivers)
+
+    def observe(self, event: Event) -> None:
+        if self._webhooks is not None:
+            self._webhooks.add(event)
 
     def notify(self, event: Event, login: Login) -> None:
         for handler in self._handlers.of(event.name):

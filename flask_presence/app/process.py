@@ -21,6 +21,7 @@ from ..transport.group import ConnectionGroup
 from ..transport.outbox import Limits
 from ..transport.takeover import Takeover
 from .gunicorn import worker_threads
+from .webhooks import Webhooks
 
 TICK: Final = 0.25
 """Seconds between two calls of `Hub.tick`."""
@@ -29,9 +30,10 @@ TICK: Final = 0.25
 class Process:
     """Owns the process's connection group, and bounds the number of connections."""
 
-    def __init__(self, hub: Hub, settings: Settings) -> None:
+    def __init__(self, hub: Hub, settings: Settings, webhooks: Webhooks | None = None) -> None:
         self._hub = hub
         self._settings = settings
+        self._webhooks = webhooks
         self._group: ConnectionGroup | None = None
         self._lock = threading.Lock()
         self._reservation_lock = threading.RLock()
@@ -71,6 +73,8 @@ class Process:
         self._upgrading = 0
         group, self._group = self._group, None
         self._hub.forked()
+        if self._webhooks is not None:
+            self._webhooks.forked()
         if group is not None:
             group.forked()
 
@@ -116,7 +120,8 @@ class Process:
     def goodbye(self, spread: float, timeout: float) -> None:
         """Close all connections with 1001, in random order over `spread` seconds, and leave the service.
 
-        Peers and handlers have `timeout` seconds to finish. Then the connections that are left are reset. Blocks.
+        Peers, handlers and webhooks have `timeout` seconds to finish. Then the connections that are left are reset, and
+        the webhooks that are left are dropped. Blocks.
         """
         group = self._group
         if group is None:
@@ -132,6 +137,8 @@ class Process:
             sleep(0.02)
         group.loop.run(group.reset_all)
         self._hub.backend.close()
+        if self._webhooks is not None:
+            self._webhooks.finish(deadline, sleep)
 
     def _capacity(self) -> int:
         """How many connections this process accepts: `PRESENCE_MAX_CONNECTIONS`. If each connection occupies a thread,

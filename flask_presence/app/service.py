@@ -24,6 +24,7 @@ from ..domain.pusher.signing import Signer
 from ..hub.hub import Hub
 from ..hub.ports import Policy, PusherPolicy
 from ..hub.session import Session
+from ..loops.base import Loop
 from ..settings import Settings
 from ..transport.codec import encode_frame
 from ..transport.takeover import Environ, Takeover
@@ -34,6 +35,7 @@ from .preflight import Preflight
 from .process import Process
 from .shutdown import Shutdown
 from .stall_watch import StallWatch
+from .webhooks import Webhooks
 
 SHUTTING_DOWN: Final = "This server is shutting down"
 
@@ -66,14 +68,18 @@ class Service:
         self.settings = settings
         stall_watch = StallWatch(lambda: self.hub.current_loop)
         self.authenticator = Authenticator(app, settings, find_loader, stall_watch)
-        application = FlaskApplication(app, self.authenticator, guards, message_guards, handlers, stall_watch)
-        self._application = application
         history = HistoryRules(settings.history)
-        self.hub = Hub(_backend(settings, history), application, _policy(settings, history), encode_frame)
+        policy = _policy(settings, history)
+        webhooks = _webhooks(settings, policy, lambda: self.hub.current_loop)
+        application = FlaskApplication(
+            *(app, self.authenticator, guards, message_guards, handlers, stall_watch), webhooks=webhooks
+        )
+        self._application = application
+        self.hub = Hub(_backend(settings, history), application, policy, encode_frame)
         self.guards, self.message_guards = guards, message_guards
         self.log_throttle = LogThrottle()
         self._preflight = Preflight(app, settings, find_loader)
-        self.process = Process(self.hub, settings)
+        self.process = Process(self.hub, settings, webhooks)
         self._shutdown = Shutdown(self.process, settings.drain)
         problem = self._preflight.origin_problem()
         if problem:
@@ -194,6 +200,12 @@ def _policy(settings: Settings, history: HistoryRules) -> Policy:
         grace_abrupt=settings.grace_abrupt,
         pusher=_pusher_policy(settings),
     )
+
+
+def _webhooks(settings: Settings, policy: Policy, find_loop: Callable[[], Loop | None]) -> Webhooks | None:
+    if policy.pusher is None or not settings.pusher_webhooks:
+        return None
+    return Webhooks(settings.pusher_webhooks, policy.pusher.signer, find_loop)
 
 
 def _pusher_policy(settings: Settings) -> PusherPolicy | None:

@@ -46,12 +46,16 @@ class EventDispatcher:
         returns."""
         if self._offload.current_loop is not None:
             self.emit(self._no_session, event)
-        else:
+        elif self._application.listens(event.name):
+            self._application.observe(event)
             self._application.notify(event, None)
 
     def emit(self, session: Session | _NoSession, event: Event) -> None:
         """Dispatch an event, after all earlier ones of its session."""
         if not self._application.listens(event.name):
+            return
+        self._application.observe(event)
+        if not self._application.has_handlers(event.name):
             return
         if session.events is None:
             session.events = deque((event,))

@@ -130,5 +130,11 @@ class Application(Protocol):
     def listens(self, event_name: str) -> bool:
         """Whether anybody would hear of such an event. Does not block."""
 
+    def has_handlers(self, event_name: str) -> bool:
+        """Whether `notify` would run anything for such an event. Does not block."""
+
+    def observe(self, event: Event) -> None:
+        """Note an event as it happens, in the order of the loop, if there is one. Does not block, and never raises."""
+
     def notify(self, event: Event, login: Login) -> None:
         """Run the handlers of an event. Never raises."""

@@ -113,3 +113,12 @@ def sleep_off_loop(seconds: float) -> None:
         sys.modules["gevent"].sleep(seconds)
     else:
         time.sleep(seconds)
+
+
+def call_off_hub(function: Callable[[], T]) -> T:
+    """Call a function that waits in sockets, off the loop. If gevent serves this thread but has not patched sockets,
+    this calls it in a thread of gevent's pool, because it would hold up the hub."""
+    if not has_hub() or sys.modules["gevent.monkey"].is_module_patched("socket"):
+        return function()
+    answer: T = sys.modules["gevent"].get_hub().threadpool.apply(function)
+    return answer
