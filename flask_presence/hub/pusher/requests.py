@@ -30,7 +30,7 @@ from ...domain.errors import (
     UnknownMessageType,
 )
 from ...domain.events import Reason
-from ...domain.history import MAX_LIMIT, NO_REPLAY, Replay
+from ...domain.history import NO_REPLAY, Replay
 from ...domain.limits import RateLimit
 from ...domain.members import NO_INFO, User
 from ...domain.meter import Meter
@@ -60,6 +60,8 @@ Answer = Sequence[bytes] | Pending[Any]
 
 NOTHING: Final[Sequence[bytes]] = ()
 
+CACHE_DEPTH: Final = 200
+"""Among how many of the newest kept messages the cached event is looked for: those of clients may come after it."""
 USER_REQUIRED_AFTER: Final = 30.0
 """Seconds that a connection may stay without a user, if `PRESENCE_AUTH_REQUIRED` is set."""
 
@@ -158,7 +160,7 @@ class PusherRequests:
 
     def _step(self, session: PusherSession, payload: bytes, *, is_text: bool, admitted: bool) -> Answer:
         if not admitted:
-            raise refused(EVENT_REFUSED, RateLimitExceeded.default, RateLimitExceeded)
+            raise RateLimitExceeded
         request = wire.read_request(payload) if is_text or is_utf8(payload) else None
         if request is None:
             raise refused(
@@ -177,6 +179,8 @@ class PusherRequests:
             answer = step()
         except Refused as refusal:
             self._refuse(session, refusal)
+        except RateLimitExceeded as problem:
+            self._refuse(session, refused(EVENT_REFUSED, problem.message, RateLimitExceeded))
         except Exception as problem:
             self._log_fault(session, problem)
             self._refuse(session, refused(EVENT_REFUSED, InternalError.default, InternalError))
@@ -262,7 +266,10 @@ class PusherRequests:
             self._user_required_at.pop(session.id, None)
 
     def _enter(self, session: PusherSession, channel: ChannelName, signed: SignedUser | None) -> Answer:
-        replay = Replay(None, MAX_LIMIT) if names.is_cache(channel) and self._fan_out.keeps(channel) else NO_REPLAY
+        replay = NO_REPLAY
+        if names.is_cache(channel) and self._fan_out.keeps(channel):
+            session.pay_for(CACHE_DEPTH)
+            replay = Replay(None, CACHE_DEPTH)
         user, info = (signed.member_user, signed.info) if signed is not None else (None, NO_INFO)
         enter = partial(self._joins.enter_signed, session, channel, user, info, replay, _subscribed)
 
