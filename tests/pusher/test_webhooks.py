@@ -147,7 +147,7 @@ def test_the_sdk_accepts_a_webhook_and_no_other_body(receiver: Receiver) -> None
     with serving(receiver) as server, client(server, "ann") as ann:
         ann.join("presence-room")
         receiver.wait_for(1)
-    (delivery,) = receiver.accepted
+        (delivery,) = receiver.accepted
     assert sdk_reads(delivery)["events"] == delivery.events
     assert abs(sdk_reads(delivery)["time_ms"] / 1000 - time.time()) < 60
     assert delivery.headers["content-type"] == "application/json"
@@ -200,14 +200,17 @@ def test_a_receiver_that_comes_back_hears_everything_in_order() -> None:
 def test_what_happens_during_a_post_is_sent_together_in_the_next_one(receiver: Receiver) -> None:
     with serving(receiver) as server, client(server, "ann") as ann:
         ann.join("private-desk")
+        others_are_sent = threading.Event()
 
-        def answer(delivery: Delivery) -> tuple[int, dict[str, str]]:
-            if len(receiver.deliveries) == 1:
-                say(ann, "private-desk", 150, first=1)
+        def answer(_delivery: Delivery) -> tuple[int, dict[str, str]]:
+            assert others_are_sent.wait(DEADLINE)
             return 200, {}
 
         receiver.answer = answer
         say(ann, "private-desk", 1)
+        wait_until(lambda: receiver.deliveries)
+        say(ann, "private-desk", 150, first=1)
+        others_are_sent.set()
         receiver.wait_for(151)
         assert numbers(receiver) == [str(number) for number in range(151)]
         assert [len(delivery.events) for delivery in receiver.accepted] == [1, 100, 50]

@@ -77,7 +77,8 @@ def test_a_planned_failover_moves_the_workers_to_the_new_master(service: Service
 
     def has_no_workers() -> bool:
         with sentinels.client(old) as client:
-            return not [one for one in client.client_list() if one["sub"] != "0" and one["name"] != "sentinel"]
+            subscribers = [one["name"] for one in client.client_list() if one["sub"] != "0"]
+            return all(name.startswith("sentinel-") for name in subscribers)
 
     wait_until(has_no_workers)
 
