@@ -39,9 +39,12 @@ class Listener(Protocol):
     def remove_from(self, channel: str, user_id: str, text: str) -> int | Pending[int]:
         """Take this process's connections of a user out of `channel`. Returns how many, once they have left."""
 
-    def recheck(self, user_id: str | None, channel: str | None) -> int:
+    def recheck(self, user_id: str | None, channel: str | None, *, ask_signers: bool = True) -> int:
         """Ask the application again, off the loop, about this process's connections that match (`None` matches any).
-        Returns how many there are."""
+        Returns how many there are.
+
+        Connections that a signer has let in come back with new signatures. With `ask_signers` off, they stay: their
+        permissions have not changed, but what guards own may have been lost."""
 
     def deliver_to_user(self, user_id: str, payload: bytes) -> int:
         """Send a frame's JSON to this process's connections of a user. Returns how many."""

@@ -90,7 +90,7 @@ class Hub:
         self.handle = requests.handle
         self.deliver = fan_out.deliver
         self.announce = fan_out.announce
-        self.tell = fan_out.tell
+        self.answer = fan_out.answer
 
     @property
     def current_loop(self) -> Loop | None:
@@ -124,7 +124,7 @@ class Hub:
     def recheck_if_stale(self, session: Session, rechecks_begun: int) -> None:
         """Recheck a session whose login was verified while `rechecks_begun` had that value, if it has grown since: the
         login may have been one of those that the recheck was meant for."""
-        if session.is_open and rechecks_begun != self.rechecks_begun:
+        if session.is_open and rechecks_begun != self.rechecks_begun and not session.has_signed_login:
             self._rechecks.add((session,), None)
 
     def connected(self, session: Session, connection: Connection) -> None:
@@ -217,7 +217,7 @@ class Hub:
         name, why = ChannelName(channel), Removed(text or None)
         return _count_once_done([self._membership.expel(session, name, "removed", why) for session in chosen])
 
-    def recheck(self, user_id: str | None, channel: str | None) -> int:
+    def recheck(self, user_id: str | None, channel: str | None, *, ask_signers: bool = True) -> int:
         self.rechecks_begun += 1
         among = self._users.of(user_id) if user_id is not None else list(self.sessions.values())
         if channel is not None:
@@ -227,7 +227,7 @@ class Hub:
         else:
             for session in among:
                 session.recheck_after_join |= session.joining is not None
-        if self.pusher is not None:
+        if self.pusher is not None and ask_signers:
             self.pusher.recheck(among, user_id, channel)
         self._rechecks.add((session for session in among if not session.has_signed_login), channel)
         return len(among)

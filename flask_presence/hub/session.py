@@ -46,8 +46,8 @@ class SessionOwner(Protocol):
     @property
     def handle(self) -> Handle: ...
 
-    def tell(self, session: Session, payload: bytes) -> None:
-        """Send the session a frame's JSON that it did not ask for."""
+    def answer(self, session: Session, payload: bytes) -> None:
+        """Send the session a frame's JSON that does not count as caused by others."""
 
     def disconnected(self, session: Session, code: int, reason: Reason) -> None:
         """The session's connection has ended."""
@@ -240,7 +240,7 @@ class Session:
         """Close the connection, if it is open, with what the session's dialect says for the native `code`."""
         farewell = self.dialect.farewell(code, text)
         if farewell.frame is not None:
-            self._owner.tell(self, farewell.frame)
+            self._owner.answer(self, farewell.frame)  # which, unlike `tell`, a full outbox still takes
         self.connection.close(farewell.code, text, reason)
 
     def closed(self, code: int, reason: Reason) -> None:

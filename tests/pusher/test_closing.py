@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from flask_presence.hub.pusher.requests import USER_REQUIRED_AFTER
+from flask_presence.hub.pusher.requests import CLOSES_AT_ONCE, USER_REQUIRED_AFTER
 
 from ..conftest import Connect
 from ..support.client import client
@@ -203,11 +203,45 @@ def test_while_the_state_store_is_away_a_subscription_ends_the_connection(outage
     assert "pusher_internal:member_removed" not in [frame["event"] for frame in heard]
 
 
-def test_a_state_store_that_has_lost_its_data_lets_connections_come_back(outage: Outage) -> None:
-    """It may have lost permissions that were taken away, so signers are asked again."""
+def test_a_state_store_that_has_lost_its_data_closes_no_connection(outage: Outage) -> None:
+    """Signers have not changed their minds, and the lists are restored from the connections: nobody hears anything."""
     outage.begin(data_is_saved=False)
     outage.end()
-    assert outage.ann.last_words() == outage.bob.last_words() == (4200, 4200)
+    heard: list[Frame] = []
+
+    def is_back() -> bool:
+        outage.bob.send("client-x", 1, "presence-room")
+        assert {frame["data"]["code"] for frame in outage.bob.frames() if frame["event"] == "pusher:error"} <= {4301}
+        heard.extend(outage.ann.frames())
+        return any(frame["event"] == "client-x" for frame in heard)
+
+    wait_until(is_back)
+    with pusher_client(outage.server) as again:
+        assert list(again.members("presence-room", "zoe")) == ["ann", "bob", "zoe"]
+    assert {frame["event"] for frame in heard} == {"client-x"}
+
+
+def test_a_recheck_of_a_public_channel_leaves_alone_whom_no_signer_has_let_in(
+    server: Server, connect_pusher: ConnectPusher, name: str
+) -> None:
+    one, signed_in = connect_pusher(), connect_pusher()
+    one.subscribe(name)
+    signed_in.sign_in(name)
+    signed_in.subscribe(name)
+    server.call("recheck", channel=name)
+    assert signed_in.last_words() == (4200, 4200)
+    assert one.frames() == []
+
+
+def test_a_recheck_of_many_connections_closes_all_of_them(
+    server: Server, connect_pusher: ConnectPusher, name: str
+) -> None:
+    """A few at a time, so that the others do not wait."""
+    several = [connect_pusher() for _ in range(2 * CLOSES_AT_ONCE + 1)]
+    for one in several:
+        one.subscribe(f"private-{name}")
+    assert server.call("recheck", channel=f"private-{name}") == len(several)
+    assert [one.last_words() for one in several] == [(4200, 4200)] * len(several)
 
 
 @pytest.mark.parametrize("lossy", [signal.SIGKILL, signal.SIGTERM])

@@ -130,8 +130,8 @@ def _publications(event: _Content, channels: Sequence[str], max_data: int) -> li
         raise InvalidBody(f"name must have 1 to {MAX_EVENT_NAME} characters")
     if names.is_reserved_event(event.name):
         raise InvalidBody(f"name must not begin with {' or '.join(names.RESERVED_EVENTS)}")
-    if event.socket_id is not None and not names.is_socket_id(event.socket_id):
-        raise InvalidBody("socket_id must be two whole numbers with a dot between")
+    if event.socket_id is not None and not names.is_client_id(event.socket_id):
+        raise InvalidBody("socket_id must be two whole numbers with a dot between, or a native client id")
     for channel in channels:
         if not names.addressed_user(channel):
             channel_name(channel)

@@ -17,6 +17,7 @@ RESERVED_EVENTS: Final = ("pusher:", "pusher_internal:")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_\-=@,.;]{1,200}")
 _SOCKET_ID: Final = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}")
+_NATIVE_ID: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _USER_ADDRESS: Final = "#server-to-user-"
 _CACHE: Final = ("cache-", "private-cache-", "presence-cache-")
 _ENCRYPTED: Final = "private-encrypted-"
@@ -59,6 +60,11 @@ def new_socket_id() -> str:
 
 def is_socket_id(text: str) -> bool:
     return _SOCKET_ID.fullmatch(text) is not None
+
+
+def is_client_id(text: str) -> bool:
+    """Whether `text` has the form of the id of a connection, of this dialect or a native one."""
+    return is_socket_id(text) or _NATIVE_ID.fullmatch(text) is not None
 
 
 def came_by_pusher(client_id: str) -> bool:

@@ -7,6 +7,7 @@ dialect's limits and message guards. A frame that is not understood changes noth
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -60,6 +61,10 @@ Answer = Sequence[bytes] | Pending[Any]
 
 NOTHING: Final[Sequence[bytes]] = ()
 
+CLOSES_AT_ONCE: Final = 20
+"""How many connections a recheck closes in one step of the loop."""
+CLOSE_EVERY: Final = 0.05
+"""Seconds between two such steps."""
 CACHE_DEPTH: Final = 200
 """Among how many of the newest kept messages the cached event is looked for: those of clients may come after it."""
 USER_REQUIRED_AFTER: Final = 30.0
@@ -103,7 +108,7 @@ class PusherRequests:
         self.meter = hub.meter
         self.clock = hub.clock
         self.disconnected = hub.disconnected
-        self.tell = fan_out.tell
+        self.answer = fan_out.answer
         self._pusher = pusher
         self._signer = pusher.signer
         self._dialect = PusherDialect(pusher.activity_timeout)
@@ -114,6 +119,7 @@ class PusherRequests:
         self._offload = offload
         self._hub = hub
         self._stale = StaleSignatures()
+        self._closing: deque[PusherSession] = deque()
         self._user_required_at: dict[str, float] = {}  # in epoch seconds, by client id, the earliest first
         self._steps: dict[str, Callable[[PusherSession, wire.Request], Answer]] = {
             "pusher:subscribe": self._subscribe,
@@ -135,12 +141,19 @@ class PusherRequests:
             self._user_required_at[session.id] = self.clock.epoch() + USER_REQUIRED_AFTER
 
     def recheck(self, sessions: Iterable[Session], user_id: str | None, channel: str | None) -> None:
-        """Close those among `sessions` that are of this dialect, so that they ask their signer again. The arguments say
-        whom the recheck concerns."""
+        """Close those among `sessions` that a signer has let in, so that they ask their signer again. The arguments say
+        whom the recheck concerns. If there are many, this takes a while, because each of them leaves its channels."""
         self._stale.recheck(user_id, channel, self.clock.monotonic())
-        for session in sessions:
-            if session.has_signed_login:
-                session.close(COME_BACK, PERMISSIONS_CHANGED, "expired")
+        is_under_way = bool(self._closing)
+        self._closing.extend(one for one in sessions if isinstance(one, PusherSession) and one.rests_on_signature)
+        if not is_under_way:
+            self._close_some()
+
+    def _close_some(self) -> None:
+        for _ in range(min(CLOSES_AT_ONCE, len(self._closing))):
+            self._closing.popleft().close(COME_BACK, PERMISSIONS_CHANGED, "expired")
+        if self._closing:
+            self._offload.loop.later(CLOSE_EVERY, self._close_some)
 
     def tick(self, now: float) -> None:
         """At `now`, in epoch seconds, close the connections that should have a user by now."""

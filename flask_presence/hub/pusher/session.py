@@ -33,5 +33,12 @@ class PusherSession(Session):
         return self._dialect
 
     @property
+    def rests_on_signature(self) -> bool:
+        """Whether a signer has decided about it: who its user is, or that it may be in a channel."""
+        if self.user is not None or self.entering is not None:
+            return True
+        return any(channel.type != "public" for channel in self.channels.values())
+
+    @property
     def hears_user_messages(self) -> bool:
         return self.hears_user

@@ -140,9 +140,10 @@ class ControlReceiver:
 
     def _apply(self, message: control.ControlMessage) -> int | Pending[int]:
         if message.kind == "recheck":
-            if message.user is None and message.channel is None:
+            is_of_app = message.user is not None or message.channel is not None
+            if not is_of_app:
                 self._rechecked_all_at = time.monotonic()
-            return self._listener.recheck(message.user, message.channel)
+            return self._listener.recheck(message.user, message.channel, ask_signers=is_of_app)
         if message.kind == "remove":
             return self._listener.remove_from(message.channel or "", message.user or "", message.text)
         return self._listener.close_matching(message.user, message.client, message.text)

@@ -345,7 +345,7 @@ class Worker:
         than what other workers have stored."""
         for local in self._channels:
             if local.name.type == "presence":
-                self._listener.recheck(None, local.name)
+                self._listener.recheck(None, local.name, ask_signers=False)
 
     def _probe(self, now: float) -> None:
         """Publish to this worker's own inbox if the subscription has been silent for a while. Replace the subscription
