@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from flask_presence.hub.pusher.requests import CLOSES_AT_ONCE, USER_REQUIRED_AFTER
+from flask_presence.hub.pusher.reconnects import CLOSES_AT_ONCE
+from flask_presence.hub.pusher.requests import USER_REQUIRED_AFTER
 
 from ..conftest import Connect
 from ..support.client import client

@@ -7,8 +7,7 @@ dialect's limits and message guards. A frame that is not understood changes noth
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -49,10 +48,10 @@ from ..offload import Offload
 from ..ports import Policy, PusherPolicy
 from ..requests import Requests
 from ..session import Session
-from .dialect import BAD_REQUEST, COME_BACK, COME_BACK_LATER, EVENT_REFUSED, NOT_AUTHORIZED, PusherDialect
+from .dialect import BAD_REQUEST, COME_BACK_LATER, EVENT_REFUSED, NOT_AUTHORIZED, PusherDialect
+from .reconnects import Reconnects
 from .refusals import Refused, limit_reached, not_subscribed, refused
 from .session import PusherSession
-from .stale_signatures import StaleSignatures
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -61,17 +60,12 @@ Answer = Sequence[bytes] | Pending[Any]
 
 NOTHING: Final[Sequence[bytes]] = ()
 
-CLOSES_AT_ONCE: Final = 20
-"""How many connections a recheck closes in one step of the loop."""
-CLOSE_EVERY: Final = 0.05
-"""Seconds between two such steps."""
 CACHE_DEPTH: Final = 200
 """Among how many of the newest kept messages the cached event is looked for: those of clients may come after it."""
 USER_REQUIRED_AFTER: Final = 30.0
 """Seconds that a connection may stay without a user, if `PRESENCE_AUTH_REQUIRED` is set."""
 
 UNAVAILABLE: Final = "Temporarily unavailable"
-PERMISSIONS_CHANGED: Final = "Permissions may have changed"
 
 log = logging.getLogger("flask_presence")
 
@@ -118,8 +112,8 @@ class PusherRequests:
         self._membership = membership
         self._offload = offload
         self._hub = hub
-        self._stale = StaleSignatures()
-        self._closing: deque[PusherSession] = deque()
+        self._reconnects = Reconnects(offload, hub.clock)
+        self.recheck = self._reconnects.recheck
         self._user_required_at: dict[str, float] = {}  # in epoch seconds, by client id, the earliest first
         self._steps: dict[str, Callable[[PusherSession, wire.Request], Answer]] = {
             "pusher:subscribe": self._subscribe,
@@ -139,21 +133,6 @@ class PusherRequests:
         """Note that the session's connection is open."""
         if self._pusher.user_required:
             self._user_required_at[session.id] = self.clock.epoch() + USER_REQUIRED_AFTER
-
-    def recheck(self, sessions: Iterable[Session], user_id: str | None, channel: str | None) -> None:
-        """Close those among `sessions` that a signer has let in, so that they ask their signer again. The arguments say
-        whom the recheck concerns. If there are many, this takes a while, because each of them leaves its channels."""
-        self._stale.recheck(user_id, channel, self.clock.monotonic())
-        is_under_way = bool(self._closing)
-        self._closing.extend(one for one in sessions if isinstance(one, PusherSession) and one.rests_on_signature)
-        if not is_under_way:
-            self._close_some()
-
-    def _close_some(self) -> None:
-        for _ in range(min(CLOSES_AT_ONCE, len(self._closing))):
-            self._closing.popleft().close(COME_BACK, PERMISSIONS_CHANGED, "expired")
-        if self._closing:
-            self._offload.loop.later(CLOSE_EVERY, self._close_some)
 
     def tick(self, now: float) -> None:
         """At `now`, in epoch seconds, close the connections that should have a user by now."""
@@ -256,7 +235,7 @@ class PusherRequests:
         if not self._signer.allows_channel(wanted.auth or "", session.id, channel, wanted.channel_data):
             raise not_subscribed(channel, "Invalid signature", 401, counts_as=Unauthorized)
         if channel.type != "presence":
-            self._check_age(session, session.user_id, channel)
+            self._reconnects.check_age(session, session.user_id, channel)
             return None
         signed = session.signed_in if wanted.channel_data is None else read_channel_data(wanted.channel_data)
         if signed is None:
@@ -264,13 +243,8 @@ class PusherRequests:
             raise not_subscribed(channel, text, 400, counts_as=InvalidRequest)
         if session.user is not None and session.user.id != signed.id:
             raise not_subscribed(channel, "This connection belongs to another user", 409)
-        self._check_age(session, signed.id, channel)
+        self._reconnects.check_age(session, signed.id, channel)
         return signed
-
-    def _check_age(self, session: PusherSession, user_id: str | None, channel: str | None) -> None:
-        """Let the client come back with a new signature, if permissions may have changed since it got this one."""
-        if self._stale.may_be_stale(session.opened_at, user_id, channel):
-            raise refused(COME_BACK, PERMISSIONS_CHANGED, Unauthorized, close=True)
 
     def _identify(self, session: PusherSession, signed: SignedUser) -> None:
         """Note that the connection belongs to the user that a signer has named."""
@@ -322,7 +296,7 @@ class PusherRequests:
             raise refused(NOT_AUTHORIZED, text, Unauthorized, close=True)
         if session.user is not None and session.user.id != signed.id:
             raise refused(NOT_AUTHORIZED, "This connection belongs to another user", Unauthorized, close=True)
-        self._check_age(session, signed.id, None)
+        self._reconnects.check_age(session, signed.id, None)
         self._identify(session, signed)
         session.signed_in = signed
         return (wire.signin_success(wanted.user_data),)
