@@ -13,18 +13,23 @@ from typing import Final
 from ....domain.errors import BackendUnavailable
 from ..client.backoff import Backoff
 from ..client.client import ConnectionRefused
+from ..store.layout import OtherLayout
 
 BACKOFF: Final = (0.1, 1.0)
 """Seconds before the next heartbeat while Redis is down: the first time, and at most."""
+PERMANENT: Final = (ConnectionRefused, OtherLayout)
+"""Problems that do not end by themselves."""
 
 log = logging.getLogger("flask_presence")
 
 
 class CircuitBreaker:
-    """What this worker knows about Redis. It refuses work `fence` seconds after the last answered heartbeat."""
+    """What this worker knows about Redis, which the log calls `name`. It refuses work `fence` seconds after the last
+    answered heartbeat."""
 
-    def __init__(self, fence: float) -> None:
+    def __init__(self, fence: float, name: str = "Redis") -> None:
         self._fence = fence
+        self._name = name
         self._heartbeat_at = time.monotonic()
         self._problem: BackendUnavailable | None = None
         self._backoff = Backoff(*BACKOFF)
@@ -37,7 +42,7 @@ class CircuitBreaker:
 
     def check(self) -> None:
         """Raise `BackendUnavailable` if nothing should be attempted."""
-        if isinstance(self._problem, ConnectionRefused):
+        if isinstance(self._problem, PERMANENT):
             raise type(self._problem)(str(self._problem))
         if self._problem is not None:
             raise BackendUnavailable(str(self._problem))
@@ -54,17 +59,20 @@ class CircuitBreaker:
         was_down, self._problem = self._problem is not None, None
         self._backoff.succeeded()
         if was_down:
-            log.warning("Redis is back")
+            log.warning("%s is back", self._name)
         return was_down
 
     def failed(self, problem: BackendUnavailable) -> None:
         """Note that Redis did not answer, or refused the connection."""
         if type(problem) is not type(self._problem):
-            if isinstance(problem, ConnectionRefused):
-                log.error("%s. WebSockets stay open, joins and messages fail until that is corrected", problem)
+            if isinstance(problem, PERMANENT):
+                text = "%s%s. WebSockets stay open, joins and messages fail until that is corrected"
+                log.error(text, "" if self._name == "Redis" else f"{self._name}: ", problem)
             else:
                 log.warning(
-                    "Redis is down; WebSockets stay open, joins and messages fail until it is back: %s", problem
+                    "%s is down; WebSockets stay open, joins and messages fail until it is back: %s",
+                    self._name,
+                    problem,
                 )
         self._problem = problem
         self._retry_at = time.monotonic() + self._backoff.failed()
