@@ -208,10 +208,12 @@ class Heartbeat:
         if reply.lease == "lost":
             self._start_again(new_id=not data_lost)
             return
-        if self._breaker.succeeded(sent_at):
+        was_down = self._breaker.succeeded(sent_at)
+        if was_down:
             self._returned()
         self._due_at = sent_at + self._interval
-        if reply.lease == "late" or was_first:
+        # After an outage the others may be late too, even if Redis has carried out a heartbeat that this worker gave up.
+        if reply.lease == "late" or was_first or was_down:
             self._trusted_at = time.monotonic() + self._lease
         if self._clients_in_doubt:
             self.store_connections()
