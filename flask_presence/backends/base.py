@@ -145,10 +145,11 @@ class Directory(Protocol):
         `PartlyUnavailable` if that is true of some shards."""
 
     def obstacle(self) -> str | None:
-        """Why this process must not have connections, as a sentence that says what to change; or `None`."""
+        """Why this process must not have connections, as a sentence that says what to change; or `None`. Called off the
+        loop, whether or not the backend is `blocking`."""
 
     def shards(self, *, with_counts: bool = False) -> tuple[ShardState, ...]:
-        """The shards by label, each of them checked now; none if the service has no shards."""
+        """The shards by label, each of them checked now; none if the service has no shards. Called off the loop too."""
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         """Close, in every process, the connections that match (`None` matches any), and end the grace periods of their

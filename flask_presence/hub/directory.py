@@ -102,11 +102,11 @@ class Directory:
 
     def obstacle(self) -> str | None:
         """See `backends.base.Directory`."""
-        return self._ask(self._backend.obstacle)
+        return self._backend.obstacle()
 
     def shards(self, *, with_counts: bool = False) -> tuple[ShardState, ...]:
         """See `backends.base.Directory`."""
-        return self._ask(lambda: self._backend.shards(with_counts=with_counts))
+        return self._backend.shards(with_counts=with_counts)
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         """Close the connections that match (`None` matches any) with 4403. Returns how many."""

@@ -38,6 +38,9 @@ T = TypeVar("T")
 SILENT_FOR: Final = 1.0
 """Seconds for which a process without connections does not ask a shard again that did not answer."""
 
+ASK_AGAIN_AFTER: Final = 1.0
+"""Seconds after which a process that was refused asks again."""
+
 TellOthers = Callable[[ControlMessage, bool], object]
 
 
@@ -73,6 +76,7 @@ class ShardedBackend:
         self._is_open = False
         self._lock = threading.Lock()
         self._places: dict[str, _Place] = {}
+        self._refused: tuple[float, str | None] = (0.0, None)  # until when, and why
         self._absorbed: dict[str, Counts] = {}
         self._silent: dict[str, tuple[float, BackendUnavailable]] = {}  # until when, by label
 
@@ -105,11 +109,14 @@ class ShardedBackend:
         """As in `Directory`. Waits until each shard has answered the first heartbeat, or does not answer.
 
         A process that is refused holds nothing in any shard, so that it does not keep out the workers that are right.
-        It asks again at the next call.
+        It asks again a second later.
         """
         loop = self._loop
         if loop is None:
             return None
+        until, refusal = self._refused
+        if time.monotonic() < until:
+            return refusal
         if not self._is_open or any(shard.awaits_heartbeat for shard in self._shards.values()):
             with self._lock:
                 if not self._is_open:
@@ -119,6 +126,7 @@ class ShardedBackend:
         found = next((obstacle for obstacle in obstacles if obstacle is not None), None)
         if found is not None and not self._places:
             with self._lock:
+                self._refused = (time.monotonic() + ASK_AGAIN_AFTER, found)
                 self.close()
         return found
 

@@ -34,6 +34,7 @@ class CircuitBreaker:
         self._problem: BackendUnavailable | None = None
         self._backoff = Backoff(*BACKOFF)
         self._retry_at = 0.0
+        self._was_up = False
 
     @property
     def is_up(self) -> bool:
@@ -55,7 +56,7 @@ class CircuitBreaker:
 
     def succeeded(self, sent_at: float) -> bool:
         """Note that Redis has answered the heartbeat sent at `sent_at`. Returns whether it had been down."""
-        self._heartbeat_at = sent_at
+        self._heartbeat_at, self._was_up = sent_at, True
         was_down, self._problem = self._problem is not None, None
         self._backoff.succeeded()
         if was_down:
@@ -64,7 +65,9 @@ class CircuitBreaker:
 
     def failed(self, problem: BackendUnavailable) -> None:
         """Note that Redis did not answer, or refused the connection."""
-        if type(problem) is not type(self._problem):
+        # Whoever asks whether a new worker may have connections says why not.
+        is_news = type(problem) is not type(self._problem) and (self._was_up or not isinstance(problem, OtherLayout))
+        if is_news:
             if isinstance(problem, PERMANENT):
                 text = "%s%s. WebSockets stay open, joins and messages fail until that is corrected"
                 log.error(text, "" if self._name == "Redis" else f"{self._name}: ", problem)
