@@ -58,7 +58,8 @@ class PresenceCollector(Collector):
             return
         shards = self._directory.shards()
         yield _gauge("backend_up", help_text, float(all(shard.problem is None for shard in shards)))
-        yield _shards_up(shards)
+        if shards:
+            yield _shards_up(shards)
         yield _gauge("connections", "Open WebSocket connections", stats.connections)
         yield _gauge("members", "Members, summed over all channels", stats.total_members)
         channels = GaugeMetricFamily(f"{PREFIX}channels", "Channels that somebody is in, by type", labels=["type"])

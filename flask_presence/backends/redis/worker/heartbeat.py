@@ -212,7 +212,7 @@ class Heartbeat:
         if was_down:
             self._returned()
         self._due_at = sent_at + self._interval
-        # After an outage the others may be late too, even if Redis has carried out a heartbeat that this worker gave up.
+        # After an outage the others may be late too, even if Redis has carried out a heartbeat that was given up here.
         if reply.lease == "late" or was_first or was_down:
             self._trusted_at = time.monotonic() + self._lease
         if self._clients_in_doubt:
