@@ -24,6 +24,8 @@ from flask_presence.settings import load_settings
 
 from ..conftest import on_redis
 from ..server_api.test_cli import run, succeed
+from ..stats.test_stats_page import LIVE
+from ..support.browser import Browser, expect
 from ..support.client import Client, client
 from ..support.metrics import scrape, value
 from ..support.redis_server import RedisServer, running_redis
@@ -496,6 +498,31 @@ def test_the_layout_command_lists_the_shards(service: ShardedService, name: str)
     assert "shard c" in succeed("stats", **service.config)
     assert "shard c" in succeed("channels", **service.config)
     assert run("members", channel_in("c", name), **service.config).exit_code == 1
+
+
+def test_the_page_names_a_shard_that_does_not_answer(service: ShardedService, browser: Browser, name: str) -> None:
+    """A page that was open, and one that is opened then. A channel of that shard is unknown, the others are listed."""
+    server, ann = service.servers[0], service.enter(0, "ann")
+    channels = {label: channel_in(label, name) for label in LABELS}
+    for channel in channels.values():
+        ann.join(channel)
+    with browser.new_context() as early_context, browser.new_context() as late_context:
+        early, late = early_context.new_page(), late_context.new_page()
+        early.goto(f"{server.origin}/presence/?channel={channels['c']}")
+        expect(early.locator("[data-summary]")).to_have_text("1 members", timeout=LIVE)
+        expect(early.locator("#unavailable")).to_be_hidden()
+        kill(service.shards["c"])
+        says_so(service, "c")
+        late.goto(f"{server.origin}/presence/?channel={channels['c']}")
+        for page in (early, late):
+            expect(page.locator("#unavailable")).to_contain_text("Shards that do not answer: c.", timeout=LIVE)
+            expect(page.locator("[data-summary]")).to_have_text("Unknown: its shard does not answer.", timeout=LIVE)
+            expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+            expect(page.locator("#channels > tr")).to_have_count(2, timeout=LIVE)
+        service.mend()
+        for page in (early, late):
+            expect(page.locator("#unavailable")).to_be_hidden(timeout=LIVE)
+            expect(page.locator("[data-summary]")).to_have_text("1 members", timeout=LIVE)
 
 
 def test_the_layout_command_needs_shards(redis_server: RedisServer) -> None:
