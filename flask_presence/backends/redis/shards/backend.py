@@ -347,14 +347,14 @@ class ShardedBackend:
 
         def ask(label: str, shard: RedisBackend) -> T:
             shard.check_known()
-            known = self._silent.get(label)
-            if known is not None and time.monotonic() < known[0]:
-                raise known[1]
+            until, known = self._silent.get(label, (0.0, None))
+            if known is not None and time.monotonic() < until:
+                raise _without_history(known)
             try:
                 return question(shard)
             except BackendUnavailable as problem:
                 if not shard.has_worker:
-                    self._silent[label] = (time.monotonic() + SILENT_FOR, problem)
+                    self._silent[label] = (time.monotonic() + SILENT_FOR, _without_history(problem))
                 raise
 
         return self._gather(ask, without)
@@ -366,6 +366,11 @@ class ShardedBackend:
         questions = {label: partial(ask, label, shard) for label, shard in self._shards.items() if label != without}
         # A test client's loop runs in whichever thread waits for it, so there must be only one.
         return ask_all(questions, at_once=not isinstance(self._loop, InlineLoop))
+
+
+def _without_history(problem: BackendUnavailable) -> BackendUnavailable:
+    """The same error without a traceback and a cause, which would keep connections alive."""
+    return type(problem)(str(problem))
 
 
 def _raise_if_all(answers: Answers[Any]) -> None:
