@@ -29,7 +29,7 @@ def main() -> int:
     end, seed, failures = time.monotonic() + options.minutes * 60, options.seed, 0
     while time.monotonic() < end:
         try:
-            with running_world(program, seed, options.workers) as world:
+            with running_world(program, seed, options.workers, options.shards) as world:
                 healed += world.play(ROUNDS_PER_WORLD, end)
                 done += world.done
         except AssertionError as problem:
@@ -50,6 +50,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--shards", type=int, default=1, help="how many Redis servers have a part of the channels each")
     return parser.parse_args()
 
 

@@ -23,7 +23,8 @@ MEMORY: Final = "memory://"
 MAX_KEPT_MESSAGES: Final = 10_000
 MAX_KEPT_SECONDS: Final = 2_592_000
 MIN_SECRET_LENGTH: Final = 16
-_REDIS_PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+_SHARDS: Final = "a mapping of labels to such URLs, like {'a': 'redis://host-a:6379/0', 'b': 'redis://host-b:6379/0'}"
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Settings:
     url_prefix: str = "/presence"
     subdomain: str | None = None
     host: str | None = None
-    backend: str = field(default="memory://", repr=False)
+    backend: str | Mapping[str, str] = field(default="memory://", repr=False)
     auth_required: bool = False
     token_in_query: bool = True
     allowed_origins: tuple[str, ...] = ()
@@ -85,7 +86,7 @@ class SettingArguments(TypedDict, total=False):
     url_prefix: str
     subdomain: str | None
     host: str | None
-    backend: str
+    backend: str | Mapping[str, str]
     auth_required: bool
     token_in_query: bool
     allowed_origins: str | list[str] | tuple[str, ...] | set[str] | frozenset[str]
@@ -200,16 +201,45 @@ def _lease(key: str, value: Any) -> float:
 
 
 def _prefix(key: str, value: Any) -> str:
-    if not isinstance(value, str) or not _REDIS_PREFIX.fullmatch(value):
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise _wrong(key, "1 to 32 letters, digits, '_', '.' or '-'", value)
     return value
 
 
-def _backend(key: str, value: Any) -> str:
-    """The URL with its scheme in lower case. No error repeats the value, because it may have a password."""
+def _backend(key: str, value: Any) -> str | dict[str, str]:
+    """A URL, or URLs by label in alphabetical order. No error repeats the value, because it may have a password."""
+    if isinstance(value, Mapping):
+        return _shards(key, value)
     if not isinstance(value, str) or not value:
-        kind = type(value).__name__
-        raise ConfigurationError(f"{key} must be a URL like 'memory://' or 'redis://localhost:6379/0', not a {kind}")
+        kind = "an empty string" if value == "" else f"a {type(value).__name__}"
+        raise ConfigurationError(
+            f"{key} must be a URL like 'memory://' or 'redis://localhost:6379/0', or {_SHARDS}, not {kind}"
+        )
+    return _url(value)
+
+
+def _shards(key: str, value: Mapping[Any, Any]) -> dict[str, str]:
+    if not value:
+        raise ConfigurationError(f"{key} is an empty mapping; it must be {_SHARDS}")
+    if not all(isinstance(label, str) and _NAME.fullmatch(label) for label in value):
+        raise ConfigurationError(
+            f"{key} has a label that is not 1 to 32 letters, digits, '_', '.' or '-'; it must be {_SHARDS}"
+        )
+    for label, url in value.items():
+        if not isinstance(url, str) or not url:
+            raise ConfigurationError(f"{key}[{label!r}] must be a URL like 'redis://localhost:6379/0'")
+    shards = {label: _url(value[label]) for label in sorted(value)}
+    in_memory = [label for label, url in shards.items() if url.startswith("memory:")]
+    if in_memory:
+        raise ConfigurationError(
+            f"{key}[{in_memory[0]!r}] is 'memory://', which no other process can reach: a shard must be a Redis, "
+            "like 'redis://localhost:6379/0'"
+        )
+    return shards
+
+
+def _url(value: str) -> str:
+    """A URL with its scheme in lower case."""
     scheme, mark, rest = value.partition("://")
     scheme = scheme.lower()
     return MEMORY if scheme == "memory" and not rest else scheme + mark + rest

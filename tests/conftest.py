@@ -39,6 +39,7 @@ settings.load_profile("shared machine")
 LONGEST = [
     "redis/test_sentinel.py",
     "redis/test_several_workers.py",
+    "redis/test_shards.py",
     "stats/test_stats_page.py",
     "transport/test_autobahn.py",
     "client/test_presence_js.py",
@@ -150,6 +151,13 @@ def redis_server(program: str) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def redis_shards(program: str, redis_server: RedisServer) -> Iterator[dict[str, RedisServer]]:
+    """Three of these, by label."""
+    with running_redis(program) as second, running_redis(program) as third:
+        yield {"a": redis_server, "b": second, "c": third}
+
+
+@pytest.fixture(scope="session")
 def redis_client(redis_server: RedisServer) -> Iterator[RedisClient]:
     """A client of the shared Redis."""
     redis_client = RedisClient(redis_server.url)
@@ -168,8 +176,15 @@ def on_redis(server: RedisServer) -> dict[str, Any]:
     return {"PRESENCE_BACKEND": server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
 
 
+def on_shards(servers: dict[str, RedisServer]) -> dict[str, Any]:
+    """The same, for a service with shards."""
+    return on_redis(servers["a"]) | {"PRESENCE_BACKEND": {label: server.url for label, server in servers.items()}}
+
+
 def either_backend(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Settings for the fixture's parameter, `memory` or `redis`."""
+    """Settings for the fixture's parameter, `memory`, `redis` or `sharded`."""
+    if request.param == "sharded":
+        return on_shards(request.getfixturevalue("redis_shards"))
     return on_redis(request.getfixturevalue("redis_server")) if request.param == "redis" else {}
 
 
@@ -208,11 +223,18 @@ def shared_service(redis_server: RedisServer) -> dict[str, Any]:
     return on_redis(redis_server)
 
 
-@pytest.fixture(scope="session", params=["memory", "redis"])
+@pytest.fixture(scope="session")
+def shared_sharded_service(redis_shards: dict[str, RedisServer]) -> dict[str, Any]:
+    """The same, with shards."""
+    return on_shards(redis_shards)
+
+
+@pytest.fixture(scope="session", params=["memory", "redis", "sharded"])
 def server(request: pytest.FixtureRequest, shared_by_all: Share) -> Server:
     """A server that tests share, once with each backend: `gunicorn -k gevent`."""
     history = {"kept-*": (20, 60), "long-*": (1000, 60)}
-    backend = request.getfixturevalue("shared_service") if request.param == "redis" else {}
+    services = {"redis": "shared_service", "sharded": "shared_sharded_service"}
+    backend = request.getfixturevalue(services[request.param]) if request.param in services else {}
     return shared_by_all(PRESENCE_HISTORY=history, **backend)
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flask import Flask, has_request_context
 
@@ -21,6 +21,7 @@ from ..domain.errors import BackendUnavailable, ConfigurationError
 from ..domain.guards import GuardRegistry, Verdict
 from ..domain.history import HistoryRules
 from ..domain.pusher.signing import Signer
+from ..domain.shards import ShardState
 from ..hub.hub import Hub
 from ..hub.ports import Policy, PusherPolicy
 from ..hub.session import Session
@@ -51,6 +52,18 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+class Health(NamedTuple):
+    """The state of a process, and a sentence that explains it.
+
+    The state is `ok`, `disabled`, `draining`, `refusing`, `full` or `unavailable`. For `ok` and `disabled`, the
+    sentence is empty. `shards` are those that have been checked.
+    """
+
+    status: str
+    message: str
+    shards: tuple[ShardState, ...] = ()
 
 
 class Service:
@@ -118,26 +131,36 @@ class Service:
         """Why the allowed origins are not safe, as such a sentence; or `None`."""
         return self._preflight.origin_problem()
 
-    def health(self, takeover: Takeover) -> tuple[str, str]:
-        """The state of this process, and a sentence that explains it. May block for the state store.
+    def backend_obstacle(self) -> str | None:
+        """Why this process must not open connections to its backend, as such a sentence; or `None`. Called after
+        `start`. May block for the state store."""
+        problem = self.hub.directory.obstacle()
+        if problem:
+            self.log_throttle.log("layout", logging.ERROR, "every WebSocket is refused: %s", problem)
+        return problem
 
-        The state is `ok`, `disabled`, `draining`, `refusing`, `full` or `unavailable`. For `ok` and `disabled`, the
-        sentence is empty.
-        """
+    def health(self, takeover: Takeover) -> Health:
+        """The state of this process. May block for the state store."""
         if self._shutdown.begun:
-            return "draining", SHUTTING_DOWN
+            return Health("draining", SHUTTING_DOWN)
         problem = self._preflight.problem(takeover)
         if takeover.served:
             problem = problem or self._preflight.socket_problem(takeover)
+        problem = problem or self.hub.directory.obstacle()
         if problem:
-            return "refusing", problem
+            return Health("refusing", problem)
         if self.process.is_full:
-            return "full", self.process.full_message
+            return Health("full", self.process.full_message)
+        shards = self.hub.directory.shards()
+        problems = [f"Shard {shard.label!r}: {shard.problem}" for shard in shards if shard.problem is not None]
+        if problems:
+            return Health("unavailable", "; ".join(problems), shards)
         try:
-            self.hub.directory.check()
+            if not shards:
+                self.hub.directory.check()
         except BackendUnavailable as unavailable:
-            return "unavailable", unavailable.public_message
-        return ("ok", "") if self.settings.enabled else ("disabled", "")
+            return Health("unavailable", unavailable.public_message)
+        return Health("ok" if self.settings.enabled else "disabled", "", shards)
 
     def authorize(self, visitor: Visitor, channel: ChannelName, user_info: Mapping[str, Any]) -> Verdict:
         """Ask the guard whether the visitor may join a channel. Raises `CredentialRejected` if the login has ended

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from ..domain.errors import ConfigurationError
 from ..domain.history import HistoryRules
 from .base import Backend
 
+if TYPE_CHECKING:
+    from .redis.client.address import Address
+    from .redis.shards.backend import TellOthers
+    from .redis.store.layout import Shard
+
 SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
 BACKENDS: Final = (
-    "the backends are 'memory://', 'redis://localhost:6379/0', 'rediss://…', 'unix://…' and "
-    "'redis+sentinel://host:26379,host2:26379/service/0'"
+    "the backends are 'memory://', 'redis://localhost:6379/0', 'rediss://…', 'unix://…', "
+    "'redis+sentinel://host:26379,host2:26379/service/0', and several of Redis, each with a label: "
+    "{'a': 'redis://host-a:6379/0', 'b': 'redis://host-b:6379/0'}"
 )
+NAME: Final = "PRESENCE_BACKEND"
 
 
 def open_backend(
-    url: str,
+    backend: str | Mapping[str, str],
     *,
     max_info: int,
     max_members: int | None,
@@ -27,33 +35,64 @@ def open_backend(
     grace_abrupt: float,
     history: HistoryRules,
 ) -> Backend:
-    """Create the backend for `url`, without connecting to anything yet.
+    """Create the backend for a URL, or for the URLs of shards by label, without connecting to anything yet.
 
     `max_info` in bytes, `max_members` per presence channel, `lease` and `grace_abrupt` in seconds; `history` says which
     channels keep messages. Raises `ConfigurationError` if there is no such backend, or if its library is missing. The
-    error repeats only the scheme of the URL, because the rest may have a password.
+    error repeats only labels and the scheme of a URL, because the rest may have a password.
     """
-    scheme, mark, _ = url.partition("://")
-    if url == "memory://":
+    if backend == "memory://":
         from .memory import MemoryBackend
 
         return MemoryBackend(max_info, max_members, history)
+    options: dict[str, Any] = {"max_info": max_info, "max_members": max_members, "prefix": prefix, "lease": lease}
+    options |= {"grace_abrupt": grace_abrupt, "history": history}
+    if isinstance(backend, str):
+        address = _address(NAME, backend)
+        from .redis.backend import RedisBackend
+
+        return RedisBackend(address, **options)
+    addresses = {label: _address(f"{NAME}[{label!r}]", url) for label, url in backend.items()}
+    _check_different(addresses)
+    from .redis.backend import RedisBackend
+    from .redis.shards.backend import ShardedBackend
+
+    def open_shard(shard: Shard, tell_others: TellOthers) -> RedisBackend:
+        return RedisBackend(addresses[shard.label], **options, shard=shard, tell_others=tell_others)
+
+    return ShardedBackend(list(addresses), open_shard)
+
+
+def _address(name: str, url: str) -> Address:
+    """Where the Redis of a URL is. `name` is what an error calls the setting."""
+    scheme, mark, _ = url.partition("://")
     if scheme not in REDIS_SCHEMES or not mark:
         given = (
             f"begins with {scheme}://" if mark and re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "is not a URL"
         )
-        raise ConfigurationError(f"PRESENCE_BACKEND {given}; {BACKENDS}")
+        raise ConfigurationError(f"{name} {given}; {BACKENDS}")
     try:
-        from .redis.backend import RedisBackend
         from .redis.client.address import parse_address
         from .redis.client.sentinel import parse_sentinel_address
     except ImportError as problem:
         raise ConfigurationError(
-            f"PRESENCE_BACKEND begins with '{scheme}://', which needs the package redis ({problem}): "
+            f"{name} begins with '{scheme}://', which needs the package redis ({problem}): "
             "pip install 'flask-presence[redis]'"
         ) from problem
-    parse = parse_sentinel_address if scheme in SENTINEL_SCHEMES else parse_address
+    parse: Callable[[str], Address] = parse_sentinel_address if scheme in SENTINEL_SCHEMES else parse_address
     try:
-        return RedisBackend(parse(url), prefix, lease, max_info, max_members, grace_abrupt, history)
+        return parse(url)
     except ValueError as problem:
-        raise ConfigurationError(f"PRESENCE_BACKEND ({scheme}://…) is not valid: {problem}") from None
+        raise ConfigurationError(f"{name} ({scheme}://…) is not valid: {problem}") from None
+
+
+def _check_different(addresses: Mapping[str, Address]) -> None:
+    """Raise `ConfigurationError` if two shards are the same database. What their URLs do not tell, the layout in the
+    shards does."""
+    labels: dict[object, str] = {}
+    for label, address in addresses.items():
+        other = labels.setdefault(address.database, label)
+        if other != label:
+            raise ConfigurationError(
+                f"{NAME} gives the shards {other!r} and {label!r} the same database; give each label one of its own"
+            )

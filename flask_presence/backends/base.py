@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from ..domain.channels import Channel, ChannelName, ChannelType
+from ..domain.channels import Channel, ChannelCounts, ChannelList, ChannelName, ChannelType
 from ..domain.events import Event, Reason
 from ..domain.history import HistorySize, Page, Position, Published
 from ..domain.members import Member, OwnedInfo, Profile, User
 from ..domain.readings import Reading, Survey
 from ..domain.roster import Change, Joined, Joiner, Updated
+from ..domain.shards import ShardState
 from ..loops.base import Loop
 from ..loops.pending import Pending
 
@@ -135,13 +136,23 @@ class Directory(Protocol):
     connections.
 
     If the backend is `blocking`, every method may block and is called off the loop; otherwise every method is called in
-    the loop. While the state store is unreachable, methods raise `BackendUnavailable`.
+    the loop. While the state store is unreachable, methods raise `BackendUnavailable`. If the service has shards, a
+    question about a channel or a user fails if its shard does not answer. One about the whole service is answered
+    without the shards that do not answer, and fails only if none does.
     """
 
     blocking: bool
 
     def check(self) -> None:
-        """Raise `BackendUnavailable` if the state store does not answer, or does not allow what joins need."""
+        """Raise `BackendUnavailable` if the state store does not answer, or does not allow what joins need;
+        `PartlyUnavailable` if that is true of some shards."""
+
+    def obstacle(self) -> str | None:
+        """Why this process must not have connections, as a sentence that says what to change; or `None`. Called off the
+        loop, whether or not the backend is `blocking`."""
+
+    def shards(self, *, with_counts: bool = False) -> tuple[ShardState, ...]:
+        """The shards by label, each of them checked now; none if the service has no shards. Called off the loop too."""
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         """Close, in every process, the connections that match (`None` matches any), and end the grace periods of their
@@ -178,13 +189,13 @@ class Directory(Protocol):
     def get(self, name: str) -> Channel | None:
         """The channel with its members, or `None` if nobody is in it."""
 
-    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> ChannelList:
         """The channels of a type with names that begin with `prefix` (`None`: any), oldest first, without members."""
 
     def members(self, name: str) -> Sequence[Member]:
         """The members in order of joining. Empty for an unknown, a public, and a private channel."""
 
-    def counts(self) -> tuple[int, dict[str, int]]:
+    def counts(self) -> ChannelCounts:
         """The sum of the channels' member counts, and the number of channels by type."""
 
     def connections(self) -> int:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from ..domain.channels import Channel, ChannelName, ChannelType
+from ..domain.channels import Channel, ChannelCounts, ChannelList, ChannelName, ChannelType
 from ..domain.events import MemberLeft, Reason
 from ..domain.history import NO_RULES, HistoryRules, HistorySize, MessageLog, Page, Position, Published
 from ..domain.members import Member, OwnedInfo, Profile, User
 from ..domain.readings import Survey
 from ..domain.roster import Change, Joined, Joiner, Roster, Updated
+from ..domain.shards import ShardState
 from ..domain.timestamps import from_epoch
 from ..domain.wire import with_id
 from ..loops.base import Loop
@@ -78,6 +79,12 @@ class MemoryBackend:
 
     def check(self) -> None:
         """Memory is always available."""
+
+    def obstacle(self) -> str | None:
+        return None
+
+    def shards(self, *, with_counts: bool = False) -> tuple[ShardState, ...]:  # noqa: ARG002 (there are none)
+        return ()
 
     def opened(self, client_id: str, user: User | None) -> None:
         self._clients[client_id] = user
@@ -186,14 +193,14 @@ class MemoryBackend:
     def get(self, name: str) -> Channel | None:
         return self._roster.get(name)
 
-    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
-        return list(self._roster.channels(kind, prefix))
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> ChannelList:
+        return ChannelList(self._roster.channels(kind, prefix))
 
     def members(self, name: str) -> Sequence[Member]:
         return self._roster.members(name)
 
-    def counts(self) -> tuple[int, dict[str, int]]:
-        return self._roster.counts()
+    def counts(self) -> ChannelCounts:
+        return ChannelCounts(*self._roster.counts())
 
     def connections_of(self, name: str) -> Mapping[str, int]:
         return self._roster.connections_of(name)

@@ -24,7 +24,7 @@ from flask.blueprints import BlueprintSetupState
 from ..app.service import Service
 from ..domain.channels import CHANNEL_TYPES, ChannelName
 from ..domain.history import DEFAULT_LIMIT, MAX_LIMIT, Position
-from ..stats.payloads import ServiceInfo
+from ..stats.payloads import ServiceInfo, layout_payload
 from ..stats.query import HistoryQuery
 from .package_directory import write_package
 from .parameters import json_option, parse_channel, parse_json, parse_message_id, reads_state, reports_errors
@@ -36,6 +36,7 @@ from .tables import (
     decisions_table,
     guards_table,
     history_table,
+    layout_table,
     members_table,
 )
 
@@ -55,6 +56,11 @@ ASK_THE_SERVER: Final = (
 NEEDS_REDIS: Final = (
     "Call presence.{method}(…) in the server's process, for example in a view, or set PRESENCE_BACKEND to a Redis URL, "
     "which every process can reach."
+)
+
+NO_SHARDS: Final = (
+    "PRESENCE_BACKEND is the URL of a single Redis, so there are no shards. For several, set it to a mapping of labels "
+    "to URLs."
 )
 
 
@@ -79,6 +85,7 @@ def add_commands(
     _add_sending(group, presence)
     _add_moderation(group, presence)
     _add_guards(group, service)
+    _add_layout(group, service, service_info)
     _add_client(group, client_files)
 
 
@@ -268,6 +275,21 @@ def _add_guards(group: click.Group, service: Service) -> None:
             name = ChannelName(channel)
             decisions = {kind: registry.decision(name) for kind, registry in registries.items()}
             _print({"channel": channel, **decisions}, lambda: decisions_table(name, decisions), as_json)
+
+
+def _add_layout(group: click.Group, service: Service, service_info: ServiceInfo) -> None:
+    @group.command("layout")
+    @json_option
+    @reports_errors
+    def layout(as_json: bool) -> None:
+        """List the shards: whether they answer, and how many channels and workers they have."""
+        if service_info.backend == "memory":
+            raise click.ClickException("PRESENCE_BACKEND is 'memory://', which has no shards.")
+        shards = service.hub.directory.shards(with_counts=True)
+        if not shards:
+            raise click.ClickException(NO_SHARDS)
+        payload = layout_payload(shards)
+        _print(payload, lambda: layout_table(payload), as_json)
 
 
 def _add_client(group: click.Group, client_files: Callable[[], Mapping[str, bytes]]) -> None:

@@ -31,6 +31,7 @@ def activity_table(activity: dict[str, Any]) -> Iterator[str]:
         *(("", _slow_client(client)) for client in outbox["slowest"]),
         ("Event loop delay", duration(activity["lagSeconds"])),
         ("Backend", f"{activity['backend']['kind']}, {activity['workers']} worker(s)"),
+        *(("Unavailable", f"shard {label}") for label in activity.get("unavailable", ())),
     ]
     return table([], rows)
 
@@ -40,7 +41,9 @@ def channels_table(channel_list: dict[str, Any]) -> Iterator[str]:
         (channel["name"], channel["type"], str(channel["memberCount"]), _rate(channel["rate"]), channel["createdAt"])
         for channel in channel_list["channels"]
     ]
-    return table(["CHANNEL", "TYPE", "MEMBERS", "PER SECOND", "SINCE"], rows)
+    yield from table(["CHANNEL", "TYPE", "MEMBERS", "PER SECOND", "SINCE"], rows)
+    for label in channel_list.get("unavailable", ()):
+        yield f"The channels of shard {printable(label)} are missing, because it does not answer."
 
 
 def members_table(channel: dict[str, Any]) -> Iterator[str]:
@@ -75,6 +78,19 @@ def history_table(payload: dict[str, Any]) -> Iterator[str]:
 def guards_table(guards: list[dict[str, str]]) -> Iterator[str]:
     rows = [(guard["pattern"], guard["kind"], guard["name"]) for guard in guards]
     return table(["PATTERN", "DECIDES ABOUT", "FUNCTION"], rows)
+
+
+def layout_table(payload: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        (
+            shard["label"],
+            shard["problem"] or "answers",
+            *("-" if shard[key] is None else str(shard[key]) for key in ("channels", "workers")),
+            "counts of the service" if shard["control"] else "",
+        )
+        for shard in payload["shards"]
+    ]
+    return table(["SHARD", "STATE", "CHANNELS", "WORKERS", "ALSO HAS"], rows)
 
 
 def decisions_table(channel: ChannelName, decisions: dict[str, dict[str, Any]]) -> Iterator[str]:

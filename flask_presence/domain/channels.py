@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 from .errors import InvalidRequest
 from .members import Member
@@ -96,21 +96,40 @@ class Stats:
 
     `channels` is the number of channels, and `by_type` the number of each type. `total_members` is the sum of the
     channels' member counts. `connections` is the number of open WebSockets, whether or not they have joined a channel.
+    `unavailable` are the labels of the shards that do not answer, so that theirs are not counted.
     """
 
     channels: int
     total_members: int
     by_type: Mapping[str, int]
     connections: int
+    unavailable: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object: `{channels, totalMembers, byType: {public, private, presence}, connections}`."""
-        return {
+        """A JSON object: `{channels, totalMembers, byType: {public, private, presence}, connections, unavailable?}`."""
+        counts = {
             "channels": self.channels,
             "totalMembers": self.total_members,
             "byType": dict(self.by_type),
             "connections": self.connections,
         }
+        return counts | ({"unavailable": list(self.unavailable)} if self.unavailable else {})
+
+
+class ChannelList(list[Channel]):
+    """Channels. `unavailable` are the labels of the shards that do not answer, so that theirs are not listed."""
+
+    def __init__(self, channels: Iterable[Channel] = (), unavailable: tuple[str, ...] = ()) -> None:
+        super().__init__(channels)
+        self.unavailable = unavailable
+
+
+class ChannelCounts(NamedTuple):
+    """The sum of channels' member counts, and the number of channels by type. `unavailable` as in `ChannelList`."""
+
+    members: int
+    by_type: dict[str, int]
+    unavailable: tuple[str, ...] = ()
 
 
 class Counted(Protocol):

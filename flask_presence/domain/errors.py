@@ -138,6 +138,10 @@ class BackendUnavailable(PresenceError):
     """A sentence that anybody may read, because it names no address. `str(error)` may name one."""
 
 
+class PartlyUnavailable(BackendUnavailable):
+    """Some shards do not answer, or refuse; the others go on."""
+
+
 class OutcomeUnknown(BackendUnavailable):
     """The connection to the state store was lost before it answered: the operation may have happened, or not."""
 

@@ -88,13 +88,15 @@ class Survey:
     """All readings of the service at one moment.
 
     `readings` are those of the processes that are alive, `dead` those of processes that may be dead: only what these
-    have counted matters. `absorbed` and `absorbed_slots` are the counts of processes that were removed.
+    have counted matters. `absorbed` and `absorbed_slots` are the counts of processes that were removed. `unavailable`
+    are the labels of the shards whose part is missing, because they do not answer.
     """
 
     readings: tuple[Reading, ...]
     absorbed: Counts
     absorbed_slots: Slots
     dead: tuple[Reading, ...] = ()
+    unavailable: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, float]:

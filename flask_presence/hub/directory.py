@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from ..backends import base
-from ..domain.channels import Channel, ChannelName, ChannelType, Stats
+from ..domain.channels import Channel, ChannelList, ChannelName, ChannelType, Stats
 from ..domain.frozen import freeze
 from ..domain.history import HistorySize, Page, Position
 from ..domain.members import Member
 from ..domain.readings import Survey
 from ..domain.roster import Change
+from ..domain.shards import ShardState
 from .offload import Offload
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class Directory:
     def channel(self, name: str) -> Channel | None:
         return self._ask(lambda: self._backend.get(name))
 
-    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> ChannelList:
         return self._ask(lambda: self._backend.channels(kind, prefix))
 
     def members(self, name: str) -> list[Member]:
@@ -69,8 +70,9 @@ class Directory:
 
     def stats(self) -> Stats:
         def count() -> Stats:
-            total, by_type = self._backend.counts()
-            return Stats(sum(by_type.values()), total, freeze(by_type), self._backend.connections())
+            total, by_type, unavailable = self._backend.counts()
+            connections = self._backend.connections()
+            return Stats(sum(by_type.values()), total, freeze(by_type), connections, unavailable)
 
         return self._ask(count)
 
@@ -97,6 +99,14 @@ class Directory:
     def check(self) -> None:
         """Raise `BackendUnavailable` if the state store does not answer."""
         self._ask(self._backend.check)
+
+    def obstacle(self) -> str | None:
+        """See `backends.base.Directory`."""
+        return self._backend.obstacle()
+
+    def shards(self, *, with_counts: bool = False) -> tuple[ShardState, ...]:
+        """See `backends.base.Directory`."""
+        return self._backend.shards(with_counts=with_counts)
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
         """Close the connections that match (`None` matches any) with 4403. Returns how many."""

@@ -6,7 +6,7 @@ https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from ..domain.errors import BackendUnavailable
 from ..domain.meter import BOUNDS, GUARD_OUTCOMES, Counts, Histogram, by_label, histogram
+from ..domain.shards import ShardState
 from ..hub.directory import Directory
 
 PREFIX: Final = "flask_presence_"
@@ -41,7 +42,8 @@ LABELLED_COUNTERS: Final = {
 
 
 class PresenceCollector(Collector):
-    """Reads the metrics at every scrape. While the state store is unreachable, `backend_up` is the only one, at 0."""
+    """Reads the metrics at every scrape. While the state store is unreachable, `backend_up` is the only one, at 0.
+    While a shard is, `shard_up` names it, and the counts that it has are missing."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
@@ -54,8 +56,10 @@ class PresenceCollector(Collector):
         except BackendUnavailable:
             yield _gauge("backend_up", help_text, 0)
             return
-        yield _gauge("backend_up", help_text, 1)
-        yield _gauge("workers", "Workers that have had connections", len(survey.readings))
+        shards = self._directory.shards()
+        yield _gauge("backend_up", help_text, float(all(shard.problem is None for shard in shards)))
+        if shards:
+            yield _shards_up(shards)
         yield _gauge("connections", "Open WebSocket connections", stats.connections)
         yield _gauge("members", "Members, summed over all channels", stats.total_members)
         channels = GaugeMetricFamily(f"{PREFIX}channels", "Channels that somebody is in, by type", labels=["type"])
@@ -64,7 +68,10 @@ class PresenceCollector(Collector):
         yield channels
         yield _gauge("history_messages", "Messages that channels keep", history.messages)
         yield _gauge("history_bytes", "Bytes of the messages that channels keep", history.bytes)
+        if survey.unavailable:
+            return  # a counter that falls and comes back would look like a burst
         outbox, counts = survey.outbox, survey.counts
+        yield _gauge("workers", "Workers that have had connections", len(survey.readings))
         yield _gauge("outbox_bytes", "Bytes that wait to be sent, over all connections", outbox.waiting)
         yield _gauge("outbox_largest_bytes", "Bytes that wait to be sent to the slowest connection", outbox.most)
         yield _gauge("connections_blocked", "Connections whose socket accepts no more bytes for now", outbox.blocked)
@@ -86,6 +93,13 @@ def metrics_text(directory: Directory, accept: str) -> tuple[bytes, str]:
 
 def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"{PREFIX}{name}", help_text, value=value)
+
+
+def _shards_up(shards: Sequence[ShardState]) -> Metric:
+    family = GaugeMetricFamily(f"{PREFIX}shard_up", "Whether each shard answers (1) or not (0)", labels=["shard"])
+    for shard in shards:
+        family.add_metric([shard.label], float(shard.problem is None))
+    return family
 
 
 def _counters(counts: Counts) -> Iterator[Metric]:

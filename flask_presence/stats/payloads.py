@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from ..domain.channels import Channel, ChannelName, ChannelType, Stats
+from ..domain.channels import Channel, ChannelList, ChannelName, ChannelType, Stats
+from ..domain.errors import PartlyUnavailable
 from ..domain.history import HistorySize, Page, Position
 from ..domain.meter import BOUNDS, GUARD_OUTCOMES, Histogram, by_label, histogram
 from ..domain.readings import BUSIEST, BUSY_SLOTS, Backlog, Survey
 from ..domain.roster import Change
+from ..domain.shards import ShardState
 from ..settings import Settings
 from .query import ChannelQuery, HistoryQuery, MemberQuery
 
@@ -43,7 +46,7 @@ class ServiceInfo:
 class StateReader(Protocol):
     """Reads the state that payloads show. The hub's `Directory` is one, `SharedAnswers` another."""
 
-    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]: ...
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> ChannelList: ...
     def channel(self, name: str) -> Channel | None: ...
     def connections_of(self, name: str) -> Mapping[str, int]: ...
     def stats(self) -> Stats: ...
@@ -65,12 +68,12 @@ def stats_payload(reader: StateReader) -> dict[str, Any]:
 
 
 def channel_list_payload(reader: StateReader, query: ChannelQuery) -> dict[str, Any]:
-    """`{channels: [{name, type, memberCount, createdAt, rate?}], total?, next?}`.
+    """`{channels: [{name, type, memberCount, createdAt, rate?}], total?, next?, unavailable?}`.
 
     If the query has `with_rate`, `rate` is events per second. It is known for the busiest channels only, and `None` for
     others. If the query has a `limit`, `next` is the offset of the next page, or `None` on the last one.
     """
-    channels = reader.channels(query.type, query.prefix)
+    channels: Sequence[Channel] = (known := reader.channels(query.type, query.prefix))
     if query.search:
         search = query.search.casefold()
         channels = [channel for channel in channels if search in channel.name.casefold()]
@@ -80,7 +83,7 @@ def channel_list_payload(reader: StateReader, query: ChannelQuery) -> dict[str, 
         default = 0.0 if len(rates) < BUSIEST else None
         for row in rows:
             row["rate"] = rates.get(row["name"], default)
-    return {"channels": rows} | _paging(query.offset, query.limit, len(channels))
+    return {"channels": rows} | _paging(query.offset, query.limit, len(channels)) | _without(known.unavailable)
 
 
 def channel_payload(reader: StateReader, name: str, query: MemberQuery) -> dict[str, Any] | None:
@@ -118,6 +121,23 @@ def history_payload(reader: HistoryReader, query: HistoryQuery) -> dict[str, Any
     return {"messages": [json.loads(frame) for frame in page.messages], "more": page.more}
 
 
+def layout_payload(shards: Iterable[ShardState]) -> dict[str, Any]:
+    """`{shards: [{label, problem, control, channels, workers}]}`. `problem` is `None` if the shard answers, and the
+    numbers are `None` if it does not."""
+    return {
+        "shards": [
+            {
+                "label": shard.label,
+                "problem": shard.problem,
+                "control": shard.is_control,
+                "channels": shard.channels,
+                "workers": shard.workers,
+            }
+            for shard in shards
+        ]
+    }
+
+
 def activity_payload(reader: StateReader, service_info: ServiceInfo) -> dict[str, Any]:
     """The activity of all workers. `docs/operations.md` describes the keys."""
     response_time = _response_time(reader)
@@ -125,8 +145,9 @@ def activity_payload(reader: StateReader, service_info: ServiceInfo) -> dict[str
     counts = survey.counts
     received, sent = survey.rates(time.time())
     busiest = sorted(survey.busy.items(), key=lambda item: (-item[1], item[0]))[:BUSIEST_SHOWN]
+    stats = reader.stats()
     return {
-        "stats": stats_payload(reader),
+        "stats": stats.to_dict(),
         "backend": {"kind": service_info.backend, "withinSeconds": _upper_bound(response_time)},
         "workers": len(survey.readings),
         "isolatedWorkers": service_info.isolated_workers,
@@ -144,7 +165,7 @@ def activity_payload(reader: StateReader, service_info: ServiceInfo) -> dict[str
         "outbox": _outbox(survey.outbox, service_info.max_outbox, closed=int(counts["slow"])),
         "lagSeconds": round(survey.lag, 2) if survey.lag >= MIN_LAG else 0.0,
         "busiest": [{"name": name, "rate": rate} for name, rate in busiest],
-    }
+    } | _without((*stats.unavailable, *survey.unavailable))
 
 
 def change_payloads(
@@ -217,10 +238,17 @@ def _times(times: Histogram) -> dict[str, Any]:
     return {"count": int(times.count), "meanSeconds": round(times.total / times.count, 6), "p95Seconds": bound}
 
 
+def _without(unavailable: Iterable[str]) -> dict[str, Any]:
+    """`{unavailable?: [label]}`, for the shards that do not answer."""
+    labels = sorted(set(unavailable))
+    return {"unavailable": labels} if labels else {}
+
+
 def _response_time(reader: StateReader) -> float:
-    """How many seconds the state store takes to answer."""
+    """How many seconds the state store takes to answer, or as much of it as answers."""
     started_at = time.monotonic()
-    reader.check()
+    with suppress(PartlyUnavailable):
+        reader.check()
     return time.monotonic() - started_at
 
 

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
-from ..domain.channels import Channel, ChannelType, Stats, count_channels, matches
+from ..domain.channels import Channel, ChannelList, ChannelType, Stats, count_channels, matches
 from ..domain.history import HistorySize
 from ..domain.readings import Survey
+from ..domain.shards import ShardState
 from ..hub.directory import Directory
 
 T = TypeVar("T")
@@ -33,15 +34,17 @@ class SharedAnswers:
         self._survey = _Shared(directory.survey)
         self._history_size = _Shared(directory.history_size)
 
-    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
-        return [channel for channel in self._channels.get() if matches(channel.name, kind, prefix)]
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> ChannelList:
+        known = self._channels.get()
+        return ChannelList((one for one in known if matches(one.name, kind, prefix)), known.unavailable)
 
     def survey(self) -> Survey:
         return self._survey.get()
 
     def stats(self) -> Stats:
-        members, by_type = count_channels(self._channels.get())
-        return Stats(sum(by_type.values()), members, by_type, self._directory.connections())
+        channels = self._channels.get()
+        members, by_type = count_channels(channels)
+        return Stats(sum(by_type.values()), members, by_type, self._directory.connections(), channels.unavailable)
 
     def channel(self, name: str) -> Channel | None:
         return self._directory.channel(name)
@@ -54,6 +57,9 @@ class SharedAnswers:
 
     def history_size_of(self, channel: str) -> HistorySize | None:
         return self._directory.history_size_of(channel)
+
+    def shards(self) -> tuple[ShardState, ...]:
+        return self._directory.shards()
 
     def check(self) -> None:
         self._directory.check()

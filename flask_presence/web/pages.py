@@ -105,7 +105,7 @@ def _add_page(blueprint: Blueprint, app: Flask, shared: SharedAnswers, service_i
                 state = state.on_last_page(channel_list["total"])
                 channel_list = channel_list_payload(shared, state.channel_query)
             name = state.channel_name
-            open_channel = _channel_or_empty(shared, name, state.member_query) if name else None
+            open_channel = _channel_if_known(shared, name, state.member_query) if name else None
         except BackendUnavailable:
             return _page(app, state, None, {"channels": [], "total": 0, "next": None}, None, 503)
         return _page(app, state, activity, channel_list, open_channel)
@@ -138,6 +138,16 @@ def _page(
 
 def _channel_or_empty(shared: SharedAnswers, name: str, query: MemberQuery) -> dict[str, Any]:
     return channel_payload(shared, name, query) or empty_channel_payload(shared, name)
+
+
+def _channel_if_known(shared: SharedAnswers, name: str, query: MemberQuery) -> dict[str, Any] | None:
+    """The same; `None` if the channel's shard does not answer, although others do."""
+    try:
+        return _channel_or_empty(shared, name, query)
+    except BackendUnavailable:
+        if not shared.shards():
+            raise
+        return None
 
 
 def _add_api(blueprint: Blueprint, directory: Directory, shared: SharedAnswers, service_info: ServiceInfo) -> None:
@@ -211,9 +221,13 @@ def _add_monitoring(blueprint: Blueprint, app: Flask, service: Service) -> None:
 
     @blueprint.get("/health")
     def health() -> Response:
-        status, message = service.health(Takeover(request.environ))
-        payload = {"status": status, "message": message} if message else {"status": status}
-        return json_response(payload, 503 if message else 200)
+        found = service.health(Takeover(request.environ))
+        payload: dict[str, Any] = {"status": found.status}
+        if found.message:
+            payload["message"] = found.message
+        if found.shards:
+            payload["shards"] = {shard.label: shard.problem or "ok" for shard in found.shards}
+        return json_response(payload, 503 if found.message else 200)
 
 
 def _add_errors(blueprint: Blueprint) -> None:

@@ -129,11 +129,17 @@ class Upgrade:
         self._reserve()
         self._check_origin()
         self._start()
+        self._check_backend()
         self._authenticate()
         self._check_sockets()
 
     def _check_service(self) -> None:
         obstacle = self._service.obstacle(self._takeover)
+        if obstacle:
+            raise Refused(503, "SERVICE_UNAVAILABLE", obstacle)
+
+    def _check_backend(self) -> None:
+        obstacle = self._service.backend_obstacle()
         if obstacle:
             raise Refused(503, "SERVICE_UNAVAILABLE", obstacle)
 

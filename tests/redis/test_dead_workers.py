@@ -175,7 +175,7 @@ def grace_over_before_it_begins(scene: Scene) -> None:
 def grace_by_two_workers(scene: Scene) -> None:
     """The first worker's records, with an earlier end, arrive after everything that the second has done."""
     scene.enter()
-    rest = scene.steps(scene.store.dead_workers.remove("dead"), 7)
+    rest = scene.steps(scene.store.dead_workers.remove("dead"), 8)
     earlier = int(rest[0].arguments[-2])
     wait_until(lambda: scene.run(scene.store.workers.time()) + GRACE * 1000 > earlier)
     scene.run(scene.store.workers.add_connections("dead", {"1": ANN}))

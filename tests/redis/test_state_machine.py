@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +16,22 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from flask_presence import Presence
 
+from ..conftest import on_redis, on_shards
 from ..membership.test_state_machine import ConnectionMachine, Peer
 from ..support.effort import at_effort
 from ..support.redis_server import RedisServer
 from ..support.server import wait_until
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_the_state_machine_holds_with_redis(redis_server: RedisServer, workers: int) -> None:
-    """It runs with one worker, and with several that know each other only through Redis."""
+@pytest.mark.parametrize(("workers", "shards"), [(1, 1), (3, 1), (1, 3), (3, 3)], ids=lambda number: str(number))
+def test_the_state_machine_holds_with_redis(
+    redis_server: RedisServer, redis_shards: dict[str, RedisServer], workers: int, shards: int
+) -> None:
+    """It runs with one worker, and with several that know each other only through Redis; on one Redis, and on three."""
 
     class RedisConnectionMachine(ConnectionMachine):
         def configure(self) -> dict[str, Any]:
-            return {"PRESENCE_BACKEND": redis_server.url, "PRESENCE_REDIS_PREFIX": f"test-{secrets.token_hex(8)}"}
+            return on_redis(redis_server) if shards == 1 else on_shards(redis_shards)
 
         count = workers
 

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "flask_presence"
 LAYERS = ["domain", "loops", "backends", "hub", "transport", "app", "stats", "cli", "web", "top"]
-PARTS = ["store", "client", "worker", "backend"]
+PARTS = ["store", "client", "worker", "backend", "shards"]
 """The layers within `backends/redis`."""
 FRAMEWORKS = {"flask", "werkzeug", "flask_sock", "flask_jwt_extended"}
 SOCKETS = {"gevent", "socket", "ssl", "select"}

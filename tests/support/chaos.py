@@ -25,6 +25,8 @@ import redis
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
+from flask_presence.backends.redis.shards.sharding import Sharding
+
 from .conversation import HISTORY, LISTENERS, WRITERS, Conversation
 from .redis_server import RedisServer, running_redis
 from .server import DEADLINE, Server, running, wait_until
@@ -127,10 +129,11 @@ class Participant:
 class World:
     """The servers, the Redis, the participants, and a source of random numbers."""
 
-    def __init__(self, seed: int, servers: list[Server], redis_server: RedisServer, prefix: str) -> None:
+    def __init__(self, seed: int, servers: list[Server], shards: dict[str, RedisServer], prefix: str) -> None:
         self.random = random.Random(seed)
         self.servers = servers
-        self.redis_server = redis_server
+        self.shards = shards
+        self._sharding = Sharding(shards)
         self.prefix = prefix
         self.participants: list[Participant] = []
         self.done: Counter[str] = Counter()
@@ -141,9 +144,11 @@ class World:
         self._tokens = {user: servers[0].token(user, name=user.title()) for user in USERS}
         self._pool = ThreadPoolExecutor(8)
 
-    @property
-    def admin(self) -> Any:
-        return redis.Redis(port=self.redis_server.port, socket_timeout=5)
+    def admin(self, label: str) -> Any:
+        return redis.Redis(port=self.shards[label].port, socket_timeout=5)
+
+    def any_shard(self) -> str:
+        return self.random.choice(sorted(self.shards))
 
     def connected(self) -> list[Participant]:
         """The participants whose connections are open; the others are removed."""
@@ -245,24 +250,26 @@ class World:
 
     def cut(self, *kinds: str) -> None:
         """Close the connections to Redis of these kinds, `pubsub` or `normal`."""
-        admin = self.admin
+        admin = self.admin(self.any_shard())
         own = admin.client_id()
         for one in [one for kind in kinds for one in admin.client_list(_type=kind)]:
             if int(one["id"]) != own:
                 admin.client_kill_filter(_id=one["id"])
 
     def flush(self) -> None:
-        self.admin.flushall()
+        self.admin(self.any_shard()).flushall()
 
     def restart_redis(self, seconds: float) -> None:
-        self.redis_server.stop()
+        shard = self.shards[self.any_shard()]
+        shard.stop()
         time.sleep(seconds)
-        self.redis_server.start()
+        shard.start()
 
     def pause_redis(self, seconds: float) -> None:
-        self.redis_server.process.send_signal(signal.SIGSTOP)
+        shard = self.shards[self.any_shard()]
+        shard.process.send_signal(signal.SIGSTOP)
         time.sleep(seconds)
-        self.redis_server.process.send_signal(signal.SIGCONT)
+        shard.process.send_signal(signal.SIGCONT)
 
     def fault(self) -> str:
         """Cause a random fault, and return its name."""
@@ -309,7 +316,8 @@ class World:
             users = {one.user for one in inside}
             try:
                 entries = self._in_redis(channel)
-                count = self.admin.hlen(f"{self.prefix}:channel:{{{channel}}}:connections")
+                admin = self.admin(self._sharding.of_channel(channel))
+                count = admin.hlen(f"{self.prefix}:channel:{{{channel}}}:connections")
             except redis.RedisError as problem:
                 yield str(problem)
                 continue
@@ -332,7 +340,8 @@ class World:
                 yield f"stats: {status} {body}, {len(connected)} connections expected"
 
     def _in_redis(self, channel: str) -> list[str]:
-        return [user.decode() for user in self.admin.hkeys(f"{self.prefix}:channel:{{{channel}}}:members")]
+        admin = self.admin(self._sharding.of_channel(channel))
+        return [user.decode() for user in admin.hkeys(f"{self.prefix}:channel:{{{channel}}}:members")]
 
     def _check_messages(self) -> None:
         """Without a fault a message reaches everybody once, and `delivered` is right."""
@@ -365,10 +374,12 @@ class World:
             time.sleep(0.1)
 
     def _left_behind(self) -> list[str]:
-        admin = self.admin
+        return [key for label in self.shards for key in self._left_in(self.admin(label))]
+
+    def _left_in(self, admin: Any) -> list[str]:
         keys = [key.decode() for key in admin.scan_iter(f"{self.prefix}:*", count=1000)]
         return [key for key in keys if ":channel:" in key and admin.ttl(key) < 0] + [
-            key for key in keys if key.endswith(":clients")
+            key for key in keys if key.endswith((":clients", ":guests"))
         ]
 
 
@@ -379,12 +390,14 @@ def worker_of(server: Server) -> int:
 
 
 @contextmanager
-def running_world(program: str, seed: int, servers: int = 3) -> Iterator[World]:
-    """Servers on a Redis of their own. If the block fails, their logs are printed."""
-    with running_redis(program) as redis_server, ExitStack() as stack:
+def running_world(program: str, seed: int, servers: int = 3, shards: int = 1) -> Iterator[World]:
+    """Servers on a Redis of their own, or on several that are shards. If the block fails, their logs are printed."""
+    with ExitStack() as stack:
+        stores = {f"shard-{number}": stack.enter_context(running_redis(program)) for number in range(shards)}
+        urls = {label: store.url for label, store in stores.items()}
         prefix = f"chaos-{seed}"
         config = {
-            "PRESENCE_BACKEND": redis_server.url,
+            "PRESENCE_BACKEND": urls if shards > 1 else next(iter(urls.values())),
             "PRESENCE_REDIS_PREFIX": prefix,
             "PRESENCE_LEASE": LEASE,
             "PRESENCE_GRACE": 1,
@@ -393,4 +406,4 @@ def running_world(program: str, seed: int, servers: int = 3) -> Iterator[World]:
             "PRESENCE_HISTORY": HISTORY,
         }
         started = [stack.enter_context(running(arguments=("--log-level", "warning"), **config)) for _ in range(servers)]
-        yield World(seed, started, redis_server, prefix)
+        yield World(seed, started, stores, prefix)

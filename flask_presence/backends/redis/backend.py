@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisError
 
-from ...domain.channels import Channel, ChannelName, ChannelType, count_channels
+from ...domain.channels import Channel, ChannelCounts, ChannelList, ChannelName, ChannelType, count_channels
 from ...domain.errors import BackendUnavailable
 from ...domain.events import Event, Reason
 from ...domain.history import NO_RULES, HistoryRules, HistorySize, Page, Position, Published, page
 from ...domain.members import Member, OwnedInfo, Profile, User
 from ...domain.readings import Survey
 from ...domain.roster import Change, Joined, Joiner, Updated
+from ...domain.shards import ShardState
 from ...loops.base import Loop
 from ...loops.gevent_loop import sleep_off_loop
 from ...loops.pending import Outcome, Pending
@@ -32,6 +33,7 @@ from .store import control
 from .store.calls import Operation, Refused
 from .store.channels import SLICE, Snapshot
 from .store.keys import Keys
+from .store.layout import WHOLE, Shard
 from .store.server_check import try_writing
 from .store.store import Store
 from .worker.heartbeat import remove_dead
@@ -65,13 +67,18 @@ class RedisBackend:
         max_members: int | None,
         grace_abrupt: float,
         history: HistoryRules = NO_RULES,
+        shard: Shard = WHOLE,
+        tell_others: Callable[[control.ControlMessage, bool], object] = lambda *_: None,
     ) -> None:
+        self._shard = shard
+        self._tell_others = tell_others
         self._keys = Keys(prefix, address.db)
         self._lease = lease
         self._history = history
         self._address = address
         self._client = Client(address)
-        self._store = Store(self._keys, lease=lease, max_info=max_info, max_members=max_members, grace=grace_abrupt)
+        limits: dict[str, Any] = {"max_info": max_info, "max_members": max_members}
+        self._store = Store(self._keys, lease=lease, grace=grace_abrupt, layout=shard.layout, **limits)
         self._operations = self._store.channels()
         self._listener: Listener
         self._loop: Loop | None = None
@@ -84,7 +91,9 @@ class RedisBackend:
     def start(self, loop: Loop) -> None:
         self._loop = loop
         own = Client(self._address)  # so that many queries do not keep changes waiting for a connection
-        self._worker = Worker(self._store, own, loop, self._listener, self._history, self._lease)
+        self._worker = Worker(
+            *(self._store, own, loop, self._listener, self._history, self._lease, self._shard, self._tell_others)
+        )
         loop.run(self._worker.begin)
 
     def tick(self, now: float) -> None:  # noqa: ARG002 (Redis's clock or the monotonic clock decides)
@@ -111,8 +120,44 @@ class RedisBackend:
         if self._worker is not None:
             self._worker.check()
         else:
+            self._check_layout()
             self._check_subscribing()
         self._client.run(try_writing(self._keys))
+
+    def obstacle(self) -> str | None:
+        refusal = self._worker.refusal if self._worker is not None else None
+        return None if refusal is None else str(refusal)
+
+    def shards(self, *, with_counts: bool = False) -> tuple[ShardState, ...]:  # noqa: ARG002 (there are none)
+        return ()
+
+    @property
+    def has_worker(self) -> bool:
+        """Whether this process has, or had, connections, so that it knows by itself whether Redis is down."""
+        return self._worker is not None
+
+    def check_known(self) -> None:
+        """Raise `BackendUnavailable` if this process's worker knows that Redis is down. Does not block."""
+        if self._worker is not None:
+            self._worker.check()
+
+    @property
+    def awaits_heartbeat(self) -> bool:
+        """Whether the answer to the first heartbeat is still to come."""
+        return self._worker is not None and not self._worker.answered.settled
+
+    def await_heartbeat(self) -> None:
+        """Wait off the loop until Redis has answered the first heartbeat, or is down."""
+        worker = self._worker
+        if worker is not None:
+            _wait(worker, worker.answered, REPLY_TIMEOUT)
+
+    def _check_layout(self) -> None:
+        """Raise `OtherLayout` if workers that are alive have other shards. A worker's heartbeat does this by itself."""
+        if self._shard is not WHOLE:
+            other = self._client.run(self._store.workers.other_layout())
+            if other is not None:
+                raise self._shard.conflict(other)
 
     def _check_subscribing(self) -> None:
         """Subscribe to the probe. A process without connections has no other subscription that would show whether
@@ -133,6 +178,16 @@ class RedisBackend:
     def closed(self, client_id: str) -> None:
         if self._worker is not None:
             self._worker.closed(client_id)
+
+    def guest_opened(self, client_id: str, user: User | None) -> None:
+        """Note that a connection with its home in another shard is about to join a channel of this one, or has another
+        user now."""
+        self._running_worker.guest_opened(client_id, user)
+
+    def guest_closed(self, client_id: str) -> None:
+        """Note that such a connection is gone."""
+        if self._worker is not None:
+            self._worker.guest_closed(client_id)
 
     def join(self, joiner: Joiner) -> Pending[Joined]:
         return self._running_worker.join(joiner)
@@ -191,19 +246,19 @@ class RedisBackend:
         return None if self._history.find(channel) is None else self._ask(self._store.history.size(channel))
 
     def disconnect(self, user_id: str | None, client_id: str | None, text: str) -> int:
-        closed = self._control(text, user=user_id, client=client_id)
-        self._end_graces(user_id, client_id, None)
+        closed = self.send_control(self.new_control(text, user=user_id, client=client_id))
+        self.end_graces(user_id, client_id, None)
         return closed
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
-        removed = self._control(text, kind="remove", user=user_id, channel=channel)
-        self._end_graces(user_id, None, channel)
+        removed = self.send_control(self.new_control(text, kind="remove", user=user_id, channel=channel))
+        self.end_graces(user_id, None, channel)
         return removed
 
     def recheck(self, user_id: str | None, channel: str | None) -> int:
-        count = self._control(kind="recheck", user=user_id, channel=channel)
+        count = self.send_control(self.new_control(kind="recheck", user=user_id, channel=channel))
         if user_id is not None:  # nobody can be asked about a user without a connection
-            self._end_graces(user_id, None, channel)
+            self.end_graces(user_id, None, channel)
         return count
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
@@ -215,11 +270,14 @@ class RedisBackend:
     def profile(self, channel: ChannelName, client_id: str) -> Profile | None:
         return self._worker.profile(channel, client_id) if self._worker is not None else None
 
-    def _control(self, text: str = "", **what: Any) -> int:
+    def new_control(self, text: str = "", **what: Any) -> control.ControlMessage:
+        """A new control message of this process. See `ControlMessage` for what it may have."""
+        return control.new_message(self._worker.worker_id if self._worker else "", text, **what)
+
+    def send_control(self, message: control.ControlMessage) -> int:
         """Send a control message to all workers. Returns how many connections it concerned, on those workers that
         reply in time."""
         worker = self._worker
-        message = control.new_message(worker.worker_id if worker else "", text, **what)
         others = self._ask(control.send(self._keys, message))
         count = 0
         if worker is not None:
@@ -240,7 +298,16 @@ class RedisBackend:
                 workers -= 1
         return total
 
-    def _end_graces(self, user_id: str | None, client_id: str | None, channel: str | None) -> None:
+    def send_copy(self, message: control.ControlMessage) -> None:
+        """Let all workers note, and those that remove dead workers find, a control message of another shard."""
+        self._ask(control.send(self._keys, control.copy_of(message)))
+
+    def note_copy(self, message: control.ControlMessage, late: bool) -> None:
+        """Let this process's worker note a control message that it has carried out for another shard. In the loop."""
+        if self._worker is not None:
+            self._worker.control.note_copy(message, late)
+
+    def end_graces(self, user_id: str | None, client_id: str | None, channel: str | None) -> None:
         """End the grace periods that match, including those of workers on this host that have just died."""
         if self._worker is not None:  # else `_ask` does this
             self._notify(self._client.run(self._remove_dead(after=None)))
@@ -250,14 +317,18 @@ class RedisBackend:
         snapshot = self._ask(self._operations.snapshot(name)).value
         return snapshot.channel(name, _members(snapshot))
 
-    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> list[Channel]:
-        return self._ask(self._store.directory.channels(kind, prefix))
+    def channels(self, kind: ChannelType | None = None, prefix: str | None = None) -> ChannelList:
+        return ChannelList(self._ask(self._store.directory.channels(kind, prefix)))
 
     def members(self, name: str) -> Sequence[Member]:
         return _members(self._ask(self._operations.snapshot(name)).value)
 
-    def counts(self) -> tuple[int, dict[str, int]]:
-        return count_channels(self.channels())
+    def workers(self) -> int:
+        """How many workers are alive."""
+        return self._ask(self._store.workers.count_alive())
+
+    def counts(self) -> ChannelCounts:
+        return ChannelCounts(*count_channels(self.channels()))
 
     def connections(self) -> int:
         return self._ask(self._store.workers.count_connections())
@@ -287,6 +358,7 @@ class RedisBackend:
     def _ask(self, operation: Operation[T]) -> T:
         """Drive an operation. A process without connections first removes dead workers, because it has no heartbeat."""
         if self._worker is None and time.monotonic() - self._removed_dead_at >= REMOVE_DEAD_EVERY:
+            self._check_layout()
             self._removed_dead_at = time.monotonic()
             self._notify(self._client.run(self._remove_dead(after=self._lease)))
         return self._client.run(operation)

@@ -66,6 +66,12 @@ async function fetchPayload(path, parameters, signal) {
   return payload;
 }
 
+// The channel's shard may be away while the others answer. If none does, the other requests fail too.
+function unknownIfUnreachable(problem) {
+  if (problem instanceof Unreachable) return null;
+  throw problem;
+}
+
 async function refresh() {
   clearTimeout(timer);
   refreshing.abort();
@@ -78,7 +84,7 @@ async function refresh() {
     const [activity, channelList, openChannel] = await Promise.all([
       fetchPayload("activity", {}, signal),
       fetchPayload("channels", channelQuery, signal),
-      channel && fetchPayload("members", memberQuery, signal),
+      channel && fetchPayload("members", memberQuery, signal).catch(unknownIfUnreachable),
     ]);
     if (signal.aborted) return undefined;
     if (!find("#tiles")) return location.reload(); // the page was rendered while the state store was unreachable
@@ -146,11 +152,19 @@ function showActivity(activity) {
   }
   for (const tile of findAll("[data-flow]")) showFlow(tile, activity[tile.dataset.flow]);
   find("[data-alarm]").dataset.alarm = activity.outbox.blocked ? "on" : "off";
+  showUnavailable(activity.unavailable ?? []);
   showBusiest(activity.busiest);
   showSlowest(activity.outbox);
   showGuards(activity.guards);
   showCounts("errors", activity.errors);
   showCounts("closed", activity.closed);
+}
+
+function showUnavailable(labels) {
+  const note = find("#unavailable");
+  note.hidden = !labels.length;
+  const text = `Shards that do not answer: ${labels.join(", ")}. Their channels and counts are missing.`;
+  setText(note, labels.length ? text : "");
 }
 
 function showBusiest(busiest) {
@@ -228,9 +242,9 @@ function showOpenChannel(channel) {
   if (!state.channel) return;
   setText(find("[data-name]", panel), state.channel);
   find("[data-close]", panel).href = pageUrl({ channel: "", members: 0 });
-  const members = channel.members ?? [];
-  setText(find("[data-summary]", panel), summaryOf(channel, members));
-  showKept(find("[data-kept]", panel), channel.history);
+  const members = channel?.members ?? [];
+  setText(find("[data-summary]", panel), channel ? summaryOf(channel, members) : "Unknown: its shard does not answer.");
+  showKept(find("[data-kept]", panel), channel?.history);
   find(".scroll", panel).hidden = !members.length;
   showRows(find("#members"), find("#member-row"), members, (member) => member.id, (field, member) => {
     setText(field("name"), member.name);
@@ -239,7 +253,7 @@ function showOpenChannel(channel) {
     setAge(field("joinedAt"), member.joinedAt);
     showDetails(field("details"), member);
   });
-  showPaging("members", "members", state.members, members.length, channel);
+  showPaging("members", "members", state.members, members.length, channel ?? { total: 0, next: null });
 }
 
 function summaryOf({ memberCount }, members) {

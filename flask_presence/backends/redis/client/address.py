@@ -66,6 +66,15 @@ class Address:
         return dict(self._options)
 
     @property
+    def database(self) -> object:
+        """What is equal for two addresses of the same database, as far as their URLs tell."""
+        options = self._options
+        if "path" in options:
+            return options["path"], self.db
+        host = str(options.get("host", "localhost")).lower()
+        return "127.0.0.1" if host == "localhost" else host, int(options.get("port", 6379)), self.db
+
+    @property
     def follows_master(self) -> bool:
         """Whether the server to use may change, so that `is_outdated` has to be asked now and then."""
         return False

@@ -44,7 +44,7 @@ class Sentinels:
 
     def __init__(self, servers: Iterable[Server], service: str, options: dict[str, Any]) -> None:
         self.master: Server | None = None
-        self._servers = tuple(servers)
+        self.servers = tuple(servers)
         self.service = service
         self._options = options
 
@@ -54,7 +54,7 @@ class Sentinels:
         answers: list[tuple[int, Server, str]] = []
         problems: list[str] = []
         kind: type[RedisError] = ConnectionLost
-        for server in self._servers:
+        for server in self.servers:
             try:
                 answers.append(self._ask(server))
             except AuthenticationError as problem:
@@ -120,6 +120,10 @@ class SentinelAddress(Address):
 
     def connection(self, **options: Any) -> Any:
         return self._connection_class(connection_pool=_Pool(self.sentinels), **(self._options | options))
+
+    @property
+    def database(self) -> object:
+        return frozenset(self.sentinels.servers), self.sentinels.service, self.db
 
     @property
     def follows_master(self) -> bool:

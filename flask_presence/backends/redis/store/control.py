@@ -27,7 +27,8 @@ class ControlMessage(msgspec.Struct, omit_defaults=True):
 
     `disconnect` closes them with `text`; `remove` takes them out of the channel with `text`; `recheck` verifies their
     logins and asks their guards again. `origin` is the worker that sent it, and `sent_at` is when, in epoch seconds.
-    `again` says that it was sent once more, because Redis has lost its data.
+    `again` says that it was sent once more, because Redis has lost its data. `is_copy` says that another shard has the
+    message itself: the copy only ends grace periods in this one.
     """
 
     id: str
@@ -39,6 +40,7 @@ class ControlMessage(msgspec.Struct, omit_defaults=True):
     channel: str | None = None
     kind: Literal["disconnect", "remove", "recheck"] = "disconnect"
     again: bool = False
+    is_copy: bool = False
 
     @property
     def ends_graces(self) -> bool:
@@ -57,6 +59,11 @@ decode = msgspec.json.Decoder(ControlMessage).decode
 
 def new_message(origin: str, text: str = "", **what: Any) -> ControlMessage:
     return ControlMessage(secrets.token_urlsafe(16), origin, text, time.time(), **what)
+
+
+def copy_of(message: ControlMessage) -> ControlMessage:
+    """The same message for another shard."""
+    return msgspec.structs.replace(message, again=False, is_copy=True)
 
 
 def send(keys: Keys, message: ControlMessage) -> Operation[int]:

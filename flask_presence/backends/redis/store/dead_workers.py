@@ -65,12 +65,15 @@ class DeadWorkers:
         stored = yield from self._workers.connections_of(worker_id)
         yield from self._workers.forget_users(worker_id, stored)
         owners = read_owners((yield Call("take_clients", (keys.worker_clients(worker_id),))))
+        # Guests are not taken: another shard announces their ends, so here they only say who leaves the channels.
+        guests = yield from self._workers.guests_of(worker_id)
+        everybody = guests | owners
         try:
             for at, name in enumerate((yield from self._workers.channels_of(worker_id))):
                 if at % RENEW_EVERY == RENEW_EVERY - 1:
                     until = (yield from self._workers.time()) + int(CLAIM * 1000)
                     yield Call("ZADD", (keys.claims,), (str(until), worker_id))
-                taken += yield from self._remove_from(worker_id, ChannelName(name), owners, events)
+                taken += yield from self._remove_from(worker_id, ChannelName(name), everybody, events)
             if not taken and not owners:
                 yield from self.forget(worker_id)
         except BackendUnavailable as problem:
@@ -98,7 +101,7 @@ class DeadWorkers:
         """Delete what is left of a worker."""
         keys = self._keys
         yield [
-            Call("DEL", (keys.worker_clients(worker_id),)),
+            Call("DEL", (keys.worker_clients(worker_id), keys.worker_guests(worker_id))),
             Call("DEL", (keys.worker_channels(worker_id),)),
             Call("SREM", (keys.workers,), (worker_id,)),
             Call("ZREM", (keys.leases,), (worker_id,)),

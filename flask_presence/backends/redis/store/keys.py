@@ -88,6 +88,10 @@ class Keys:
         """Hash: the worker's open connections and their users."""
         return f"{self.prefix}:worker:{worker_id}:clients"
 
+    def worker_guests(self, worker_id: str) -> str:
+        """Hash: the worker's connections that are in a channel here and belong to another shard, and their users."""
+        return f"{self.prefix}:worker:{worker_id}:guests"
+
     def inbox(self, worker_id: str) -> str:
         """Topic: what one worker alone has to hear."""
         return f"{self._topics}:worker:{worker_id}:inbox"
@@ -117,6 +121,11 @@ class Keys:
     def data_since(self) -> str:
         """String: when the data in this Redis began. It is lost together with the data."""
         return f"{self.prefix}:data_since"
+
+    @property
+    def layout(self) -> str:
+        """String: the shards of the service, as the living workers know them; none if there is only this one."""
+        return f"{self.prefix}:layout"
 
     @property
     def graces(self) -> str:

@@ -15,14 +15,21 @@ from .workers import Workers
 class Store:
     """The operations under one prefix. `lease` and `grace` in seconds: when a silent worker counts as dead, and for how
     long its users stay listed. `max_info` bounds a member's merged `userInfo`, in bytes of JSON, and `max_members` the
-    members of a presence channel."""
+    members of a presence channel. `layout` is that of this process, if the service has shards."""
 
     def __init__(
-        self, keys: Keys, *, lease: float, max_info: int, max_members: int | None = None, grace: float = 0
+        self,
+        keys: Keys,
+        *,
+        lease: float,
+        max_info: int,
+        max_members: int | None = None,
+        grace: float = 0,
+        layout: str = "",
     ) -> None:
         self.keys = keys
         self.lease = lease
-        self.workers = Workers(keys, lease)
+        self.workers = Workers(keys, lease, layout)
         self.counts = WorkerCounts(keys)
         self.graces = Graces(keys)
         self.history = HistoryOperations(keys)

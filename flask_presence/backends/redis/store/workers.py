@@ -22,29 +22,32 @@ class HeartbeatReply(NamedTuple):
     """When the data in Redis began, and what time it is there, in ms.
 
     `lease` is `held`; `late` if it had ended, but is renewed; `lost` if the worker must start again, with a
-    new id unless Redis has lost its data. `last_start` differs from the last reply's if another worker on the host has
-    started. `has_strays`: some worker has no lease, and nobody is removing it.
+    new id unless Redis has lost its data; `refused` if workers that are alive have another layout. `last_start` differs
+    from the last reply's if another worker on the host has started; after a refusal it is the other layout.
+    `has_strays`: some worker has no lease, and nobody is removing it.
     """
 
     data_since: int
     now: int
-    lease: Literal["held", "late", "lost"]
+    lease: Literal["held", "late", "lost", "refused"]
     last_start: str
     has_strays: bool
 
 
 class Workers:
-    """The workers under one prefix. A worker counts as dead if it is silent for `lease` seconds."""
+    """The workers under one prefix. A worker counts as dead if it is silent for `lease` seconds. `layout` is that of
+    this process: see `layout.Layout`."""
 
-    def __init__(self, keys: Keys, lease: float) -> None:
+    def __init__(self, keys: Keys, lease: float, layout: str = "") -> None:
         self._keys = keys
         self._lease = str(int(lease * 1000))
+        self._layout = layout
 
     def heartbeat(self, worker_id: str, host: str = "", *, first: bool = False) -> Operation[HeartbeatReply]:
         """Renew the lease of a worker on a host. The first heartbeat takes one."""
         keys = self._keys
-        names = (keys.leases, keys.workers, keys.data_since, keys.claims, keys.last_start(host))
-        reply = yield Call("heartbeat", names, (worker_id, self._lease, "1" if first else ""))
+        names = (keys.leases, keys.workers, keys.data_since, keys.claims, keys.last_start(host), keys.layout)
+        reply = yield Call("heartbeat", names, (worker_id, self._lease, "1" if first else "", self._layout))
         data_since, now, lease, last_start, has_strays = reply
         return HeartbeatReply(
             int(data_since), int(now), cast("Any", lease.decode()), last_start.decode(), bool(has_strays)
@@ -90,6 +93,32 @@ class Workers:
             calls.append(Call("HDEL", (self._keys.user(user.id),), (client_id,)))
         yield calls
 
+    def add_guests(self, worker_id: str, guests: Mapping[str, User | None]) -> Operation[None]:
+        """Store connections of a worker that have their home in another shard, and their users. They are not counted
+        here, and their ends are not announced here."""
+        owners: list[str | bytes] = []
+        for client_id, user in guests.items():
+            owners += [client_id, encode_owner(user)]
+        if owners:
+            yield [
+                Call("SADD", (self._keys.workers,), (worker_id,)),
+                Call("HSET", (self._keys.worker_guests(worker_id),), tuple(owners)),
+            ]
+
+    def remove_guests(self, worker_id: str, guests: Sequence[str]) -> Operation[None]:
+        if guests:
+            yield Call("HDEL", (self._keys.worker_guests(worker_id),), tuple(guests))
+
+    def guests_of(self, worker_id: str) -> Operation[dict[str, User | None]]:
+        """The stored guests of a worker, and their users."""
+        return read_owners((yield Call("HGETALL", (self._keys.worker_guests(worker_id),))))
+
+    def set_guests(self, worker_id: str, guests: Mapping[str, User | None]) -> Operation[None]:
+        """Store all guests of a worker, in place of what is stored."""
+        stored = yield from self.guests_of(worker_id)
+        yield from self.add_guests(worker_id, guests)
+        yield from self.remove_guests(worker_id, [client_id for client_id in stored if client_id not in guests])
+
     def set_connections(self, worker_id: str, clients: Mapping[str, User | None]) -> Operation[None]:
         """Store all connections of a worker, in place of what is stored. `clients` is read when the stored connections
         are known."""
@@ -104,8 +133,23 @@ class Workers:
         """The stored connections of a worker, and their users."""
         return read_owners((yield Call("HGETALL", (self._keys.worker_clients(worker_id),))))
 
-    def count_connections_of(self, worker_id: str) -> Operation[int]:
-        return int((yield Call("HLEN", (self._keys.worker_clients(worker_id),))))
+    def count_connections_of(self, worker_id: str) -> Operation[tuple[int, int]]:
+        """How many connections and how many guests of a worker are stored."""
+        keys = (self._keys.worker_clients(worker_id), self._keys.worker_guests(worker_id))
+        connections, guests = yield [Call("HLEN", (key,)) for key in keys]
+        return int(connections), int(guests)
+
+    def count_alive(self) -> Operation[int]:
+        """How many workers are alive."""
+        now = yield from self.time()
+        return int((yield Call("ZCOUNT", (self._keys.leases,), (str(now), "+inf"))))
+
+    def other_layout(self) -> Operation[str | None]:
+        """The layout of the workers that are alive, if it is not the one of this process."""
+        layout = ((yield Call("GET", (self._keys.layout,))) or b"").decode()
+        if layout == self._layout or not (yield from self.count_alive()):
+            return None
+        return str(layout)
 
     def count_connections(self) -> Operation[int]:
         """The open connections of all workers that are alive."""

@@ -13,22 +13,28 @@ from typing import Final
 from ....domain.errors import BackendUnavailable
 from ..client.backoff import Backoff
 from ..client.client import ConnectionRefused
+from ..store.layout import OtherLayout
 
 BACKOFF: Final = (0.1, 1.0)
 """Seconds before the next heartbeat while Redis is down: the first time, and at most."""
+PERMANENT: Final = (ConnectionRefused, OtherLayout)
+"""Problems that do not end by themselves."""
 
 log = logging.getLogger("flask_presence")
 
 
 class CircuitBreaker:
-    """What this worker knows about Redis. It refuses work `fence` seconds after the last answered heartbeat."""
+    """What this worker knows about Redis, which the log calls `name`. It refuses work `fence` seconds after the last
+    answered heartbeat."""
 
-    def __init__(self, fence: float) -> None:
+    def __init__(self, fence: float, name: str = "Redis") -> None:
         self._fence = fence
+        self._name = name
         self._heartbeat_at = time.monotonic()
         self._problem: BackendUnavailable | None = None
         self._backoff = Backoff(*BACKOFF)
         self._retry_at = 0.0
+        self._was_up = False
 
     @property
     def is_up(self) -> bool:
@@ -37,7 +43,7 @@ class CircuitBreaker:
 
     def check(self) -> None:
         """Raise `BackendUnavailable` if nothing should be attempted."""
-        if isinstance(self._problem, ConnectionRefused):
+        if isinstance(self._problem, PERMANENT):
             raise type(self._problem)(str(self._problem))
         if self._problem is not None:
             raise BackendUnavailable(str(self._problem))
@@ -50,21 +56,26 @@ class CircuitBreaker:
 
     def succeeded(self, sent_at: float) -> bool:
         """Note that Redis has answered the heartbeat sent at `sent_at`. Returns whether it had been down."""
-        self._heartbeat_at = sent_at
+        self._heartbeat_at, self._was_up = sent_at, True
         was_down, self._problem = self._problem is not None, None
         self._backoff.succeeded()
         if was_down:
-            log.warning("Redis is back")
+            log.warning("%s is back", self._name)
         return was_down
 
     def failed(self, problem: BackendUnavailable) -> None:
         """Note that Redis did not answer, or refused the connection."""
-        if type(problem) is not type(self._problem):
-            if isinstance(problem, ConnectionRefused):
-                log.error("%s. WebSockets stay open, joins and messages fail until that is corrected", problem)
+        # Whoever asks whether a new worker may have connections says why not.
+        is_news = type(problem) is not type(self._problem) and (self._was_up or not isinstance(problem, OtherLayout))
+        if is_news:
+            if isinstance(problem, PERMANENT):
+                text = "%s%s. WebSockets stay open, joins and messages fail until that is corrected"
+                log.error(text, "" if self._name == "Redis" else f"{self._name}: ", problem)
             else:
                 log.warning(
-                    "Redis is down; WebSockets stay open, joins and messages fail until it is back: %s", problem
+                    "%s is down; WebSockets stay open, joins and messages fail until it is back: %s",
+                    self._name,
+                    problem,
                 )
         self._problem = problem
         self._retry_at = time.monotonic() + self._backoff.failed()

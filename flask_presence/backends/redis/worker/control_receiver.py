@@ -32,7 +32,11 @@ MAX_STANDSTILL: Final = control.KEPT_FOR / 2
 
 
 class ControlReceiver:
-    """Carries out control messages on this worker's connections. `worker_id` returns the worker's current id."""
+    """Carries out control messages on this worker's connections. `worker_id` returns the worker's current id.
+
+    `tell_others` is called with each message that ends grace periods in all channels, and whether it is late, so that
+    other shards end theirs.
+    """
 
     def __init__(
         self,
@@ -43,8 +47,10 @@ class ControlReceiver:
         listener: Listener,
         worker_id: Callable[[], str],
         lease: float,
+        tell_others: Callable[[control.ControlMessage, bool], object] = lambda *_: None,
     ) -> None:
         self._keys = store.keys
+        self._tell_others = tell_others
         self._graces = store.graces
         self._pipeline = pipeline
         self._subscriber = subscriber
@@ -71,14 +77,20 @@ class ControlReceiver:
         """Subscribe, and carry out what was sent until the subscription began."""
         self._await_subscription()
 
-    def carry_out(self, message: control.ControlMessage) -> Pending[int]:
+    def carry_out(self, message: control.ControlMessage, *, late: bool = False) -> Pending[int]:
         """Carry out a message. Returns how many connections it concerned."""
         now = time.monotonic()
         self._carried_out[message.id] = now
         self._kept.append((now, message))
         done: Pending[int] = Pending()
         then(self._apply(message), done.settle)
+        if message.ends_graces and message.channel is None:
+            self._tell_others(message, late)
         return done
+
+    def note_copy(self, message: control.ControlMessage, late: bool) -> None:
+        """Take part in a message that another shard has. If Redis is down, that is done when it is back."""
+        self._take(control.copy_of(message), late=late)
 
     def hear(self, data: bytes) -> None:
         """Carry out a message that was published, unless that has been done, and reply."""
@@ -133,7 +145,12 @@ class ControlReceiver:
             del self._carried_out[next(iter(self._carried_out))]
         if message.origin == self._worker_id():
             return
-        self.carry_out(message).when(lambda count: self._pipeline.run(control.reply(self._keys, message, count())))
+        if message.is_copy:
+            self._carried_out[message.id] = now
+            self._kept.append((now, message))
+        else:
+            carried_out = self.carry_out(message, late=late or message.again)
+            carried_out.when(lambda count: self._pipeline.run(control.reply(self._keys, message, count())))
         is_late = late or message.again or any(message.is_about(*what) for _, *what in self._graces_begun)
         if is_late and message.ends_graces:
             self._end_graces(message)

@@ -19,6 +19,7 @@ from ...base import Listener
 from ..client.pipeline import Pipeline
 from ..store import control
 from ..store.calls import Operation
+from ..store.layout import WHOLE, OtherLayout, Shard
 from ..store.store import Store
 from ..store.workers import HeartbeatReply
 from .breaker import CircuitBreaker
@@ -41,7 +42,9 @@ class Heartbeat:
     again; `restart` returns the channels in which the worker may have had connections. It calls `returned` when Redis
     was down and is back, and `failed` when it is down.
 
-    `worker_id` changes if others have considered the worker dead, because they may still be removing it.
+    `worker_id` changes if others have considered the worker dead, because they may still be removing it. `answered` is
+    settled when the first heartbeat has been answered, or has failed. `refusal` is why Redis refuses this worker, if
+    workers that are alive have another layout.
     """
 
     def __init__(
@@ -54,8 +57,12 @@ class Heartbeat:
         restart: Callable[[], list[str]],
         returned: Callable[[], object],
         failed: Callable[[BackendUnavailable], object],
+        shard: Shard = WHOLE,
     ) -> None:
         self.worker_id = new_worker_id()
+        self.answered: Pending[None] = Pending()
+        self.refusal: OtherLayout | None = None
+        self._shard = shard
         self._store = store
         self._pipeline = pipeline
         self._breaker = breaker
@@ -66,6 +73,7 @@ class Heartbeat:
         self._failed = failed
         self._interval = heartbeat_interval(lease)
         self._clients: dict[str, User | None] = {}
+        self._guests: dict[str, User | None] = {}
         self._clients_in_doubt = False
         self._compare_at = time.monotonic() + COMPARE_EVERY
         self._data_since = 0
@@ -84,15 +92,28 @@ class Heartbeat:
         return self._data_since
 
     def user_of(self, client_id: str) -> User | None:
-        return self._clients.get(client_id)
+        return self._clients.get(client_id) or self._guests.get(client_id)
 
     def opened(self, client_id: str, user: User | None) -> None:
         self._clients[client_id] = user
         self._tell(self._store.workers.add_connections(self.worker_id, {client_id: user}))
+        self.guest_closed(client_id)
 
     def closed(self, client_id: str) -> None:
         user = self._clients.pop(client_id, None)
         self._tell(self._store.workers.remove_connection(self.worker_id, client_id, user))
+
+    def guest_opened(self, client_id: str, user: User | None) -> None:
+        """Note that a connection with its home in another shard is about to join a channel here, or has another user
+        now."""
+        self._guests[client_id] = user
+        self._tell(self._store.workers.add_guests(self.worker_id, {client_id: user}))
+
+    def guest_closed(self, client_id: str) -> None:
+        """Note that a connection is no guest any longer."""
+        if client_id in self._guests:
+            del self._guests[client_id]
+            self._tell(self._store.workers.remove_guests(self.worker_id, [client_id]))
 
     def beat(self) -> None:
         """Renew the lease; then see which workers are dead."""
@@ -115,6 +136,8 @@ class Heartbeat:
         """Store all open connections again: Redis may not know them."""
         self._clients_in_doubt = False
         self._tell(self._store.workers.set_connections(self.worker_id, self._clients))
+        if self._shard is not WHOLE:
+            self._tell(self._store.workers.set_guests(self.worker_id, self._guests))
 
     def end(self) -> Pending[None]:
         """Remove this worker from Redis. If Redis carries out its commands after that, other workers clean up."""
@@ -122,8 +145,9 @@ class Heartbeat:
         return self._pipeline.run(self._store.dead_workers.remove(self.worker_id)).map(lambda _: None)
 
     def record(self) -> Pending[None]:
-        """Record what has been counted here. Settled when others can read it, or if Redis is down."""
-        if not self._breaker.is_up:
+        """Record what has been counted here, unless another shard has that. Settled when others can read it, or if
+        Redis is down."""
+        if not self._breaker.is_up or not self._shard.records:
             done: Pending[None] = Pending()
             done.settle(lambda: None)
             return done
@@ -165,6 +189,14 @@ class Heartbeat:
             self.clock.give_up(problem)
             if self._breaker.is_up:
                 self._failed(problem)
+            self._settle_answered()
+            return
+        self.refusal = self._shard.conflict(reply.last_start) if reply.lease == "refused" else None
+        if self.refusal is not None:
+            self.clock.give_up(self.refusal)
+            self._failed(self.refusal)
+        self._settle_answered()
+        if self.refusal is not None:
             return
         was_first, self._is_first = self._is_first, False
         self._neighbours.note(reply, first=was_first)
@@ -176,23 +208,29 @@ class Heartbeat:
         if reply.lease == "lost":
             self._start_again(new_id=not data_lost)
             return
-        if self._breaker.succeeded(sent_at):
+        was_down = self._breaker.succeeded(sent_at)
+        if was_down:
             self._returned()
         self._due_at = sent_at + self._interval
-        if reply.lease == "late" or was_first:
+        # After an outage the others may be late too, even if Redis has carried out a heartbeat that was given up here.
+        if reply.lease == "late" or was_first or was_down:
             self._trusted_at = time.monotonic() + self._lease
         if self._clients_in_doubt:
             self.store_connections()
         elif time.monotonic() >= self._compare_at:
             self._compare_at = time.monotonic() + COMPARE_EVERY
             counting = self._store.workers.count_connections_of(self.worker_id)
-            self._pipeline.run(counting).when(partial(self._compare, len(self._clients)))
+            self._pipeline.run(counting).when(partial(self._compare, (len(self._clients), len(self._guests))))
         self.record()
         if not self._removing:
             self._removing = True
             self._pipeline.run(self._remove_dead(reply.now)).when(self._removed)
 
-    def _compare(self, expected: int, outcome: Outcome[int]) -> None:
+    def _settle_answered(self) -> None:
+        if not self.answered.settled:
+            self.answered.settle(lambda: None)
+
+    def _compare(self, expected: tuple[int, int], outcome: Outcome[tuple[int, int]]) -> None:
         """Store the connections again if Redis has a different number of them: late commands or an old copy of its data
         may have changed it."""
         try:

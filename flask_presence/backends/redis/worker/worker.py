@@ -26,7 +26,9 @@ from ..client.pipeline import Pipeline
 from ..client.subscriber import Subscriber
 from ..store.calls import NOWHERE, Call, Lost, Operation, Placed, Refused
 from ..store.channels import Departure
+from ..store.control import ControlMessage
 from ..store.entries import Entry
+from ..store.layout import WHOLE, OtherLayout, Shard
 from ..store.server_check import check_server
 from ..store.store import Store
 from ..store.workers import decode_user_message
@@ -50,19 +52,29 @@ MAX_CLOCK_ERROR: Final = 1000
 
 
 class Worker:
-    """One process's share of the service."""
+    """One process's share of the service, or of one `shard` of it. `tell_others` tells the workers of the other shards
+    of a control message that ends grace periods."""
 
     def __init__(
-        self, store: Store, client: Client, loop: Loop, listener: Listener, history: HistoryRules, lease: float
+        self,
+        store: Store,
+        client: Client,
+        loop: Loop,
+        listener: Listener,
+        history: HistoryRules,
+        lease: float,
+        shard: Shard = WHOLE,
+        tell_others: Callable[[ControlMessage, bool], object] = lambda *_: None,
     ) -> None:
         self.loop = loop
         self._store = store
         self._keys = store.keys
         self._listener = listener
-        self.breaker = CircuitBreaker(fence=lease - 2 * heartbeat_interval(lease))
+        self.breaker = CircuitBreaker(lease - 2 * heartbeat_interval(lease), shard.name)
         self._pipeline = Pipeline(client, loop, self._failed)
         self._heartbeat = Heartbeat(
-            store, self._pipeline, self.breaker, listener, lease, self._restart, self._returned, self._failed
+            *(store, self._pipeline, self.breaker, listener, lease, self._restart, self._returned, self._failed),
+            shard,
         )
         self._operations = store.channels(self.worker_id)
         self._subscriber = Subscriber(client, loop, self._hear, self._lost)
@@ -73,7 +85,8 @@ class Worker:
             writes_lost=self._writes_lost,
         )
         self.control = ControlReceiver(
-            *(store, self._pipeline, self._subscriber, self._channels, listener), lambda: self.worker_id, lease
+            *(store, self._pipeline, self._subscriber, self._channels, listener, lambda: self.worker_id, lease),
+            tell_others=tell_others,
         )
         self._inbox = self._keys.inbox(self.worker_id)
         self._master_watch = MasterWatch(client, loop, self._pipeline, self._subscriber)
@@ -140,6 +153,22 @@ class Worker:
 
     def closed(self, client_id: str) -> None:
         self._heartbeat.closed(client_id)
+
+    def guest_opened(self, client_id: str, user: User | None) -> None:
+        self._heartbeat.guest_opened(client_id, user)
+
+    def guest_closed(self, client_id: str) -> None:
+        self._heartbeat.guest_closed(client_id)
+
+    @property
+    def refusal(self) -> OtherLayout | None:
+        """Why this process must not serve connections; `None` if it may, as far as is known."""
+        return self._heartbeat.refusal
+
+    @property
+    def answered(self) -> Pending[None]:
+        """Settled when Redis has answered the first heartbeat, or is down."""
+        return self._heartbeat.answered
 
     def join(self, joiner: Joiner) -> Pending[Joined]:
         self.breaker.check()
