@@ -20,6 +20,7 @@ from flask_presence.loops.pending import Pending
 from flask_presence.loops.thread_loop import ThreadLoop
 
 from ..support.redis_server import running_redis
+from ..support.server import wait_until
 from ..support.store import Client, store_of
 from .test_channel_operations import ANN, BOB, NOW, ROOM
 
@@ -124,6 +125,29 @@ def test_operations_under_way_fail_if_redis_stops(program: str, loop: ThreadLoop
         assert [type(outcome) for outcome in failed] == [BackendUnavailable] * 5
         server.start()
         assert all_of(loop, pipeline, [operations.join(Joiner(LOBBY, "1", None, None, NOW))])[0].entry is None
+        client.close()
+
+
+def test_another_run_of_redis_is_told_from_a_lost_connection(program: str, loop: ThreadLoop, prefix: str) -> None:
+    """Its data may be older than what it has published."""
+    replaced: list[bool] = []
+    with running_redis(program) as server:
+        client, operations = Client(server.url), store_of(prefix, max_info=20).channels("worker")
+        pipeline = Pipeline(client, loop, lambda problem: None, lambda: replaced.append(True))
+
+        def join() -> list[Any]:
+            return all_of(loop, pipeline, [operations.join(Joiner(LOBBY, "1", None, None, NOW))])
+
+        join()
+        client.redis.client_kill_filter(skipme=True)
+        wait_until(lambda: pipeline._connection is None)
+        join()
+        assert replaced == []
+        server.stop()
+        wait_until(lambda: pipeline._connection is None)
+        server.start()
+        join()
+        assert replaced == [True]
         client.close()
 
 

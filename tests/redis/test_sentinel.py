@@ -17,8 +17,9 @@ from ..support.client import client
 from ..support.redis_server import RedisServer
 from ..support.sentinel import FAILOVER_DEADLINE, SERVICE, SentinelTrio, running_sentinels
 from ..support.server import Server, running, wait_until
-from .test_redis_outage import LEASE, Service
+from .test_redis_outage import Service
 
+LEASE = 6.0
 PASSWORD = "p@ss/w0rd?#"
 
 

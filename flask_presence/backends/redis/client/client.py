@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -144,6 +145,18 @@ class Client:
         """Open one of redis-py's connections, and load the scripts if it is for calls. Blocks. Raises
         `BackendUnavailable`."""
         return self._open(self._address.connection(), with_scripts=for_calls)
+
+    def run_id(self, connection: Any) -> str:
+        """The id of the run of Redis that a new connection for calls is to; `""` if Redis does not say. Blocks. Raises
+        `BackendUnavailable`."""
+        try:
+            connection.send_command("INFO", "server", check_health=False)
+            reply = _read_from(connection)
+        except (RedisError, OSError) as problem:
+            connection.disconnect()
+            raise connection_problem(problem) from problem
+        found = re.search(rb"run_id:(\w+)", reply) if isinstance(reply, bytes) else None
+        return found[1].decode() if found else ""
 
     @property
     def follows_master(self) -> bool:

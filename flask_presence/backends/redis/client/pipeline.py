@@ -52,13 +52,22 @@ class Pipeline:
     """Sends the calls of operations, one batch after another, on a connection of its own.
 
     The first batch is sent at the end of the loop's iteration, so that whatever is asked for in one iteration travels
-    together. `failed` is called when the connection was lost or refused.
+    together. `failed` is called when the connection was lost or refused, and `replaced` when a new connection is to
+    another run of Redis, before anything is sent on it.
     """
 
-    def __init__(self, client: Client, loop: Loop, failed: Callable[[BackendUnavailable], object]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        loop: Loop,
+        failed: Callable[[BackendUnavailable], object],
+        replaced: Callable[[], object] = lambda: None,
+    ) -> None:
         self._client = client
         self._loop = loop
         self._failed = failed
+        self._replaced = replaced
+        self._run_id: str | None = None
         self._waiting: deque[_Step] = deque()
         self._batch: list[_Step] = []
         self._exchange: Exchange
@@ -129,15 +138,19 @@ class Pipeline:
         """Off the loop: connecting blocks."""
         try:
             connection = self._client.connect(for_calls=True)
+            run_id = self._client.run_id(connection)
         except BackendUnavailable as problem:
             self._loop.run(partial(self._fail_next, problem))
         except Exception as problem:
             log.exception("no connection to Redis could be made")
             self._loop.run(partial(self._fail_next, _client_failed(problem)))
         else:
-            self._loop.run(partial(self._connected, connection))
+            self._loop.run(partial(self._connected, connection, run_id))
 
-    def _connected(self, connection: Any) -> None:
+    def _connected(self, connection: Any, run_id: str) -> None:
+        before, self._run_id = self._run_id, run_id
+        if before is not None and (before != run_id or not run_id):
+            self._replaced()
         self._connection = LoopConnection(connection, self._loop, self._received, self._lost)
         if self._closed:
             self._connection.close()

@@ -49,7 +49,8 @@ class LocalChannels:
     keep messages. `writes_lost` is called when Redis has lost the latest changes of a channel, for instance because it
     came back with an old copy of its data.
 
-    After a loss of data, members that other workers may still restore stay listed for `keep` seconds.
+    After a loss of data, and if Redis may have come back with older data, members that other workers may still restore
+    stay listed for `keep` seconds.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class LocalChannels:
         if losses != local.health.losses:
             return
         if replica.position != NOWHERE and position.epoch > replica.position.epoch:
-            self._keep_until = max(self._keep_until, now + self._keep)
+            self.data_may_be_older()
         if replica.tail is not None and missed is None and replica.position != NOWHERE and local.count:
             self._listener.give_up_channel(local.name)
         replica.load(position, entries, keep=now < self._keep_until, missed=missed, sliced=sliced)
@@ -182,6 +183,10 @@ class LocalChannels:
         for local in chosen:
             local.without_grace(user_id, client_id)
         return [local.health.healing for local in chosen if local.health.healing is not None]
+
+    def data_may_be_older(self) -> None:
+        """Note that the data of Redis may be older than what it has published."""
+        self._keep_until = max(self._keep_until, time.monotonic() + self._keep)
 
     def close_all(self) -> None:
         """Close every channel, because the worker ends."""

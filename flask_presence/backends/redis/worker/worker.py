@@ -71,7 +71,7 @@ class Worker:
         self._keys = store.keys
         self._listener = listener
         self.breaker = CircuitBreaker(lease - 2 * heartbeat_interval(lease), shard.name)
-        self._pipeline = Pipeline(client, loop, self._failed)
+        self._pipeline = Pipeline(client, loop, self._failed, self._replaced)
         self._heartbeat = Heartbeat(
             *(store, self._pipeline, self.breaker, listener, lease, self._restart, self._returned, self._failed),
             shard,
@@ -346,6 +346,10 @@ class Worker:
         self._pipeline.fail_all(problem)
         self._subscriber.give_up(problem)
         self._channels.give_up(problem)
+
+    def _replaced(self) -> None:
+        """Handle that another run of Redis answers: another server, or one that has restarted."""
+        self._channels.data_may_be_older()
 
     def _returned(self) -> None:
         """Make up for what Redis missed while it was down."""
