@@ -1,0 +1,274 @@
+"""What a service with several shards costs Redis, counted: `python -m benchmarks.shards`.
+
+The Redis servers and two servers of one worker each share core 0, so nothing here is a race: the figures are commands,
+CPU time and memory. The exit status is 1 if a count is wrong: a message or a channel in a shard that is not its own,
+more commands with several shards than with one, an uneven share of names, or something that stays behind in Redis or in
+a worker. A time does not change the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice
+from typing import Final, NamedTuple
+
+from flask_presence.backends.redis.shards.sharding import Sharding
+from tests.support.redis_server import running_redis
+
+from .fleet import Fleet
+from .report import format_markdown, format_text
+from .run import minted_tokens, prepare_machine
+from .servers import redis_program
+from .sharded_service import Connection, Cost, ShardedService
+
+LABELS: Final = ("a", "b", "c", "d")
+GROUP: Final = 10
+"""Connections in each channel, half of them on each server."""
+CHANNELS: Final = 10
+"""Channels of each connection."""
+AT_ONCE: Final = 64
+"""Messages that are sent together."""
+MESSAGES: Final = ("alone", "together", "each")
+"""The costs of a message."""
+REST: Final = 3.0
+"""Seconds for which the cost of doing nothing is measured. It is taken off the other costs."""
+NAMES: Final = 10_000
+MAX_SHARE: Final = 0.3
+"""The share of so many names that the busiest of four shards may have."""
+MAX_MORE_COMMANDS: Final = 0.1
+"""How many more commands a message may take with several shards: a heartbeat may fall between two readings."""
+WORKERS: Final = 1000
+LOT: Final = 50
+"""Channels that are joined together, and left together."""
+MAX_GROWTH: Final = 16
+"""Bytes by which a worker may grow for each channel: whatever it kept of one would take more."""
+ALLOWANCE: Final = 4_000_000
+"""Bytes by which it may grow in any case: a faster machine makes it keep more channels that were left just now."""
+
+Problems = list[str]
+
+
+class Turn(NamedTuple):
+    """What one run measured. `alone`: a message with no other in flight; `together`: with others; `each`: with so many
+    others that each shard has as many as if it were the only one."""
+
+    rest: Cost
+    connect: Cost
+    join: Cost
+    alone: Cost
+    together: Cost
+    each: Cost
+
+
+def main() -> int:
+    options = _parse()
+    program = redis_program()
+    prepare_machine()
+    table = format_markdown if options.markdown else format_text
+    problems: Problems = []
+    with minted_tokens() as file:
+        tokens = list(islice(file.read_text().split(), options.connections))
+    turns: dict[int, list[Turn]] = {count: [] for count in options.shards}
+    for _ in range(options.repeat):
+        for count in options.shards:
+            turns[count].append(_take_turn(program, count, tokens, options.messages, problems))
+    print(table(_compare(turns, problems)) + "\n")
+    print(table(_share(problems)) + "\n")
+    if options.workers:
+        with running_redis(program) as server, Fleet(server, options.workers) as fleet:
+            print(
+                f"With {options.workers:,} workers, a claim takes {fleet.script_time(fleet.claim):.1f} µs of Redis.\n"
+            )
+    if options.names:
+        print(table(_join_and_leave(program, max(options.shards), tokens[0], options.names, problems)))
+    print("\n".join(problems))
+    return 1 if problems else 0
+
+
+# The cost of connections, joins and messages
+
+
+def _take_turn(program: str, count: int, tokens: list[str], messages: int, problems: Problems) -> Turn:
+    """Measure everything once with so many shards."""
+    with ShardedService(program, LABELS[:count]) as service, ExitStack() as stack:
+        for number in range(2):
+            with service.connected(number, tokens[number]) as connection:
+                _visit(connection, range(LOT))  # Redis loads the scripts
+        rest = service.cost(1, partial(time.sleep, REST))
+        connections: list[Connection] = []
+
+        def connect() -> None:
+            for number, token in enumerate(tokens):
+                connections.append(stack.enter_context(service.connected(number, token)))
+            service.settle()
+
+        opened = service.cost(len(tokens), connect, rest)
+        groups = [connections[first : first + GROUP] for first in range(0, len(connections), GROUP)]
+        names = [[f"presence-room-{group}-{number}" for number in range(CHANNELS)] for group in range(len(groups))]
+        joined = service.cost(len(tokens) * CHANNELS, lambda: _join(groups, names), rest)
+        _check_places(service, {name for some in names for name in some}, problems)
+        rest = service.cost(1, partial(time.sleep, REST))
+        costs = [
+            _measure_messages(service, groups, names, messages, size, rest, problems)
+            for size in (1, AT_ONCE, AT_ONCE * count)
+        ]
+        return Turn(rest, opened, joined, *costs)
+
+
+def _join(groups: list[list[Connection]], names: list[list[str]]) -> None:
+    for group, some in zip(groups, names, strict=True):
+        for name in some:
+            for connection in group:
+                connection.send({"type": "join", "channel": name})
+                connection.wait(1, "channel:joined")
+
+
+def _measure_messages(
+    service: ShardedService,
+    groups: list[list[Connection]],
+    names: list[list[str]],
+    messages: int,
+    at_once: int,
+    rest: Cost,
+    problems: Problems,
+) -> Cost:
+    """Send messages, so many at once, and wait each time until everybody has them. Each goes to the next channel."""
+    sent: Counter[str] = Counter()
+    before = service.published()
+
+    def send() -> None:
+        for first in range(0, messages, at_once):
+            expected: Counter[int] = Counter()
+            for number in range(first, first + at_once):
+                at, turn = number % len(groups), number // len(groups)
+                name = names[at][turn % CHANNELS]
+                groups[at][turn // CHANNELS % len(groups[at])].send(
+                    {"type": "channel:message", "channel": name, "data": number}
+                )
+                sent[service.sharding.of_channel(name)] += 1
+                expected[at] += 1
+            for at, count in expected.items():
+                for connection in groups[at]:
+                    connection.wait(count, "channel:message", "channel:sent")
+
+    cost = service.cost(-(-messages // at_once) * at_once, send, rest)
+    published = {label: number - before[label] for label, number in service.published().items()}
+    if published != {label: sent[label] for label in published}:
+        problems.append(f"{len(published)} shards published {published} messages instead of {dict(sent)}")
+    return cost
+
+
+def _check_places(service: ShardedService, names: set[str], problems: Problems) -> None:
+    """Check that each channel is in its own shard, and in no other."""
+    for label, found in service.channels().items():
+        own = {name for name in names if service.sharding.of_channel(name) == label}
+        if found != own:
+            problems.append(f"shard {label} of {len(service.sharding.labels)} has {len(found ^ own)} wrong channels")
+
+
+def _compare(turns: dict[int, list[Turn]], problems: Problems) -> list[list[str]]:
+    """The costs, each from the run in which it was least, and in brackets the ratio to one shard."""
+    kinds = (
+        ("message, one in flight", "alone"),
+        (f"message, {AT_ONCE} at once", "together"),
+        (f"message, {AT_ONCE} at once for each shard", "each"),
+        ("join", "join"),
+        ("connection", "connect"),
+    )
+    counts = list(turns)
+    rows = [["", *(f"{count} shard{'s' * (count > 1)}" for count in counts)]]
+    for title, field in kinds:
+        for measure, text in (("cpu", "Redis CPU, µs"), ("scripts", "scripts"), ("commands", "commands in all")):
+            found = [min(getattr(getattr(turn, field), measure) for turn in turns[count]) for count in counts]
+            rows.append(
+                [
+                    f"{title}: {text}",
+                    *(
+                        f"{value:.2f}" + (f" ({value / found[0]:.2f}x)" if at and measure == "cpu" else "")
+                        for at, value in enumerate(found)
+                    ),
+                ]
+            )
+            if field in MESSAGES and measure != "cpu" and max(found) > found[0] + MAX_MORE_COMMANDS:
+                problems.append(f"{title}: more {text} with several shards than with one")
+    for title, field in (("join", "join"), ("connection", "connect")):
+        memory = [f"{min(getattr(turn, field).memory for turn in turns[count]):,.0f}" for count in counts]
+        rows.append([f"{title}: Redis memory, bytes", *memory])
+    idle = [min(turn.rest.cpu / REST for turn in turns[count]) for count in counts]
+    rows.append(["two workers on which nothing happens: Redis CPU, µs/s", *(f"{value:,.0f}" for value in idle)])
+    return rows
+
+
+def _share(problems: Problems) -> list[list[str]]:
+    """The share of names that the busiest shard has."""
+    rows = [["", "share of the busiest of four shards"]]
+    for kind, pattern in (("channels", "presence-room-{}"), ("users", "user-{}")):
+        sharding = Sharding(LABELS)
+        of = sharding.of_user if kind == "users" else sharding.of_channel
+        share = max(Counter(of(pattern.format(number)) for number in range(NAMES)).values()) / NAMES
+        rows.append([f"{NAMES:,} {kind}", f"{share:.1%}"])
+        if share > MAX_SHARE:
+            problems.append(f"the busiest of four shards has {share:.1%} of the {kind}")
+    return rows
+
+
+# Names that come and go
+
+
+def _join_and_leave(program: str, count: int, token: str, names: int, problems: Problems) -> list[list[str]]:
+    """Join very many channels and leave them again, and see what stays behind. In the first half, the worker fills its
+    caches, and gets as many channels as it keeps for a moment after they were left."""
+    with ShardedService(program, LABELS[:count], servers=1) as service, service.connected(0, token) as connection:
+        visit = partial(_visit, connection)
+        memory, began = [service.worker_memory()], time.monotonic()
+        visit(range(names // 2))
+        memory.append(service.worker_memory())
+        lasting, redis_memory = service.lasting_keys(), service.redis_memory()
+        visit(range(names // 2, names))
+        memory.append(service.worker_memory())
+        took, growth = time.monotonic() - began, memory[2] - memory[1]
+        if growth > ALLOWANCE + MAX_GROWTH * names / 2:
+            problems.append(f"the worker has grown by {growth:,} bytes with the second half of {names:,} names")
+        more = service.lasting_keys() - lasting
+        if more:
+            problems.append(f"{more} more keys stay in Redis after the second half of {names:,} names")
+        redis_growth = service.redis_memory() - redis_memory
+        sizes = ", ".join(f"{size / 1e6:.1f}" for size in memory)
+        return [
+            [f"{names:,} channels joined and left", f"{count} shard{'s' * (count > 1)}, {took:.0f} s"],
+            ["memory of the worker before, after half of them, after all", f"{sizes} MB"],
+            ["for each channel of the second half", f"{growth / (names - names // 2):.1f} bytes"],
+            ["keys in Redis that do not expire: after half of them, after all", f"{lasting}, {lasting + more}"],
+            ["keys in Redis that expire within five minutes", f"{service.expiring_keys():,}"],
+            ["growth of Redis with the second half", f"{redis_growth / 1e6:.1f} MB"],
+        ]
+
+
+def _visit(connection: Connection, numbers: range) -> None:
+    for first in range(numbers.start, numbers.stop, LOT):
+        some = range(first, min(first + LOT, numbers.stop))
+        for request, answer in (("join", "channel:joined"), ("leave", "channel:left")):
+            for number in some:
+                connection.send({"type": request, "channel": f"presence-visited-{number}"})
+            connection.wait(len(some), answer)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.shards", description=__doc__)
+    parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4], choices=range(1, len(LABELS) + 1))
+    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--messages", type=int, default=1920, help="messages of each kind")
+    parser.add_argument("--connections", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=WORKERS, help="pretended workers; 0 leaves them out")
+    parser.add_argument("--names", type=int, default=30_000, help="channels to join and leave; 0 leaves them out")
+    parser.add_argument("--markdown", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
