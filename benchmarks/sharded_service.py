@@ -31,16 +31,19 @@ OWN: Final = ("cmdstat_info", "cmdstat_scan", "cmdstat_config", "cmdstat_client"
 PING: Final = 9
 PONG: Final = 10
 RECEIVED: Final = 65536
+CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Cost(NamedTuple):
-    """What something costs all shards together, each time: microseconds of CPU, scripts, commands (those that scripts
-    call included), and bytes of memory for data. `seconds`: how long all of it took."""
+    """What something costs, each time, in all shards: microseconds of CPU, scripts, commands (those that scripts
+    call included), and bytes of memory for data. The comparisons of idle channels are not counted. `servers`: the
+    microseconds of CPU of all workers, with what they use while nothing happens. `seconds`: how long all of it took."""
 
     cpu: float
     scripts: float
     commands: float
     memory: float
+    servers: float
     seconds: float
 
 
@@ -114,13 +117,13 @@ class ShardedService:
         before = self._usage()
         action()
         used = [end - begin for begin, end in zip(before, self._usage(), strict=True)]
-        cpu, scripts, commands, memory, seconds = used
+        cpu, scripts, commands, memory, servers, seconds = used
         if rest is not None:
             cpu, scripts, commands = (
                 max(0.0, value - idle * seconds / rest.seconds)
                 for value, idle in zip((cpu, scripts, commands), rest, strict=False)
             )
-        return Cost(cpu / times, scripts / times, commands / times, memory / times, seconds)
+        return Cost(cpu / times, scripts / times, commands / times, memory / times, servers / times, seconds)
 
     def published(self) -> dict[str, int]:
         """How many messages each shard has published so far."""
@@ -152,6 +155,14 @@ class ShardedService:
         pages = Path(f"/proc/{self._servers[0].pids[1]}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    def server_cpu(self, number: int) -> float:
+        """The microseconds of CPU that a server has used."""
+        ticks = 0
+        for pid in self._servers[number].pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # user and system
+        return ticks / CLOCK_TICKS * 1e6
+
     def settle(self) -> None:
         """Wait until Redis knows all connections, which the servers tell it after they have told the client."""
         seen = [-1]
@@ -170,10 +181,12 @@ class ShardedService:
         for one in self._redis.values():
             used, calls = one.info("cpu"), _calls(one)
             cpu += (used["used_cpu_user"] + used["used_cpu_sys"]) * 1e6
-            scripts += calls["cmdstat_evalsha"]
-            commands += calls.total()
+            comparisons = calls["cmdstat_hmget"]  # each is a script with two commands
+            scripts += calls["cmdstat_evalsha"] - comparisons
+            commands += calls.total() - 3 * comparisons
             memory += one.info("memory")["used_memory_dataset"]
-        return cpu, scripts, commands, memory, time.monotonic()
+        servers = sum(map(self.server_cpu, range(len(self._servers))))
+        return cpu, scripts, commands, memory, servers, time.monotonic()
 
 
 def _calls(one: Any) -> Counter[str]:

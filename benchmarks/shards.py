@@ -21,6 +21,7 @@ from flask_presence.backends.redis.shards.sharding import Sharding
 from tests.support.redis_server import running_redis
 
 from .fleet import Fleet
+from .listeners import message_cost
 from .report import format_markdown, format_text
 from .run import minted_tokens, prepare_machine
 from .servers import redis_program
@@ -29,7 +30,7 @@ from .sharded_service import Connection, Cost, ShardedService
 LABELS: Final = ("a", "b", "c", "d")
 GROUP: Final = 10
 """Connections in each channel, half of them on each server."""
-CHANNELS: Final = 10
+CHANNELS: Final = 5
 """Channels of each connection."""
 AT_ONCE: Final = 64
 """Messages that are sent together."""
@@ -37,14 +38,20 @@ MESSAGES: Final = ("alone", "together", "each")
 """The costs of a message."""
 REST: Final = 3.0
 """Seconds for which the cost of doing nothing is measured. It is taken off the other costs."""
+LISTENERS: Final = (1, 10, 50, 150)
+RECEIVED: Final = 6400
+"""Messages that one worker hears from another."""
 NAMES: Final = 10_000
 MAX_SHARE: Final = 0.3
 """The share of so many names that the busiest of four shards may have."""
-MAX_MORE_COMMANDS: Final = 0.1
-"""How many more commands a message may take with several shards: a heartbeat may fall between two readings."""
+MAX_MORE_COMMANDS: Final = 200
+"""How many more commands all messages together may take with several shards: a heartbeat of each worker in each shard
+may fall between two readings."""
 WORKERS: Final = 1000
 LOT: Final = 50
 """Channels that are joined together, and left together."""
+WARM_UP: Final = 40.0
+"""Seconds until a worker's caches are full. It also keeps a channel for some seconds after it was left."""
 MAX_GROWTH: Final = 16
 """Bytes by which a worker may grow for each channel: whatever it kept of one would take more."""
 ALLOWANCE: Final = 4_000_000
@@ -77,8 +84,10 @@ def main() -> int:
     for _ in range(options.repeat):
         for count in options.shards:
             turns[count].append(_take_turn(program, count, tokens, options.messages, problems))
-    print(table(_compare(turns, problems)) + "\n")
+    print(table(_compare(turns, options.messages, problems)) + "\n")
     print(table(_share(problems)) + "\n")
+    print(table(_receiving(program, tokens)) + "\n")
+    print(table(_listeners(program)) + "\n")
     if options.workers:
         with running_redis(program) as server, Fleet(server, options.workers) as fleet:
             print(
@@ -171,7 +180,7 @@ def _check_places(service: ShardedService, names: set[str], problems: Problems) 
             problems.append(f"shard {label} of {len(service.sharding.labels)} has {len(found ^ own)} wrong channels")
 
 
-def _compare(turns: dict[int, list[Turn]], problems: Problems) -> list[list[str]]:
+def _compare(turns: dict[int, list[Turn]], messages: int, problems: Problems) -> list[list[str]]:
     """The costs, each from the run in which it was least, and in brackets the ratio to one shard."""
     kinds = (
         ("message, one in flight", "alone"),
@@ -180,7 +189,7 @@ def _compare(turns: dict[int, list[Turn]], problems: Problems) -> list[list[str]
         ("join", "join"),
         ("connection", "connect"),
     )
-    counts = list(turns)
+    counts, more = list(turns), MAX_MORE_COMMANDS / messages
     rows = [["", *(f"{count} shard{'s' * (count > 1)}" for count in counts)]]
     for title, field in kinds:
         for measure, text in (("cpu", "Redis CPU, µs"), ("scripts", "scripts"), ("commands", "commands in all")):
@@ -194,13 +203,47 @@ def _compare(turns: dict[int, list[Turn]], problems: Problems) -> list[list[str]
                     ),
                 ]
             )
-            if field in MESSAGES and measure != "cpu" and max(found) > found[0] + MAX_MORE_COMMANDS:
+            if field in MESSAGES and measure != "cpu" and max(found) > found[0] + more:
                 problems.append(f"{title}: more {text} with several shards than with one")
     for title, field in (("join", "join"), ("connection", "connect")):
         memory = [f"{min(getattr(turn, field).memory for turn in turns[count]):,.0f}" for count in counts]
         rows.append([f"{title}: Redis memory, bytes", *memory])
+    for title, field in ((title, field) for title, field in kinds if field in MESSAGES):
+        used = [f"{min(getattr(turn, field).servers for turn in turns[count]):.0f}" for count in counts]
+        rows.append([f"{title}: CPU of both workers, µs", *used])
     idle = [min(turn.rest.cpu / REST for turn in turns[count]) for count in counts]
     rows.append(["two workers on which nothing happens: Redis CPU, µs/s", *(f"{value:,.0f}" for value in idle)])
+    return rows
+
+
+def _receiving(program: str, tokens: list[str]) -> list[list[str]]:
+    """What a message costs a worker that hears it from Redis and delivers it to one client."""
+    rows = [["", "CPU of the worker, µs"]]
+    with ShardedService(program, LABELS[:1]) as service, ExitStack() as stack:
+        pairs = [
+            [stack.enter_context(service.connected(number, tokens[2 * pair + number])) for number in range(2)]
+            for pair in range(min(AT_ONCE, len(tokens) // 2))
+        ]
+        _join(pairs, [[f"presence-pair-{number}"] for number in range(len(pairs))])
+        for size, title in ((1, "one message in flight"), (len(pairs), f"{len(pairs)} messages at once")):
+            before = service.server_cpu(1)
+            for first in range(0, RECEIVED, size):
+                some = [number % len(pairs) for number in range(first, first + size)]
+                for at in some:
+                    pairs[at][0].send({"type": "channel:message", "channel": f"presence-pair-{at}", "data": first})
+                for at in some:
+                    pairs[at][0].wait(1, "channel:sent")
+                    pairs[at][1].wait(1, "channel:message")
+            rows.append([title, f"{(service.server_cpu(1) - before) / RECEIVED:.0f}"])
+    return rows
+
+
+def _listeners(program: str) -> list[list[str]]:
+    """What a message costs Redis by the number of workers that have its channel."""
+    rows = [["workers that have the channel", *(f"{count}" for count in LISTENERS)]]
+    for size, title in ((1, "one message in flight"), (AT_ONCE, f"{AT_ONCE} messages at once")):
+        costs = [message_cost(program, count, size) for count in LISTENERS]
+        rows.append([f"{title}: Redis CPU, µs", *(f"{cost:.1f}" for cost in costs)])
     return rows
 
 
@@ -221,31 +264,31 @@ def _share(problems: Problems) -> list[list[str]]:
 
 
 def _join_and_leave(program: str, count: int, token: str, names: int, problems: Problems) -> list[list[str]]:
-    """Join very many channels and leave them again, and see what stays behind. In the first half, the worker fills its
-    caches, and gets as many channels as it keeps for a moment after they were left."""
+    """Join very many channels and leave them again, and see what stays behind."""
     with ShardedService(program, LABELS[:count], servers=1) as service, service.connected(0, token) as connection:
-        visit = partial(_visit, connection)
-        memory, began = [service.worker_memory()], time.monotonic()
-        visit(range(names // 2))
-        memory.append(service.worker_memory())
-        lasting, redis_memory = service.lasting_keys(), service.redis_memory()
-        visit(range(names // 2, names))
-        memory.append(service.worker_memory())
-        took, growth = time.monotonic() - began, memory[2] - memory[1]
-        if growth > ALLOWANCE + MAX_GROWTH * names / 2:
-            problems.append(f"the worker has grown by {growth:,} bytes with the second half of {names:,} names")
+        first, began = service.worker_memory(), time.monotonic()
+        warm = 0
+        while time.monotonic() < began + WARM_UP:
+            _visit(connection, range(warm, warm + LOT))
+            warm += LOT
+        before, lasting, redis_memory = service.worker_memory(), service.lasting_keys(), service.redis_memory()
+        began = time.monotonic()
+        _visit(connection, range(warm, warm + names))
+        took, after = time.monotonic() - began, service.worker_memory()
+        if after - before > ALLOWANCE + MAX_GROWTH * names:
+            problems.append(f"the worker has grown by {after - before:,} bytes with {names:,} channels")
         more = service.lasting_keys() - lasting
         if more:
-            problems.append(f"{more} more keys stay in Redis after the second half of {names:,} names")
+            problems.append(f"{more} more keys stay in Redis after {names:,} channels")
         redis_growth = service.redis_memory() - redis_memory
-        sizes = ", ".join(f"{size / 1e6:.1f}" for size in memory)
+        sizes = ", ".join(f"{size / 1e6:.1f}" for size in (first, before, after))
         return [
             [f"{names:,} channels joined and left", f"{count} shard{'s' * (count > 1)}, {took:.0f} s"],
-            ["memory of the worker before, after half of them, after all", f"{sizes} MB"],
-            ["for each channel of the second half", f"{growth / (names - names // 2):.1f} bytes"],
-            ["keys in Redis that do not expire: after half of them, after all", f"{lasting}, {lasting + more}"],
+            [f"memory of the worker: at first, after {warm:,} others, after all", f"{sizes} MB"],
+            ["growth of the worker for each channel", f"{(after - before) / names:.1f} bytes"],
+            ["keys in Redis that do not expire: before, after", f"{lasting}, {lasting + more}"],
             ["keys in Redis that expire within five minutes", f"{service.expiring_keys():,}"],
-            ["growth of Redis with the second half", f"{redis_growth / 1e6:.1f} MB"],
+            ["growth of Redis", f"{redis_growth / 1e6:.1f} MB"],
         ]
 
 
