@@ -93,7 +93,8 @@ class ShardedService:
             for shard in shards.values():
                 os.sched_setaffinity(shard.process.pid, {SERVER_CORE})
             self._redis = {label: stack.enter_context(_opened(shard)) for label, shard in shards.items()}
-            urls = {label: shard.url for label, shard in shards.items()}
+            urls: dict[str, str] = {label: shard.url for label, shard in shards.items()}
+            self.urls = urls
             backend = json.dumps(urls if len(urls) > 1 else urls[labels[0]])
             self._servers = [stack.enter_context(running(OURS, FLASK_PRESENCE_BACKEND=backend)) for _ in range(servers)]
             for server in self._servers:

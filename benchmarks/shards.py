@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from flask_presence.backends.redis.shards.sharding import Sharding
 from tests.support.redis_server import running_redis
 
+from .copies import memory_of_a_member
 from .fleet import Fleet
 from .listeners import message_cost
 from .report import format_markdown, format_text
@@ -87,6 +88,7 @@ def main() -> int:
     print(table(_compare(turns, options.messages, problems)) + "\n")
     print(table(_share(problems)) + "\n")
     print(table(_receiving(program, tokens)) + "\n")
+    print(f"A worker grows by {memory_of_a_member(program, tokens):.0f} bytes for each member on another worker.\n")
     print(table(_listeners(program)) + "\n")
     if options.workers:
         with running_redis(program) as server, Fleet(server, options.workers) as fleet:
