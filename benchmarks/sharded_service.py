@@ -126,9 +126,10 @@ class ShardedService:
             )
         return Cost(cpu / times, scripts / times, commands / times, memory / times, servers / times, seconds)
 
-    def published(self) -> dict[str, int]:
-        """How many messages each shard has published so far."""
-        return {label: _calls(one)["cmdstat_publish"] for label, one in self._redis.items()}
+    def numbered(self) -> dict[str, int]:
+        """How many events of channels each shard has numbered and published so far. (Workers also publish to
+        themselves, to test what they hear.)"""
+        return {label: _calls(one)["cmdstat_hincrby"] for label, one in self._redis.items()}
 
     def channels(self) -> dict[str, set[str]]:
         """The channels with connections in each shard."""

@@ -15,6 +15,7 @@ from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
+from statistics import median
 from typing import Final, NamedTuple
 
 from flask_presence.backends.redis.shards.sharding import Sharding
@@ -35,7 +36,7 @@ CHANNELS: Final = 5
 """Channels of each connection."""
 AT_ONCE: Final = 64
 """Messages that are sent together."""
-MESSAGES: Final = ("alone", "together", "each")
+MESSAGES: Final = ("alone", "alone_in_one", "together", "together_in_one", "each")
 """The costs of a message."""
 REST: Final = 3.0
 """Seconds for which the cost of doing nothing is measured. It is taken off the other costs."""
@@ -63,7 +64,7 @@ Problems = list[str]
 
 class Turn(NamedTuple):
     """What one run measured. `alone`: a message with no other in flight; `together`: with others; `each`: with so many
-    others that each shard has as many as if it were the only one."""
+    others that each shard has as many as if it were the only one; `…_in_one`: all messages are in one of the shards."""
 
     rest: Cost
     connect: Cost
@@ -71,6 +72,8 @@ class Turn(NamedTuple):
     alone: Cost
     together: Cost
     each: Cost
+    alone_in_one: Cost
+    together_in_one: Cost
 
 
 def main() -> int:
@@ -124,11 +127,12 @@ def _take_turn(program: str, count: int, tokens: list[str], messages: int, probl
         joined = service.cost(len(tokens) * CHANNELS, lambda: _join(groups, names), rest)
         _check_places(service, {name for some in names for name in some}, problems)
         rest = service.cost(1, partial(time.sleep, REST))
-        costs = [
-            _measure_messages(service, groups, names, messages, size, rest, problems)
-            for size in (1, AT_ONCE, AT_ONCE * count)
-        ]
-        return Turn(rest, opened, joined, *costs)
+        control = service.sharding.control
+        own = [[name for name in some if service.sharding.of_channel(name) == control] for some in names]
+        in_one = [pair for pair in zip(groups, own, strict=True) if pair[1]]
+        measure = partial(_measure_messages, service, messages, rest, problems)
+        costs = [measure(list(zip(groups, names, strict=True)), size) for size in (1, AT_ONCE, AT_ONCE * count)]
+        return Turn(rest, opened, joined, *costs, *(measure(in_one, size) for size in (1, AT_ONCE)))
 
 
 def _join(groups: list[list[Connection]], names: list[list[str]]) -> None:
@@ -141,34 +145,32 @@ def _join(groups: list[list[Connection]], names: list[list[str]]) -> None:
 
 def _measure_messages(
     service: ShardedService,
-    groups: list[list[Connection]],
-    names: list[list[str]],
     messages: int,
-    at_once: int,
     rest: Cost,
     problems: Problems,
+    groups: list[tuple[list[Connection], list[str]]],
+    at_once: int,
 ) -> Cost:
     """Send messages, so many at once, and wait each time until everybody has them. Each goes to the next channel."""
     sent: Counter[str] = Counter()
-    before = service.published()
+    before = service.numbered()
 
     def send() -> None:
         for first in range(0, messages, at_once):
             expected: Counter[int] = Counter()
             for number in range(first, first + at_once):
                 at, turn = number % len(groups), number // len(groups)
-                name = names[at][turn % CHANNELS]
-                groups[at][turn // CHANNELS % len(groups[at])].send(
-                    {"type": "channel:message", "channel": name, "data": number}
-                )
+                connections, names = groups[at]
+                name, sender = names[turn % len(names)], connections[turn // len(names) % len(connections)]
+                sender.send({"type": "channel:message", "channel": name, "data": number})
                 sent[service.sharding.of_channel(name)] += 1
                 expected[at] += 1
             for at, count in expected.items():
-                for connection in groups[at]:
+                for connection in groups[at][0]:
                     connection.wait(count, "channel:message", "channel:sent")
 
     cost = service.cost(-(-messages // at_once) * at_once, send, rest)
-    published = {label: number - before[label] for label, number in service.published().items()}
+    published = {label: number - before[label] for label, number in service.numbered().items()}
     if published != {label: sent[label] for label in published}:
         problems.append(f"{len(published)} shards published {published} messages instead of {dict(sent)}")
     return cost
@@ -183,10 +185,13 @@ def _check_places(service: ShardedService, names: set[str], problems: Problems) 
 
 
 def _compare(turns: dict[int, list[Turn]], messages: int, problems: Problems) -> list[list[str]]:
-    """The costs, each from the run in which it was least, and in brackets the ratio to one shard."""
+    """The CPU time and memory of the run that was disturbed least, and the median of counts. In brackets: the ratio to
+    one shard."""
     kinds = (
         ("message, one in flight", "alone"),
+        ("message, one in flight, all in one of the shards", "alone_in_one"),
         (f"message, {AT_ONCE} at once", "together"),
+        (f"message, {AT_ONCE} at once, all in one of the shards", "together_in_one"),
         (f"message, {AT_ONCE} at once for each shard", "each"),
         ("join", "join"),
         ("connection", "connect"),
@@ -195,7 +200,8 @@ def _compare(turns: dict[int, list[Turn]], messages: int, problems: Problems) ->
     rows = [["", *(f"{count} shard{'s' * (count > 1)}" for count in counts)]]
     for title, field in kinds:
         for measure, text in (("cpu", "Redis CPU, µs"), ("scripts", "scripts"), ("commands", "commands in all")):
-            found = [min(getattr(getattr(turn, field), measure) for turn in turns[count]) for count in counts]
+            of_runs = min if measure == "cpu" else median
+            found = [of_runs([getattr(getattr(turn, field), measure) for turn in turns[count]]) for count in counts]
             rows.append(
                 [
                     f"{title}: {text}",
