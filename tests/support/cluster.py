@@ -37,7 +37,8 @@ class ClusterNode(RedisServer):
             program,
             *("--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)),
             *("--cluster-node-timeout", str(NODE_TIMEOUT), "--cluster-require-full-coverage", "no"),
-            *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"),
+            *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"),
+            *("--repl-diskless-sync-delay", "0"),
             *secrets,
             *options,
         )
@@ -108,11 +109,13 @@ class Cluster:
         """Let a server join the cluster, without slots."""
         node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].bus_port)
 
-        def everybody_knows() -> bool:
-            return all(node.id in other.ask("CLUSTER", "NODES") for other in self.nodes if other.is_running)
-
-        if node in self.nodes[2 * MASTERS :]:
-            wait_until(everybody_knows)
+    def enlarge(self) -> ClusterNode:
+        """Let a new server join, and wait until all know it."""
+        node = self.add_node()
+        self.meet(node)
+        wait_until(lambda: all(node.id in other.ask("CLUSTER", "NODES") for other in self.nodes if other.is_running))
+        self.until_whole()
+        return node
 
     def owner(self, tag: str) -> ClusterNode:
         """The master that owns the slot of a tag, as most servers say."""

@@ -112,7 +112,7 @@ class Cluster:
                 kind = NoCluster if "cluster support disabled" in str(problem) else ResponseError
                 problems.append(f"{where} refuses: {problem}")
             except (RedisError, OSError) as problem:
-                problems.append(f"{where} does not answer: {problem}")
+                problems.append(f"{where} cannot tell: {problem}")
             else:
                 if ranges:
                     self._learned_at = time.monotonic()
@@ -140,6 +140,11 @@ class Cluster:
 
 
 def _read_ranges(connection: Any, asked: Server) -> tuple[list[_Range], list[Server]]:
+    """What the server at the other end says: who owns which slots, and all servers. Raises `ConnectionError` if it is
+    cut off from most others: then it may be wrong, and would not carry out anything."""
+    connection.send_command("CLUSTER", "INFO", check_health=False)
+    if b"cluster_state:ok" not in connection.read_response():
+        raise ConnectionLost("it says that the cluster is down")
     connection.send_command("CLUSTER", "SLOTS", check_health=False)
     reply = connection.read_response()
 
