@@ -119,7 +119,8 @@ class Cluster:
 
     def owner(self, tag: str) -> ClusterNode:
         """The master that owns the slot of a tag, as most servers say."""
-        ports = [self._owner_port(node, slot_of(tag)) for node in self.nodes if node.is_running]
+        answers = [self._owner_port(node, slot_of(tag)) for node in self.nodes if node.is_running]
+        ports = [port for port in answers if port is not None]
         port = max(set(ports), key=ports.count)
         return next(node for node in self.nodes if node.port == port)
 
