@@ -39,6 +39,7 @@ settings.load_profile("shared machine")
 LONGEST = [
     "redis/test_sentinel.py",
     "redis/test_several_workers.py",
+    "redis/test_shards.py",
     "stats/test_stats_page.py",
     "transport/test_autobahn.py",
     "client/test_presence_js.py",

@@ -8,10 +8,12 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import redis
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,8 @@ from flask_presence.settings import load_settings
 
 from ..conftest import on_redis
 from ..server_api.test_cli import run, succeed
+from ..stats.test_stats_page import LIVE
+from ..support.browser import Browser, expect
 from ..support.client import Client, client
 from ..support.metrics import scrape, value
 from ..support.redis_server import RedisServer, running_redis
@@ -169,6 +173,25 @@ def test_a_channel_is_in_its_own_shard_only(service: ShardedService, name: str) 
         assert (stats["connections"], stats["totalMembers"], stats["channels"]) == (2, 6, 3)
         assert server.json(f"/presence/channels/{channels[2]}")["memberCount"] == 2
         assert server.json("/presence/activity")["workers"] == 2
+
+
+def test_a_message_costs_nothing_in_the_other_shards(service: ShardedService, name: str) -> None:
+    """There, the workers only tell that they are alive."""
+    ann, bob = service.enter(0, "ann"), service.enter(1, "bob")
+    channel = channel_in("b", name)
+    ann.join(channel)
+    bob.join(channel)
+
+    def scripts() -> dict[str, int]:
+        stats = {label: service.admin(label).info("commandstats") for label in LABELS}
+        return {label: found["cmdstat_evalsha"]["calls"] for label, found in stats.items()}
+
+    before = scripts()
+    for number in range(150):
+        ann.say(channel, number)
+    used = {label: count - before[label] for label, count in scripts().items()}
+    assert used["b"] >= 150
+    assert max(used["a"], used["c"]) < 75
 
 
 def test_a_user_is_found_wherever_they_are(service: ShardedService, name: str) -> None:
@@ -430,12 +453,14 @@ def test_a_worker_with_other_labels_is_refused_while_one_with_the_old_ones_lives
         ann = service.enter(0, "ann")
         ann.join("presence-room")
         with running(**more) as newer:
-            for _ in range(2):
-                text = refusal(newer)
-                assert "'a', 'b', 'c', 'd' here" in text
-                assert "'a', 'b', 'c' for workers that are alive" in text
+            with ThreadPoolExecutor(8) as crowd:
+                (text,) = set(crowd.map(lambda _: refusal(newer), range(24)))
+            assert "'a', 'b', 'c', 'd' here" in text
+            assert "'a', 'b', 'c' for workers that are alive" in text
             status, _, body = newer.get("/presence/health")
             assert (status, json.loads(body)["status"], json.loads(body)["message"]) == (503, "refusing", text)
+            with redis.Redis(port=fourth.port) as admin:
+                assert admin.zcard(f"{PREFIX}:leases") == 0, "a refused worker keeps others out"
             ann.say("presence-room", "undisturbed")
             assert run("publish", "presence-room", "x", "1", **more).exit_code == 1
             for server in service.servers:
@@ -496,6 +521,31 @@ def test_the_layout_command_lists_the_shards(service: ShardedService, name: str)
     assert "shard c" in succeed("stats", **service.config)
     assert "shard c" in succeed("channels", **service.config)
     assert run("members", channel_in("c", name), **service.config).exit_code == 1
+
+
+def test_the_page_names_a_shard_that_does_not_answer(service: ShardedService, browser: Browser, name: str) -> None:
+    """A page that was open, and one that is opened then. A channel of that shard is unknown, the others are listed."""
+    server, ann = service.servers[0], service.enter(0, "ann")
+    channels = {label: channel_in(label, name) for label in LABELS}
+    for channel in channels.values():
+        ann.join(channel)
+    with browser.new_context() as early_context, browser.new_context() as late_context:
+        early, late = early_context.new_page(), late_context.new_page()
+        early.goto(f"{server.origin}/presence/?channel={channels['c']}")
+        expect(early.locator("[data-summary]")).to_have_text("1 members", timeout=LIVE)
+        expect(early.locator("#unavailable")).to_be_hidden()
+        kill(service.shards["c"])
+        says_so(service, "c")
+        late.goto(f"{server.origin}/presence/?channel={channels['c']}")
+        for page in (early, late):
+            expect(page.locator("#unavailable")).to_contain_text("Shards that do not answer: c.", timeout=LIVE)
+            expect(page.locator("[data-summary]")).to_have_text("Unknown: its shard does not answer.", timeout=LIVE)
+            expect(page.get_by_role("status")).to_have_text("Live", timeout=LIVE)
+            expect(page.locator("#channels > tr")).to_have_count(2, timeout=LIVE)
+        service.mend()
+        for page in (early, late):
+            expect(page.locator("#unavailable")).to_be_hidden(timeout=LIVE)
+            expect(page.locator("[data-summary]")).to_have_text("1 members", timeout=LIVE)
 
 
 def test_the_layout_command_needs_shards(redis_server: RedisServer) -> None:

@@ -52,6 +52,7 @@ presence = Presence()
 presence.init_app(app)
 Presence(app)
 Presence(app, auth_required=True, max_channels=20, ping_interval=30, ping_timeout=2.5, backend="redis://localhost")
+Presence(app, backend={"a": "redis://redis-a", "b": "redis://redis-b"})
 Presence(rate_limit=None, allowed_origins="*", subdomain=None, host="live.example.com")
 Presence(rate_limit=(10, 20.5), allowed_origins=["https://app.example.com", "https://*.example.com"])
 

@@ -7,16 +7,17 @@ import secrets
 import signal
 from contextlib import ExitStack
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from flask_presence.domain.meter import add
 from flask_presence.domain.readings import ZERO_COUNTS, Reading
 
-from ..conftest import on_redis
+from ..conftest import on_redis, on_shards
 from ..support.client import client
 from ..support.metrics import scrape, value
-from ..support.redis_server import RedisServer, running_redis
+from ..support.redis_server import running_redis
 from ..support.server import Server, running, wait_until
 from ..support.store import Client as RedisClient
 from ..support.store import store_of
@@ -97,9 +98,15 @@ def test_counts_of_nothing_are_not_recorded(redis_client: RedisClient) -> None:
     assert survey.counts == {**ZERO_COUNTS, "received": 1}
 
 
-def test_every_worker_returns_the_same_counts(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("backend", ["redis", "sharded"])
+def test_every_worker_returns_the_same_counts(request: pytest.FixtureRequest, backend: str) -> None:
     """One of three workers is killed, one is stopped, and one is paused longer than its lease."""
-    config = on_redis(redis_server) | {"PRESENCE_LEASE": LEASE, "PRESENCE_GRACE": 0}
+    service = (
+        on_redis(request.getfixturevalue("redis_server"))
+        if backend == "redis"
+        else on_shards(request.getfixturevalue("redis_shards"))
+    )
+    config = service | {"PRESENCE_LEASE": LEASE, "PRESENCE_GRACE": 0}
     with ExitStack() as stack:
         servers = [stack.enter_context(running(**config)) for _ in range(3)]
         people = [stack.enter_context(client(server, f"user-{at}")) for at, server in enumerate(servers)]

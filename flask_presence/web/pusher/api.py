@@ -101,12 +101,14 @@ class HttpApi:
     def channels(self, signed: SignedRequest, _: bytes) -> dict[str, Any]:
         prefix = signed.parameters.get("filter_by_prefix", "")
         attributes = read_attributes(signed.parameters.get("info", ""), prefix)
-        found = (one for one in self._directory.channels(None, prefix) if is_channel_name(one.name))
-        return {
+        known = self._directory.channels(None, prefix)
+        found = (one for one in known if is_channel_name(one.name))
+        answer: dict[str, Any] = {
             "channels": {
                 str(one.name): {USER_COUNT: one.member_count} if USER_COUNT in attributes else {} for one in found
             }
         }
+        return answer | ({"unavailable": list(known.unavailable)} if known.unavailable else {})
 
     def channel(self, signed: SignedRequest, _: bytes, pusher_channel: str) -> dict[str, Any]:
         name = channel_name(pusher_channel)

@@ -67,7 +67,6 @@ class ShardedBackend:
             )
             for label in sharding.labels
         }
-        self._control = self._shards[sharding.control]
         self._begin()
 
     def _begin(self) -> None:
@@ -114,21 +113,28 @@ class ShardedBackend:
         loop = self._loop
         if loop is None:
             return None
-        until, refusal = self._refused
-        if time.monotonic() < until:
-            return refusal
-        if not self._is_open or any(shard.awaits_heartbeat for shard in self._shards.values()):
-            with self._lock:
-                if not self._is_open:
-                    self.start(loop)
-                self._do_in_each(RedisBackend.await_heartbeat)
-        obstacles = [shard.obstacle() for shard in self._shards.values()]
-        found = next((obstacle for obstacle in obstacles if obstacle is not None), None)
-        if found is not None and not self._places:
-            with self._lock:
+        is_settled = not any(shard.awaits_heartbeat for shard in self._shards.values())
+        if is_settled and self._first_obstacle() is None and self._is_open:
+            return None
+        with self._lock:
+            until, refusal = self._refused
+            if time.monotonic() < until:
+                return refusal
+            if not self._is_open:
+                if refusal is None:
+                    return None  # it has been closed for another reason
+                self.start(loop)
+            self._do_in_each(RedisBackend.await_heartbeat)
+            found = self._first_obstacle()
+            self._refused = (0.0, None)
+            if found is not None and not self._places:
                 self._refused = (time.monotonic() + ASK_AGAIN_AFTER, found)
                 self.close()
-        return found
+            return found
+
+    def _first_obstacle(self) -> str | None:
+        obstacles = (shard.obstacle() for shard in self._shards.values())
+        return next((obstacle for obstacle in obstacles if obstacle is not None), None)
 
     # Connections
 
@@ -142,9 +148,8 @@ class ShardedBackend:
             self._shards[home].opened(client_id, user)
             return
         before, place.home, place.user = place.home, home, user
-        self._shards[home].opened(
-            client_id, user
-        )  # before the old home forgets it, so that some shard announces its end
+        # The new home learns of it before the old one forgets it, so that some shard announces its end.
+        self._shards[home].opened(client_id, user)
         if before != home:
             self._shards[before].closed(client_id)
         for label in place.joined - {home}:
@@ -342,14 +347,14 @@ class ShardedBackend:
 
         def ask(label: str, shard: RedisBackend) -> T:
             shard.check_known()
-            known = self._silent.get(label)
-            if known is not None and time.monotonic() < known[0]:
-                raise known[1]
+            until, known = self._silent.get(label, (0.0, None))
+            if known is not None and time.monotonic() < until:
+                raise _without_history(known)
             try:
                 return question(shard)
             except BackendUnavailable as problem:
                 if not shard.has_worker:
-                    self._silent[label] = (time.monotonic() + SILENT_FOR, problem)
+                    self._silent[label] = (time.monotonic() + SILENT_FOR, _without_history(problem))
                 raise
 
         return self._gather(ask, without)
@@ -361,6 +366,11 @@ class ShardedBackend:
         questions = {label: partial(ask, label, shard) for label, shard in self._shards.items() if label != without}
         # A test client's loop runs in whichever thread waits for it, so there must be only one.
         return ask_all(questions, at_once=not isinstance(self._loop, InlineLoop))
+
+
+def _without_history(problem: BackendUnavailable) -> BackendUnavailable:
+    """The same error without a traceback and a cause, which would keep connections alive."""
+    return type(problem)(str(problem))
 
 
 def _raise_if_all(answers: Answers[Any]) -> None:

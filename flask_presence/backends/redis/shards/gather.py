@@ -38,7 +38,7 @@ class Answers(Generic[T]):
         try:
             self.values[label] = question()
         except BackendUnavailable as problem:
-            self.problems[label] = problem
+            self.problems[label] = problem.with_traceback(None)  # it would keep this object alive, in a circle
 
 
 def ask_all(questions: Mapping[str, Callable[[], T]], *, at_once: bool) -> Answers[T]:
