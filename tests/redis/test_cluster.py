@@ -263,9 +263,7 @@ def test_a_slot_moves_to_another_master_while_messages_flow(service: Service) ->
 
 def end_politely(service: Service, old: ClusterNode, tag: str) -> None:
     """The replica asks for the place of its master, which becomes its replica."""
-    replica = service.cluster.replica_of(old)
-    replica.ask("CLUSTER", "FAILOVER")
-    wait_until(lambda: service.cluster.owner(tag) is replica, FAILOVER_DEADLINE)
+    service.cluster.fail_over(old, tag)
 
 
 def kill(service: Service, old: ClusterNode, tag: str) -> None:

@@ -23,6 +23,8 @@ NODE_TIMEOUT: Final = 1500
 """Milliseconds after which the others consider a silent server dead."""
 FAILOVER_DEADLINE: Final = 60.0
 """Seconds that a failover may take: the replica may have to be elected again."""
+ATTEMPTS: Final = 4
+"""How often a replica may ask for the place of its master."""
 SLOTS: Final = 16384
 
 
@@ -144,6 +146,20 @@ class Cluster:
         """Kill a master, and wait until its replica has taken over the slot of a tag."""
         master.stop()
         wait_until(lambda: self.owner(tag) is not master, FAILOVER_DEADLINE)
+
+    def fail_over(self, master: ClusterNode, tag: str) -> None:
+        """Let the replica of a master take its place, and the slot of a tag. An attempt ends after five seconds, perhaps
+        without success."""
+        replica = self.replica_of(master)
+        for attempt in range(ATTEMPTS):
+            replica.ask("CLUSTER", "FAILOVER")
+            try:
+                wait_until(lambda: self.owner(tag) is replica, 10)
+            except AssertionError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
     def until_whole(self) -> None:
         """Start what was killed, and wait until each server has the others and every master a replica in step."""
