@@ -148,8 +148,8 @@ class Cluster:
         wait_until(lambda: self.owner(tag) is not master, FAILOVER_DEADLINE)
 
     def fail_over(self, master: ClusterNode, tag: str) -> None:
-        """Let the replica of a master take its place, and the slot of a tag. An attempt ends after five seconds, perhaps
-        without success."""
+        """Let the replica of a master take its place, and the slot of a tag. Redis gives an attempt up after five
+        seconds."""
         replica = self.replica_of(master)
         for attempt in range(ATTEMPTS):
             replica.ask("CLUSTER", "FAILOVER")
