@@ -40,6 +40,7 @@ LONGEST = [
     "redis/test_sentinel.py",
     "redis/test_several_workers.py",
     "redis/test_shards.py",
+    "redis/test_cluster.py",
     "stats/test_stats_page.py",
     "transport/test_autobahn.py",
     "client/test_presence_js.py",

@@ -95,12 +95,18 @@ def test_the_documented_permissions_of_redis_are_enough(restricted: RedisServer)
         wait_until(lambda: "Redis" in server.log() and "ermission" in server.log())
 
 
-def test_rediss_checks_the_certificate_of_the_server(program: str, tmp_path: Path) -> None:
+def make_certificate(tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
+    """A certificate for this machine, and the options with which Redis uses it."""
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
     subprocess.run(command, check=True, capture_output=True)
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
+    return certificate, files
+
+
+def test_rediss_checks_the_certificate_of_the_server(program: str, tmp_path: Path) -> None:
+    certificate, files = make_certificate(tmp_path)
     with running_redis(program, *files, tls=True) as server:
         url = f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs={certificate}"
         log = talk(PRESENCE_BACKEND=url, arguments=("--preload",))

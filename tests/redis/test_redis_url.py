@@ -39,7 +39,7 @@ def test_the_options_of_the_pool_take_effect() -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("redis+cluster://:s3cret@10.0.0.1:7000/", "redis+cluster://"),
+        ("redis+other://:s3cret@10.0.0.1:7000/", "redis+other://"),
         ("https://user:s3cret@db.example", "https://"),
         ("postgres://s3cret/x@h", "postgres://"),
         ("s3cret@localhost", "is not a URL"),

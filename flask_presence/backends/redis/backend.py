@@ -32,7 +32,7 @@ from .client.watch import watch
 from .store import control
 from .store.calls import Operation, Refused
 from .store.channels import SLICE, Snapshot
-from .store.keys import Keys
+from .store.keys import Keys, prefix_in
 from .store.layout import WHOLE, Shard
 from .store.server_check import try_writing
 from .store.store import Store
@@ -72,7 +72,7 @@ class RedisBackend:
     ) -> None:
         self._shard = shard
         self._tell_others = tell_others
-        self._keys = Keys(prefix, address.db)
+        self._keys = Keys(prefix_in(prefix, address.hash_tag), address.db)
         self._lease = lease
         self._history = history
         self._address = address
@@ -165,7 +165,7 @@ class RedisBackend:
         try:
             subscription = self._client.subscription(SOCKET_TIMEOUT)
             try:
-                subscription.send("SUBSCRIBE", self._keys.probe)
+                subscription.subscribe(self._keys.probe)
                 subscription.read()
             finally:
                 subscription.close()

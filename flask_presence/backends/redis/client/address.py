@@ -75,6 +75,11 @@ class Address:
         return "127.0.0.1" if host == "localhost" else host, int(options.get("port", 6379)), self.db
 
     @property
+    def hash_tag(self) -> str:
+        """In a cluster, what all keys have in braces, so that one server has them; else empty."""
+        return ""
+
+    @property
     def follows_master(self) -> bool:
         """Whether the server to use may change, so that `is_outdated` has to be asked now and then."""
         return False

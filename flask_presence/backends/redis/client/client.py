@@ -14,13 +14,24 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any, Final, TypeVar
 
-from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from ....domain.errors import BackendUnavailable, OutcomeUnknown
 from ..store.calls import Call, Operation, Refused
 from ..store.scripts import all_scripts, script
 from .address import Address
+from .cluster import NoCluster
 from .pool import Pool
 from .sentinel import UnknownService
 
@@ -33,7 +44,8 @@ ERROR_LOG_INTERVAL: Final = 60.0
 """Seconds between two log lines about errors that Redis answers with."""
 OPTIONAL: Final = frozenset({"CONFIG", "INFO"})
 """Commands for which the app's Redis user may lack permission, because nothing depends on them."""
-_UNAVAILABLE_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
+_UNAVAILABLE_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "ASK ", "TRYAGAIN")
+_WRONG_SERVER: Final = (ReadOnlyError, MovedError, ClusterDownError)
 
 log = logging.getLogger("flask_presence")
 
@@ -56,14 +68,24 @@ class ServiceUnknown(ConnectionRefused):
     public_message = "No Sentinel knows the service in PRESENCE_BACKEND"
 
 
+class ClusterUnknown(ConnectionRefused):
+    """The servers are not a cluster."""
+
+    public_message = "The Redis in PRESENCE_BACKEND is not a cluster"
+
+
 class Subscription:
     """A connection for subscriptions. One thread or greenlet may read while another one writes.
 
     Once it is lost, every method raises: redis-py would connect again without subscribing to anything.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, in_cluster: bool) -> None:
         self._connection = connection
+        self._in_cluster = in_cluster
+
+    def subscribe(self, topic: str) -> None:
+        self.send("SSUBSCRIBE" if self._in_cluster else "SUBSCRIBE", topic)
 
     def send(self, *words: str) -> None:
         self._check()
@@ -88,6 +110,7 @@ class Client:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self.in_cluster = bool(address.hash_tag)
         self._pools: dict[tuple[int, int], Pool] = {}
         self._error_logged_at = -ERROR_LOG_INTERVAL
 
@@ -126,14 +149,14 @@ class Client:
 
     def exchange(self, calls: Sequence[Call]) -> Exchange:
         """The commands to send for calls, by whatever means. See `run_calls` for what it returns."""
-        replies = yield [_command(call) for call in calls]
+        replies = yield [self._command(call) for call in calls]
         if not any(isinstance(reply, RedisError) for reply in replies):
             return replies
         missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:  # these calls have done nothing yet
-            again = [_command(calls[at], with_text=True) for at in missing]
+            again = [self._command(calls[at], with_text=True) for at in missing]
             # The other scripts too: if Redis lost one, it lost all, and no call must overtake an earlier one.
-            loading = [("SCRIPT", "LOAD", one.text) for one in all_scripts()]
+            loading = [("SCRIPT", "LOAD", one.text) for one in all_scripts(in_cluster=self.in_cluster)]
             for at, reply in zip(missing, (yield [*again, *loading]), strict=False):
                 replies[at] = reply
         return [
@@ -181,13 +204,14 @@ class Client:
 
     def subscription(self, timeout: float) -> Subscription:
         """Open a connection for subscriptions. Its `read` waits for `timeout` seconds. Raises `BackendUnavailable`."""
-        return Subscription(self._open(self._address.connection(socket_timeout=timeout), with_scripts=False))
+        connection = self._address.connection(socket_timeout=timeout)
+        return Subscription(self._open(connection, with_scripts=False), in_cluster=self.in_cluster)
 
     def _open(self, connection: Any, *, with_scripts: bool) -> Any:
         try:
             connection.connect()
             if with_scripts:
-                _load_scripts(connection)
+                self._load_scripts(connection)
         except (RedisError, OSError) as problem:
             connection.disconnect()
             raise connection_problem(problem) from problem
@@ -208,7 +232,8 @@ class Client:
 
     def _error_of(self, call: Call, problem: RedisError) -> BackendUnavailable:
         """The error for a call that Redis has answered with an error."""
-        if isinstance(problem, ReadOnlyError) or str(problem).startswith(_UNAVAILABLE_ERRORS):
+        is_away = isinstance(problem, (*_WRONG_SERVER, AskError, TryAgainError))
+        if is_away or str(problem).startswith(_UNAVAILABLE_ERRORS):
             return BackendUnavailable(f"Redis does not answer: {problem}")
         now = time.monotonic()
         if call.name not in OPTIONAL and now - self._error_logged_at >= ERROR_LOG_INTERVAL:
@@ -224,7 +249,7 @@ class Client:
         """
         pool = self._pools.get(_pool_key())
         if pool is None:
-            pool = self._pools[_pool_key()] = Pool(self._address, _load_scripts)
+            pool = self._pools[_pool_key()] = Pool(self._address, self._load_scripts)
         try:
             connection = pool.take()
         except (RedisError, OSError) as problem:
@@ -232,8 +257,8 @@ class Client:
         try:
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             replies = [_read_from(connection) for _ in commands]
-            if any(isinstance(reply, ReadOnlyError) for reply in replies):
-                connection.disconnect()  # it has become a replica; a new connection may find the master
+            if any(isinstance(reply, _WRONG_SERVER) for reply in replies):
+                connection.disconnect()  # a new connection may find the right server
             return replies
         except BaseException as problem:
             connection.disconnect()  # otherwise an unread reply would be taken for the reply to a later command
@@ -242,6 +267,30 @@ class Client:
             raise
         finally:
             pool.give_back(connection)
+
+    def _command(self, call: Call, *, with_text: bool = False) -> tuple[Any, ...]:
+        """The words of the Redis command for a call. A script is named by its hash, or sent `with_text`."""
+        if call.name.isupper():
+            name = "SPUBLISH" if self.in_cluster and call.name == "PUBLISH" else call.name
+            return (name, *call.keys, *call.arguments)
+        called = script(call.name, self.in_cluster)
+        words = ("EVAL", called.text) if with_text else ("EVALSHA", called.sha)
+        return (*words, len(call.keys), *call.keys, *call.arguments)
+
+    def _load_scripts(self, connection: Any) -> None:
+        """Load the scripts that Redis does not have. Otherwise a call whose script is missing would be sent again with
+        the script's text, and later calls would overtake it."""
+        scripts = all_scripts(in_cluster=self.in_cluster)
+        connection.send_command("SCRIPT", "EXISTS", *(one.sha for one in scripts))
+        known = _read_from(connection)
+        if isinstance(known, ResponseError):
+            return  # no permission; then a missing script's text is sent with the call
+        missing = [one for one, is_known in zip(scripts, known, strict=True) if not is_known]
+        if missing:
+            commands = connection.pack_commands([("SCRIPT", "LOAD", one.text) for one in missing])
+            connection.send_packed_command(commands, check_health=False)
+            for _ in missing:
+                _read_from(connection)
 
 
 def lost_reply(problem: Exception) -> BackendUnavailable:
@@ -259,6 +308,8 @@ def connection_problem(problem: Exception) -> BackendUnavailable:
         )
     if isinstance(problem, UnknownService):
         return ServiceUnknown(f"{problem}. Correct the name of the service in PRESENCE_BACKEND")
+    if isinstance(problem, NoCluster):
+        return ClusterUnknown(f"{problem}. Give PRESENCE_BACKEND a redis:// URL, or the servers of a cluster")
     if isinstance(problem, ResponseError):
         return ConnectionRefused(f"Redis refuses the connection: {problem}")
     return BackendUnavailable(f"Redis does not answer: {problem}")
@@ -269,36 +320,11 @@ def _pool_key() -> tuple[int, int]:
     return os.getpid(), _thread_id() if _is_patched() else 0
 
 
-def _load_scripts(connection: Any) -> None:
-    """Load the scripts that Redis does not have. Otherwise a call whose script is missing would be sent again with the
-    script's text, and later calls would overtake it."""
-    scripts = all_scripts()
-    connection.send_command("SCRIPT", "EXISTS", *(one.sha for one in scripts))
-    known = _read_from(connection)
-    if isinstance(known, ResponseError):
-        return  # no permission; then a missing script's text is sent with the call
-    missing = [one for one, is_known in zip(scripts, known, strict=True) if not is_known]
-    if missing:
-        commands = connection.pack_commands([("SCRIPT", "LOAD", one.text) for one in missing])
-        connection.send_packed_command(commands, check_health=False)
-        for _ in missing:
-            _read_from(connection)
-
-
 def _read_from(connection: Any) -> Any:
     try:
         return connection.read_response()
     except ResponseError as problem:
         return problem
-
-
-def _command(call: Call, *, with_text: bool = False) -> tuple[Any, ...]:
-    """The words of the Redis command for a call. A script is named by its hash, or sent `with_text`."""
-    if call.name.isupper():
-        return (call.name, *call.keys, *call.arguments)
-    called = script(call.name)
-    words = ("EVAL", called.text) if with_text else ("EVALSHA", called.sha)
-    return (*words, len(call.keys), *call.keys, *call.arguments)
 
 
 def _is_patched() -> bool:

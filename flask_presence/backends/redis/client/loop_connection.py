@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 import hiredis
-from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from ....loops.base import WOULD_BLOCK, Loop
@@ -22,7 +22,13 @@ from ....loops.gevent_loop import is_gevent_socket
 
 RECEIVE_SIZE: Final = 65536
 
+_NOT_THE_OWNER: Final = ("READONLY", "MOVED", "CLUSTERDOWN")
+
 log = logging.getLogger("flask_presence")
+
+
+class WrongServer(ResponseError):
+    """The server is a replica, or another one has the keys."""
 
 
 class LoopConnection:
@@ -122,8 +128,8 @@ class LoopConnection:
         self._replies.feed(data)
         replies = []
         while (reply := self._replies.gets()) is not False:
-            if isinstance(reply, (AuthenticationError, ReadOnlyError)):
-                raise reply  # a new connection may be allowed more, or find the master
+            if isinstance(reply, (AuthenticationError, WrongServer)):
+                raise reply  # a new connection may be allowed more, or find the right server
             replies.append(reply)
         if replies:
             self._received(replies)
@@ -157,6 +163,6 @@ def _reply_error(text: str) -> RedisError:
     """The exception for an error that Redis answers with. Its text is whole, unlike that of redis-py's own parser."""
     if text.startswith("NOAUTH"):
         return AuthenticationError(text)
-    if text.startswith("READONLY"):
-        return ReadOnlyError(text)
+    if text.startswith(_NOT_THE_OWNER):
+        return WrongServer(text)
     return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)

@@ -6,10 +6,9 @@ master. If no Sentinel can tell, there is no connection.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from redis import Redis
@@ -20,19 +19,11 @@ from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from .address import CONNECT_TIMEOUT, PERCENT_ENCODE, Address, parse_address
+from .server import Server, parse_server
 
 SCHEMES: Final = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 DEFAULT_PORT: Final = 26379
 EXPECTED: Final = "it must look like redis+sentinel://host:26379,host2:26379/service/0"
-
-_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/?#@,]+)(?::(\d{1,5}))?")
-
-
-class Server(NamedTuple):
-    """The host and port of a server."""
-
-    host: str
-    port: int
 
 
 class UnknownService(ConnectionLost):
@@ -142,10 +133,10 @@ def parse_sentinel_address(url: str) -> SentinelAddress:
     scheme, _, rest = url.partition("://")
     try:
         parts = urlsplit(f"{SCHEMES[scheme]}://{rest}")
+        userinfo, at, hosts = parts.netloc.rpartition("@")
+        servers = [parse_server(host, DEFAULT_PORT) for host in hosts.split(",")]
     except ValueError:
         raise ValueError(f"{EXPECTED}; {PERCENT_ENCODE}") from None
-    userinfo, at, hosts = parts.netloc.rpartition("@")
-    servers = [_parse_server(host) for host in hosts.split(",")]
     service, _, db = parts.path.strip("/").partition("/")
     if not service or "/" in db or "@" in parts.path + parts.query or parts.fragment:
         raise ValueError(f"{EXPECTED}; {PERCENT_ENCODE}")
@@ -162,13 +153,6 @@ def parse_sentinel_address(url: str) -> SentinelAddress:
         {name: value for name, value in address.options.items() if name not in ("host", "port")},
         sentinels=Sentinels(servers, unquote(service), timeouts | own | tls | {"retry": Retry(NoBackoff(), 0)}),
     )
-
-
-def _parse_server(text: str) -> Server:
-    found = _HOST.fullmatch(text)
-    if found is None or int(found[2] or DEFAULT_PORT) > 65535:
-        raise ValueError(f"{EXPECTED}; {PERCENT_ENCODE}")
-    return Server(found[1].strip("[]"), int(found[2] or DEFAULT_PORT))
 
 
 def _check_role(connection: Any) -> None:

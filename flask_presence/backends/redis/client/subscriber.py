@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from redis.exceptions import ConnectionError as ConnectionLost
+
 from ....domain.errors import BackendUnavailable
 from ....loops.base import Loop
 from ....loops.pending import Pending, raising
@@ -19,6 +21,8 @@ from .backoff import Backoff
 from .client import Client
 from .loop_connection import LoopConnection
 
+_NAMES: Final = ("SUBSCRIBE", "UNSUBSCRIBE")
+_NAMES_IN_CLUSTER: Final = ("SSUBSCRIBE", "SUNSUBSCRIBE")
 BACKOFF: Final = (0.05, 1.0)
 """Seconds before the next attempt to connect: the first time, and at most."""
 
@@ -135,10 +139,12 @@ class Subscriber:
             if isinstance(reply, Exception):
                 raise reply
             kind, topic, data = reply
-            if kind == b"message":
+            if kind in (b"message", b"smessage"):
                 self._hear(topic.decode(), data)
-            elif kind == b"subscribe":
+            elif kind in (b"subscribe", b"ssubscribe"):
                 self._acknowledged(topic.decode())
+            elif kind == b"sunsubscribe":
+                self._check_ended(topic.decode())
             if self._connection is not connection:
                 return  # it was given up meanwhile, and the other messages count as missed
 
@@ -148,6 +154,12 @@ class Subscriber:
         pending = self._topics.get(topic)
         if pending is not None and not pending.settled:
             pending.settle(_nothing)
+
+    def _check_ended(self, topic: str) -> None:
+        """Raise `ConnectionError` if the server has ended a subscription by itself: another one has the slot now."""
+        pending = self._topics.get(topic)
+        if pending is not None and pending.settled:
+            raise ConnectionLost("another server of the cluster has the topics now")
 
     def _replace(self, problem: Exception | None) -> None:
         """Connect again, in a while: the connection was lost because of `problem`, or could not be made."""
@@ -180,7 +192,8 @@ class Subscriber:
         new = [topic for topic in self._to_subscribe if topic in self._topics]
         old = [topic for topic in self._to_unsubscribe if topic not in self._topics]
         self._to_subscribe, self._to_unsubscribe = [], []
-        commands = [(name, *topics) for name, topics in (("SUBSCRIBE", new), ("UNSUBSCRIBE", old)) if topics]
+        names = _NAMES_IN_CLUSTER if self._client.in_cluster else _NAMES
+        commands = [(name, *topics) for name, topics in zip(names, (new, old), strict=True) if topics]
         if commands:
             self._connection.send(commands)
 

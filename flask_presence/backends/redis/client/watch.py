@@ -32,10 +32,12 @@ def watch(client: Client, keys: Keys, name: str | None) -> Generator[tuple[Chann
     """See `Directory.watch`. Raises `BackendUnavailable` if the connection is lost."""
     subscription = client.subscription(READ_TIMEOUT)
     try:
-        if name is None:
-            subscription.send("PSUBSCRIBE", keys.all_topics)
+        if name is not None:
+            subscription.subscribe(keys.topic(name))
+        elif client.in_cluster:
+            subscription.subscribe(keys.changes)
         else:
-            subscription.send("SUBSCRIBE", keys.topic(name))
+            subscription.send("PSUBSCRIBE", keys.all_topics)
         _read(subscription)  # the acknowledgement: from now on, no change is missed
         yield None
         heard_at, pinged = time.monotonic(), False
@@ -66,9 +68,13 @@ def _read(subscription: Subscription) -> Any:
 
 def _change(reply: Any, keys: Keys) -> tuple[ChannelName, Change] | None:
     """The change that a reply tells of, if it does."""
-    if reply is None or reply[0] not in (b"message", b"pmessage"):
+    if reply is not None and reply[0] == b"sunsubscribe":
+        raise BackendUnavailable("another server of the cluster has the topics now")
+    if reply is None or reply[0] not in (b"message", b"pmessage", b"smessage"):
         return None
     *_, topic, data = reply
+    if topic.decode() == keys.changes:
+        topic, _, data = data.partition(b"\0")
     channel = keys.channel_of(topic.decode())
     if channel is None:
         return None

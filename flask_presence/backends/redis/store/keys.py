@@ -1,8 +1,8 @@
 """The names of everything in Redis.
 
-Rule: every name begins with the prefix; two channels, workers, users or prefixes never share one. The keys of a channel
-have its name as their hash tag, so that they stay together in a cluster. Redis publishes to all of its databases, so
-the names of topics contain the number of the database.
+Rule: every name begins with the prefix; two channels, workers, users or prefixes never share one. In a cluster, a hash
+tag belongs to the prefix, so that one server has all keys and topics of a shard. Redis publishes to all of its
+databases, so the names of topics contain the number of the database.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}(:\{[0-9]+\})?")
 _ESCAPES: Final = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", "\0": "%00", "\1": "%01"})
 
 
@@ -32,9 +32,15 @@ CACHED: Final = 1024
 """Channels whose names are kept, because every message needs them."""
 
 
+def prefix_in(prefix: str, hash_tag: str) -> str:
+    """The prefix of all names of a shard in a cluster; `prefix` itself without a hash tag."""
+    return f"{prefix}:{{{hash_tag}}}" if hash_tag else prefix
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names under one prefix. Raises `ValueError` for a prefix that could be mistaken for another."""
+    """The names under one prefix, which `prefix_in` may have made. Raises `ValueError` for a prefix that could be
+    mistaken for another."""
 
     prefix: str
     db: int = 0
@@ -72,6 +78,12 @@ class Keys:
         """A pattern that matches the topics of all channels, and other topics. The app's Redis user needs permission
         for exactly this pattern; a narrower one would need another permission."""
         return f"{self.prefix}:*"
+
+    @property
+    def changes(self) -> str:
+        """Topic: the changes to the member lists of all channels, each after its channel's topic and a NUL. Only in a
+        cluster, where nobody can subscribe to `all_topics`."""
+        return f"{self._topics}:changes"
 
     def channel_of(self, topic: str) -> str | None:
         """The channel whose events are published there; `None` if it is another topic."""

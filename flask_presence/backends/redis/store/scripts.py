@@ -1,7 +1,7 @@
 """The Lua scripts that run in Redis.
 
 Rule: each script is one atomic step. `lua/channel` has those of one channel, and `lua/worker` all others. Each file
-says what it takes and returns.
+says what it takes and returns. In a cluster they publish with SPUBLISH, which reaches the shard's own server only.
 """
 
 from __future__ import annotations
@@ -24,31 +24,39 @@ class Script:
 
 
 @cache
-def all_scripts() -> tuple[Script, ...]:
+def all_scripts(*, in_cluster: bool = False) -> tuple[Script, ...]:
     """All scripts, in the order of their names."""
-    lua = files(__package__) / "lua"
-    names = [file.name for folder in ("channel", "worker") for file in (lua / folder).iterdir()]
-    return tuple(script(name.removesuffix(".lua")) for name in sorted(names) if name != "common.lua")
+    names = [file.name for folder in ("channel", "worker") for file in (_LUA / folder).iterdir()]
+    return tuple(script(name.removesuffix(".lua"), in_cluster) for name in sorted(names) if name != "common.lua")
 
 
 @cache
-def script(name: str) -> Script:
+def script(name: str, in_cluster: bool = False) -> Script:
     """The script called `name`. The text of one in `lua/channel` begins with what it needs of `common.lua`."""
-    folder = files(__package__) / "lua"
-    file = folder / "worker" / f"{name}.lua"
-    text = file.read_text() if file.is_file() else _with_common((folder / "channel" / f"{name}.lua").read_text())
+    file = _LUA / "worker" / f"{name}.lua"
+    if file.is_file():
+        text = file.read_text()
+    else:
+        text = _with_common((_LUA / "channel" / f"{name}.lua").read_text(), in_cluster=in_cluster)
+    if in_cluster:
+        text = text.replace("'PUBLISH'", "'SPUBLISH'")
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-def _with_common(text: str) -> str:
+def _with_common(text: str, *, in_cluster: bool) -> str:
     """The text of a script, after the keys and the functions of `common.lua` that it uses. Those that it does not use
     would cost Redis as much as a command at every call."""
-    common = (files(__package__) / "lua" / "channel" / "common.lua").read_text()
+    common = (_LUA / "channel" / "common.lua").read_text()
+    if in_cluster:
+        announce = (_LUA / "cluster" / "announce.lua").read_text()
+        common = _ANNOUNCE.sub(lambda _: announce, common)
     for function in reversed(list(_FUNCTION.finditer(common))):  # a function uses only those before it
         if re.search(rf"\b{function['name']}\(", text):
             text = function[0] + text
     return _KEYS.search(common)[0] + text  # type: ignore[index]
 
 
+_LUA: Final = files(__package__) / "lua"
 _KEYS: Final = re.compile(r"^local state, .*\n", re.MULTILINE)
 _FUNCTION: Final = re.compile(r"^local function (?P<name>\w+)\(.*?^end\n", re.MULTILINE | re.DOTALL)
+_ANNOUNCE: Final = re.compile(r"^local function announce\(.*?^end\n", re.MULTILINE | re.DOTALL)

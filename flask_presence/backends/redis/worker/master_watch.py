@@ -1,6 +1,6 @@
-"""Asks the Sentinels now and then which server is the master, and leaves the one that is no longer.
+"""Asks the Sentinels or the cluster now and then which server is the master, and leaves the one that is no longer.
 
-Rule: a server that has been cut off from the others may still answer as a master, so only the Sentinels say who is.
+Rule: a server that has been cut off from the others may still answer as a master, so the others say who is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger("flask_presence")
 
 
 class MasterWatch:
-    """Keeps the connections of a worker at the master, if Sentinels name it."""
+    """Keeps the connections of a worker at the master, if Sentinels or a cluster name it."""
 
     def __init__(self, client: Client, loop: Loop, pipeline: Pipeline, subscriber: Subscriber) -> None:
         self._client = client
@@ -43,7 +43,7 @@ class MasterWatch:
         try:
             self._client.look_up_master()
         except BackendUnavailable as problem:
-            log.debug("the Sentinels do not say who the master is: %s", problem)
+            log.debug("nobody says who the master is: %s", problem)
         finally:
             self._loop.run(self._asked)
 

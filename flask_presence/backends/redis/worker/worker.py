@@ -89,6 +89,7 @@ class Worker:
             tell_others=tell_others,
         )
         self._inbox = self._keys.inbox(self.worker_id)
+        self._checks_cluster = client.in_cluster and shard.records  # once, not for each shard
         self._master_watch = MasterWatch(client, loop, self._pipeline, self._subscriber)
         self._probe_after = lease / 2
         self._probed_at = 0.0
@@ -106,7 +107,7 @@ class Worker:
     def begin(self) -> None:
         """Start. The heartbeat comes first, because the pipeline keeps the order."""
         self._heartbeat.beat()
-        self._pipeline.run(check_server())
+        self._pipeline.run(check_server(in_cluster=self._checks_cluster))
         self.control.begin()
         self._subscriber.subscribe(self._inbox)
         self._subscriber.begin()
