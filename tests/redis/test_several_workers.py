@@ -58,11 +58,13 @@ def connect(workers: list[Server]) -> Iterator[Connect]:
 
 def pid_of(one: Client) -> int:
     """The process at the other end of a client's connection."""
-    port = one.socket.socket.getsockname()[1]
+    sock = one.socket.socket
+    # Both ports: the kernel gives connections to different servers the same port.
+    ends = [f":{sock.getpeername()[1]:04X}", f":{sock.getsockname()[1]:04X}"]
     inode = next(
         line.split()[9]
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
-        if line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01"
+        if [end[-5:] for end in line.split()[1:3]] == ends and line.split()[3] == "01"
     )
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or belongs to another user
