@@ -120,7 +120,7 @@ class Process:
     def goodbye(self, spread: float, timeout: float) -> None:
         """Close all connections with 1001, in random order over `spread` seconds, and leave the service.
 
-        Peers, handlers and webhooks have `timeout` seconds to finish. Then the connections that are left are reset, and
+        Peers, handlers and webhooks have `timeout` seconds to finish. Then the connections that are left are ended, and
         the webhooks that are left are dropped. Blocks.
         """
         group = self._group
@@ -135,7 +135,7 @@ class Process:
         deadline = time.monotonic() + timeout
         while (group.connections or self._hub.handlers_running) and time.monotonic() < deadline:
             sleep(0.02)
-        group.loop.run(group.reset_all)
+        group.loop.run(group.end_all)
         self._hub.backend.close()
         if self._webhooks is not None:
             self._webhooks.finish(deadline, sleep)

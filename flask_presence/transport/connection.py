@@ -361,6 +361,14 @@ class Connection(Outbox):
                 watch.close()
         self.sock.close()
 
+    def end(self) -> None:
+        """End the connection now. A reset would discard what is still on its way, so there is none if the socket has taken
+        the close frame."""
+        if self.state == "closing" and not self.frames:
+            self._dispose()
+        else:
+            self.reset()
+
     def reset(self) -> None:
         try:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

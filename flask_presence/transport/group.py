@@ -44,10 +44,10 @@ class ConnectionGroup:
         self._scheduled = False
         loop.every(self.tick, self._look_after)
 
-    def reset_all(self) -> None:
-        """Reset every connection, without a close frame."""
+    def end_all(self) -> None:
+        """End every connection now, without another close frame."""
         for connection in list(self.connections):
-            connection.reset()
+            connection.end()
 
     def forked(self) -> None:
         """Let go of this process's copies of the sockets: they belong to the process that it was forked from."""

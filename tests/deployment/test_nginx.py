@@ -216,7 +216,7 @@ def test_nobody_sees_a_user_leave_when_a_gunicorn_reloads(
         wait_until(lambda: not old & set(host.worker_pids()))  # noqa: B023
         check_that_they_talk(pages, witness)
     for page in pages:
-        assert 1001 in page.evaluate("codes"), nginx.log("error.log")
+        assert 1001 in page.evaluate("codes"), "\n".join([nginx.log("error.log"), *(host.log() for host in hosts)])
 
 
 def test_nobody_sees_a_user_leave_when_a_gunicorn_restarts(

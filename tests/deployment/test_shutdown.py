@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ GUNICORNS = ["gunicorn-gevent", "gunicorn-gthread"]
 @pytest.mark.parametrize("arguments", [(), ("--preload",)])
 @pytest.mark.parametrize("kind", GUNICORNS)
 def test_sigterm_closes_every_connection_with_1001(kind: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """The handlers run, and the worker stops even if a client ignores the close."""
+    """The handlers run, and the worker stops even if a client ignores the close. It can still read it afterwards."""
     heard = tmp_path / "heard"
     app = "tests.support.shutdown_app:create_app()"
     options: dict[str, Any] = {"app": app, "kind": kind, "arguments": arguments, "HEARD": str(heard)}
@@ -53,6 +54,9 @@ def test_sigterm_closes_every_connection_with_1001(kind: str, arguments: tuple[s
             server.process.send_signal(signal.SIGTERM)
             assert collect(opened) == [(1001, "Server shutting down")] * 20
             server.process.wait(DEADLINE)  # gunicorn would wait for thirty seconds
+            assert struct.pack("!H", 1001) + b"Server shutting down" in b"".join(
+                iter(lambda: unresponsive.recv(4096), b"")
+            )
         events = [json.loads(line) for line in heard.read_text().splitlines()]
         assert sorted(events) == sorted(
             [["channel.left", "shutdown"]] * 20 + [["client.disconnected", "shutdown"]] * 21

@@ -27,7 +27,7 @@ from flask_presence.cli.tables import printable, table
 from ..conftest import Connect, on_redis
 from ..support.client import client
 from ..support.redis_server import RedisServer
-from ..support.server import DEADLINE, ROOT, Server, running
+from ..support.server import DEADLINE, ROOT, Server, running, wait_until
 
 
 def run(*arguments: str, **config: Any) -> Result:
@@ -66,6 +66,7 @@ def test_channels_prints_a_table_or_the_json_of_the_endpoint(
     ann = connect("ann")
     ann.join(f"presence-{name}-room")
     ann.join(f"{name}-public")
+    wait_until(lambda: server.json(f"/presence/channels?prefix={name}-")["channels"])  # it may be two seconds old
     lines = succeed("channels", "--prefix", f"presence-{name}-", *where).splitlines()
     assert lines[0].split() == ["CHANNEL", "TYPE", "MEMBERS", "PER", "SECOND", "SINCE"]
     assert [line.split()[:3] for line in lines[1:]] == [[f"presence-{name}-room", "presence", "1"]]
