@@ -362,8 +362,8 @@ class Connection(Outbox):
         self.sock.close()
 
     def end(self) -> None:
-        """End the connection now. A reset would discard what is still on its way, so there is none if the socket has taken
-        the close frame."""
+        """End the connection now, without a reset if the socket has taken the close frame: a reset would discard what is
+        still on its way."""
         if self.state == "closing" and not self.frames:
             self._dispose()
         else:

@@ -206,11 +206,14 @@ def test_nobody_sees_a_user_leave_when_nginx_restarts(pages: list[Page], nginx: 
 def test_nobody_sees_a_user_leave_when_a_gunicorn_reloads(
     pages: list[Page], hosts: list[Server], nginx: Nginx, witness: Witness
 ) -> None:
-    """Each browser reconnects at least once, when the gunicorn that it is connected to reloads."""
+    """Each browser hears 1001 when the gunicorn that it is connected to reloads. Both reload once more if a connection
+    was cut before that, as a busy machine may do."""
     check_that_they_talk(pages, witness)
     for page in pages:
         page.evaluate("window.codes = []; presence.on('state', (state, {code}) => code && codes.push(code))")
-    for host in hosts:
+    for host in [*hosts, *hosts]:
+        if all(1001 in page.evaluate("codes") for page in pages):
+            break
         old = set(host.worker_pids())
         host.process.send_signal(signal.SIGHUP)
         wait_until(lambda: not old & set(host.worker_pids()))  # noqa: B023
