@@ -362,8 +362,8 @@ class Connection(Outbox):
         self.sock.close()
 
     def end(self) -> None:
-        """End the connection now, without a reset if the socket has taken the close frame: a reset would discard what is
-        still on its way."""
+        """End the connection now. If the socket has taken the close frame, there is no reset, which would discard what
+        is still on its way."""
         if self.state == "closing" and not self.frames:
             self._dispose()
         else:
