@@ -28,7 +28,7 @@ CHANNELS_OF_ONE: Final = 50
 
 
 def memory_of_a_member(program: str, tokens: list[str]) -> float:
-    """The bytes by which a worker grows for each member whom it knows from Redis. The worker has one connection in each
+    """The bytes by which a worker grows for each member that it knows from Redis. The worker has one connection in each
     channel, and the memory of that is a part of it."""
     with ShardedService(program, ("a",), servers=1) as service, ExitStack() as stack:
         (url,) = service.urls.values()

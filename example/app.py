@@ -47,7 +47,7 @@ def create_app() -> Flask:
         # who is typing, would push them out. So the page sends it to a second channel: `private-room-general` beside
         # `presence-room-general`. The guards' patterns match both.
         PRESENCE_HISTORY={"presence-room-*": {"messages": 50, "seconds": 86400}},
-        # Clients of Pusher may come too. Whoever knows the secret may sign for any user.
+        # Clients of Pusher may come too. Anyone who knows the secret can sign for any user.
         PRESENCE_PUSHER_KEY="example",
         PRESENCE_PUSHER_SECRET=PUSHER_SECRET,
     )

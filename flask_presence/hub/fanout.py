@@ -196,7 +196,7 @@ class FanOut:
         return audience is not None and audience.is_kept
 
     def keeps(self, channel: str) -> bool:
-        """Whether `channel` keeps its last messages, whoever is in it."""
+        """Whether `channel` keeps its last messages, even if nobody here is in it."""
         return self._history.find(channel) is not None
 
     def backlog(self) -> Backlog:

@@ -317,7 +317,7 @@ def test_without_the_setting_a_connection_needs_no_user() -> None:
 
 
 def test_connections_that_come_later_have_their_own_half_minute(tab: PusherTab) -> None:
-    """Whoever has left by then is no trouble."""
+    """A connection that has left by then is no trouble."""
     with PusherTab(tab.app) as gone:
         gone.close()
     tab.advance(20)

@@ -1,4 +1,4 @@
-"""Signatures: HMAC-SHA256 under the secret that the app shares with whoever may sign for it.
+"""Signatures: HMAC-SHA256 under the secret that the app shares with its signers.
 
 Rule: every comparison takes constant time, and no text outside the alphabets that callers check is ever signed. The
 secrets are in no `repr` and no error.

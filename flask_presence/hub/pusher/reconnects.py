@@ -36,7 +36,7 @@ class Reconnects:
         self._closing: deque[PusherSession] = deque()
 
     def recheck(self, sessions: Iterable[Session], user_id: str | None, channel: str | None) -> None:
-        """Close those among `sessions` that a signer has let in. The other arguments say whom the recheck concerns."""
+        """Close those among `sessions` that a signer has let in. The other arguments are those of the recheck."""
         self._stale.recheck(user_id, channel, self._clock.monotonic())
         is_under_way = bool(self._closing)
         self._closing.extend(one for one in sessions if isinstance(one, PusherSession) and one.rests_on_signature)

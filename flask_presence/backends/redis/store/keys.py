@@ -82,7 +82,7 @@ class Keys:
     @property
     def changes(self) -> str:
         """Topic: the changes to the member lists of all channels, each after its channel's topic and a NUL. Only in a
-        cluster, where nobody can subscribe to `all_topics`."""
+        cluster, in which nobody can subscribe to `all_topics`."""
         return f"{self._topics}:changes"
 
     def channel_of(self, topic: str) -> str | None:

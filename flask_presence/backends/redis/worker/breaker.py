@@ -65,7 +65,7 @@ class CircuitBreaker:
 
     def failed(self, problem: BackendUnavailable) -> None:
         """Note that Redis did not answer, or refused the connection."""
-        # Whoever asks whether a new worker may have connections says why not.
+        # The code that asks whether a new worker may have connections logs why not.
         is_news = type(problem) is not type(self._problem) and (self._was_up or not isinstance(problem, OtherLayout))
         if is_news:
             if isinstance(problem, PERMANENT):
