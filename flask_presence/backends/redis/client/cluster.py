@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from .address import CONNECT_TIMEOUT, PERCENT_ENCODE, Address, parse_address
-from .server import Server, parse_server
+from .server import Server, split_url
 
 SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT: Final = 6379
@@ -234,18 +234,14 @@ def parse_cluster_addresses(url: str) -> dict[str, ClusterAddress]:
     shard by its tag. Raises `ValueError`."""
     scheme, _, rest = url.partition("://")
     try:
-        parts = urlsplit(f"{SCHEMES[scheme]}://{rest}")
-        userinfo, at, hosts = parts.netloc.rpartition("@")
-        seeds = [parse_server(host, DEFAULT_PORT) for host in hosts.split(",")]
+        parts, userinfo, seeds = split_url(f"{SCHEMES[scheme]}://{rest}", DEFAULT_PORT)
     except ValueError:
         raise ValueError(f"{EXPECTED}; {PERCENT_ENCODE}") from None
-    if "@" in parts.path + parts.query or parts.fragment:
-        raise ValueError(f"{EXPECTED}; {PERCENT_ENCODE}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     number = _number_of_shards(options.pop("shards", str(DEFAULT_SHARDS)))
     if parts.path.strip("/") not in ("", "0") or options.get("db", "0") != "0":
         raise ValueError(f"a cluster has only database 0, and {EXPECTED}")
-    address = parse_address(f"{parts.scheme}://{userinfo}{at}localhost/0?{urlencode(options)}")
+    address = parse_address(f"{parts.scheme}://{userinfo}localhost/0?{urlencode(options)}")
     is_tls = parts.scheme == "rediss"
     own = {name: value for name, value in address.options.items() if name not in ("host", "port")}
     timeouts = {"socket_timeout": CONNECT_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}

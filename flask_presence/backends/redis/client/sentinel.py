@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -19,7 +19,7 @@ from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from .address import CONNECT_TIMEOUT, PERCENT_ENCODE, Address, parse_address
-from .server import Server, parse_server
+from .server import Server, split_url
 
 SCHEMES: Final = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 DEFAULT_PORT: Final = 26379
@@ -132,17 +132,15 @@ def parse_sentinel_address(url: str) -> SentinelAddress:
     for Redis; those of the Sentinels are options, `sentinel_username` and `sentinel_password`. Raises `ValueError`."""
     scheme, _, rest = url.partition("://")
     try:
-        parts = urlsplit(f"{SCHEMES[scheme]}://{rest}")
-        userinfo, at, hosts = parts.netloc.rpartition("@")
-        servers = [parse_server(host, DEFAULT_PORT) for host in hosts.split(",")]
+        parts, userinfo, servers = split_url(f"{SCHEMES[scheme]}://{rest}", DEFAULT_PORT)
     except ValueError:
         raise ValueError(f"{EXPECTED}; {PERCENT_ENCODE}") from None
     service, _, db = parts.path.strip("/").partition("/")
-    if not service or "/" in db or "@" in parts.path + parts.query or parts.fragment:
+    if not service or "/" in db:
         raise ValueError(f"{EXPECTED}; {PERCENT_ENCODE}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     own = {name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options}
-    address = parse_address(f"{parts.scheme}://{userinfo}{at}localhost/{db}?{urlencode(options)}")
+    address = parse_address(f"{parts.scheme}://{userinfo}localhost/{db}?{urlencode(options)}")
     timeouts = {"socket_timeout": CONNECT_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
     tls = {name: value for name, value in address.options.items() if name.startswith("ssl")}
     if parts.scheme == "rediss":

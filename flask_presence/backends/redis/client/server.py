@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
+from urllib.parse import SplitResult, urlsplit
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/?#@,]+)(?::(\d{1,5}))?")
 
@@ -16,6 +17,16 @@ class Server(NamedTuple):
 
     host: str
     port: int
+
+
+def split_url(url: str, default_port: int) -> tuple[SplitResult, str, list[Server]]:
+    """Take a URL with several hosts apart. Returns its parts, the user and password with their `@`, and the servers.
+    Raises a `ValueError` without a text."""
+    parts = urlsplit(url)
+    userinfo, at, hosts = parts.netloc.rpartition("@")
+    if "@" in parts.path + parts.query or parts.fragment:
+        raise ValueError
+    return parts, userinfo + at, [parse_server(host, default_port) for host in hosts.split(",")]
 
 
 def parse_server(text: str, default_port: int) -> Server:
