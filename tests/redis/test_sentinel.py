@@ -129,6 +129,17 @@ def test_health_and_the_log_say_that_no_sentinel_knows_the_service(sentinels: Se
         assert "s/w0rd" not in server.log()
 
 
+def test_a_server_that_is_no_sentinel_is_not_taken_for_one_that_lacks_the_service(redis_server: RedisServer) -> None:
+    """Neither is a Sentinel that lets the user ask nothing."""
+    with running(PRESENCE_BACKEND=f"redis+sentinel://127.0.0.1:{redis_server.port}/{SERVICE}") as server:
+        status, _, body = server.get("/presence/health")
+        assert (status, json.loads(body)["message"]) == (503, "Redis refuses the connection; the log says why")
+        with client(server, "ann") as ann:
+            assert ann.request("join", channel="lobby")["code"] == "JOIN_FAILED"
+            wait_until(lambda: f"127.0.0.1:{redis_server.port} refuses: unknown command" in server.log())
+        assert "Correct the name" not in server.log()
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -41,7 +41,8 @@ class Sentinels:
 
     def look_up(self) -> Server:
         """Ask all Sentinels for the master. Blocks. Raises redis-py's `ConnectionError` if there is none,
-        `AuthenticationError` if they refuse the password, and `UnknownService`."""
+        `AuthenticationError` if they refuse the password, `ResponseError` if they refuse the question, and
+        `UnknownService`."""
         answers: list[tuple[int, Server, str]] = []
         problems: list[str] = []
         kind: type[RedisError] = ConnectionLost
@@ -52,8 +53,10 @@ class Sentinels:
                 kind = AuthenticationError
                 problems.append(f"{server.host}:{server.port} refuses the password of the Sentinels: {problem}")
             except ResponseError as problem:
-                kind = UnknownService
-                problems.append(f"{server.host}:{server.port} does not know the service {self.service!r}: {problem}")
+                is_unknown = "No such master" in str(problem)
+                kind = UnknownService if is_unknown else ResponseError
+                what = f"does not know the service {self.service!r}" if is_unknown else "refuses"
+                problems.append(f"{server.host}:{server.port} {what}: {problem}")
             except (RedisError, OSError) as problem:
                 problems.append(f"{server.host}:{server.port} does not answer: {problem}")
         if not answers:
