@@ -386,6 +386,24 @@ def test_a_single_redis_given_as_a_cluster_shows_in_health_and_in_the_log(redis_
             wait_until(lambda: "cluster support disabled" in server.log())
 
 
+@pytest.mark.parametrize("has_slots", [True, False])
+def test_a_cluster_given_as_a_single_redis_shows_in_health_and_in_the_log(program: str, has_slots: bool) -> None:
+    """Before the first client connects, and after that."""
+    with running_redis(program, *cluster_options()) as server:
+        if has_slots:
+            with redis.Redis(port=server.port) as admin:
+                admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+                wait_until(lambda: is_up(admin))
+        with running(PRESENCE_BACKEND=server.url) as single:
+            for _ in range(2):
+                status, _, body = single.get("/presence/health")
+                assert status == 503
+                assert "a server of a cluster, which needs a redis+cluster:// URL" in json.loads(body)["message"]
+                with client(single, "ann") as ann:
+                    assert ann.request("join", channel="lobby")["code"] == "JOIN_FAILED"
+            wait_until(lambda: "Give PRESENCE_BACKEND the URL of the cluster" in single.log())
+
+
 @pytest.mark.parametrize("wrong", [":wr0ng@", ""])
 def test_a_wrong_password_shows_in_health_and_in_the_log(cluster: Cluster, wrong: str) -> None:
     hosts = cluster.url.rpartition("@")[2]

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import (
     AskError,
     AuthenticationError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MovedError,
     NoScriptError,
@@ -45,6 +46,8 @@ ERROR_LOG_INTERVAL: Final = 60.0
 OPTIONAL: Final = frozenset({"CONFIG", "INFO"})
 """Commands for which the app's Redis user may lack permission, because nothing depends on them."""
 _UNAVAILABLE_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "ASK ", "TRYAGAIN")
+_CLUSTER_ERRORS: Final = (MovedError, ClusterCrossSlotError, ClusterDownError)
+_CLUSTER_ANSWERS: Final = ("MOVED", "CROSSSLOT", "CLUSTERDOWN")
 _WRONG_SERVER: Final = (ReadOnlyError, MovedError, ClusterDownError)
 
 log = logging.getLogger("flask_presence")
@@ -72,6 +75,12 @@ class ClusterUnknown(ConnectionRefused):
     """The servers are not a cluster."""
 
     public_message = "The Redis in PRESENCE_BACKEND is not a cluster"
+
+
+class ServerOfCluster(ConnectionRefused):
+    """The server is one of a cluster, but PRESENCE_BACKEND gives it as a Redis of its own."""
+
+    public_message = "The Redis in PRESENCE_BACKEND is a server of a cluster, which needs a redis+cluster:// URL"
 
 
 class Subscription:
@@ -232,6 +241,8 @@ class Client:
 
     def _error_of(self, call: Call, problem: RedisError) -> BackendUnavailable:
         """The error for a call that Redis has answered with an error."""
+        if self._is_other_kind(problem):
+            return _server_of_cluster(problem)
         is_away = isinstance(problem, (*_WRONG_SERVER, AskError, TryAgainError))
         if is_away or str(problem).startswith(_UNAVAILABLE_ERRORS):
             return BackendUnavailable(f"Redis does not answer: {problem}")
@@ -263,10 +274,23 @@ class Client:
         except BaseException as problem:
             connection.disconnect()  # otherwise an unread reply would be taken for the reply to a later command
             if isinstance(problem, (RedisError, OSError)):
-                raise lost_reply(problem) from problem
+                raise self.lost_reply(problem) from problem
             raise
         finally:
             pool.give_back(connection)
+
+    def lost_reply(self, problem: Exception) -> BackendUnavailable:
+        """The error for calls whose connection was lost before Redis answered."""
+        if isinstance(problem, AuthenticationError):
+            return connection_problem(problem)
+        if self._is_other_kind(problem):
+            return _server_of_cluster(problem)
+        return OutcomeUnknown(f"the connection was lost before Redis answered: {problem}")
+
+    def _is_other_kind(self, problem: Exception) -> bool:
+        """Whether only a server of a cluster answers so, although no cluster was given."""
+        is_of_cluster = isinstance(problem, _CLUSTER_ERRORS) or str(problem).startswith(_CLUSTER_ANSWERS)
+        return is_of_cluster and not self.in_cluster
 
     def _command(self, call: Call, *, with_text: bool = False) -> tuple[Any, ...]:
         """The words of the Redis command for a call. A script is named by its hash, or sent `with_text`."""
@@ -293,13 +317,6 @@ class Client:
                 _read_from(connection)
 
 
-def lost_reply(problem: Exception) -> BackendUnavailable:
-    """The error for calls whose connection was lost before Redis answered."""
-    if isinstance(problem, AuthenticationError):
-        return connection_problem(problem)
-    return OutcomeUnknown(f"the connection was lost before Redis answered: {problem}")
-
-
 def connection_problem(problem: Exception) -> BackendUnavailable:
     """The error for a connection that could not be made."""
     if isinstance(problem, AuthenticationError):
@@ -313,6 +330,13 @@ def connection_problem(problem: Exception) -> BackendUnavailable:
     if isinstance(problem, ResponseError):
         return ConnectionRefused(f"Redis refuses the connection: {problem}")
     return BackendUnavailable(f"Redis does not answer: {problem}")
+
+
+def _server_of_cluster(problem: Exception) -> BackendUnavailable:
+    return ServerOfCluster(
+        f"Redis is a server of a cluster: {problem}. Give PRESENCE_BACKEND the URL of the cluster, "
+        "redis+cluster://host:port/"
+    )
 
 
 def _pool_key() -> tuple[int, int]:

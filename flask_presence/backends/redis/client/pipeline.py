@@ -17,7 +17,7 @@ from ....domain.errors import BackendUnavailable
 from ....loops.base import Loop
 from ....loops.pending import Pending, raising
 from ..store.calls import Call, Operation, Refused
-from .client import Client, Exchange, lost_reply
+from .client import Client, Exchange
 from .loop_connection import LoopConnection
 
 T = TypeVar("T")
@@ -204,7 +204,7 @@ class Pipeline:
         self._connection = None
         self._replies = []
         if self._batch:
-            self._fail_batch(lost_reply(problem))
+            self._fail_batch(self._client.lost_reply(problem))
 
     def _fail_batch(self, problem: BackendUnavailable) -> None:
         self._finish([problem] * sum(len(step.calls) for step in self._batch))

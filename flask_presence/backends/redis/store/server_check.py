@@ -19,8 +19,9 @@ log = logging.getLogger("flask_presence")
 
 
 def try_writing(keys: Keys) -> Operation[None]:
-    """Do what a join does: write and publish, in a script. Raises `BackendUnavailable` if Redis does not allow it."""
-    yield Call("try_writing", (keys.probe,), (keys.probe, str(PROBE_KEPT_FOR)))
+    """Do what a join does: write and publish, in a script that has several keys, which a server of a cluster that is
+    given as a Redis of its own refuses. Raises `BackendUnavailable` if Redis does not allow it."""
+    yield Call("try_writing", (keys.probe, keys.leases), (keys.probe, str(PROBE_KEPT_FOR)))
 
 
 def check_server(*, in_cluster: bool = False) -> Operation[None]:
