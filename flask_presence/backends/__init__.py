@@ -13,7 +13,7 @@ from .base import Backend
 
 if TYPE_CHECKING:
     from .redis.client.address import Address
-    from .redis.shards.backend import TellOthers
+    from .redis.shards.backend import CheckOthers, TellOthers
     from .redis.store.layout import Shard
 
 SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
@@ -64,8 +64,9 @@ def open_backend(
     from .redis.backend import RedisBackend
     from .redis.shards.backend import ShardedBackend
 
-    def open_shard(shard: Shard, tell_others: TellOthers) -> RedisBackend:
-        return RedisBackend(addresses[shard.label], **options, shard=shard, tell_others=tell_others)
+    def open_shard(shard: Shard, tell_others: TellOthers, check_others: CheckOthers) -> RedisBackend:
+        hooks: dict[str, Any] = {"tell_others": tell_others, "check_others": check_others}
+        return RedisBackend(addresses[shard.label], **options, shard=shard, **hooks)
 
     return ShardedBackend(list(addresses), open_shard)
 

@@ -462,7 +462,11 @@ def test_a_worker_with_other_labels_is_refused_while_one_with_the_old_ones_lives
             with redis.Redis(port=fourth.port) as admin:
                 assert admin.zcard(f"{PREFIX}:leases") == 0, "a refused worker keeps others out"
             ann.say("presence-room", "undisturbed")
-            assert run("publish", "presence-room", "x", "1", **more).exit_code == 1
+            for label in "abcd":  # the workers do not know 'd', so nobody would hear what is sent there
+                channel = next(name for name in map(str, range(1000)) if Sharding("abcd").of_channel(name) == label)
+                published = run("publish", channel, "x", "1", **more)
+                assert published.exit_code == 1, label
+                assert "'a', 'b', 'c' for workers that are alive" in published.stderr
             for server in service.servers:
                 server.kill()
 
@@ -493,6 +497,9 @@ def test_a_single_url_and_shards_do_not_meet_on_one_database(program: str, first
             text = json.loads(late.get("/presence/health")[2])["message"]
             assert "is a single URL" in text
             assert "the shards 'a', 'b'" in text
+            published = run("publish", "room", "x", "1", PRESENCE_BACKEND=kinds[second])
+            assert published.exit_code == 1
+            assert "is a single URL" in published.stderr
 
 
 def is_refused(server: Server) -> bool:

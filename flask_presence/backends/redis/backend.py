@@ -53,7 +53,7 @@ REMOVE_DEAD_EVERY: Final = 1.0
 
 class RedisBackend:
     """See `Backend`. `prefix` keeps services apart. `lease` and `grace_abrupt` in seconds, `max_info` in bytes of
-    JSON, `max_members` per presence channel."""
+    JSON, `max_members` per presence channel. `check_others` does `finds_layout` in the other shards."""
 
     blocking = True
     outlives_process = True
@@ -69,8 +69,10 @@ class RedisBackend:
         history: HistoryRules = NO_RULES,
         shard: Shard = WHOLE,
         tell_others: Callable[[control.ControlMessage, bool], object] = lambda *_: None,
+        check_others: Callable[[], object] = lambda: None,
     ) -> None:
         self._shard = shard
+        self._check_others = check_others
         self._tell_others = tell_others
         self._keys = Keys(prefix_in(prefix, address.hash_tag), address.db)
         self._lease = lease
@@ -152,12 +154,18 @@ class RedisBackend:
         if worker is not None:
             _wait(worker, worker.answered, REPLY_TIMEOUT)
 
+    def finds_layout(self) -> bool:
+        """Whether workers are alive here, whose layout is that of this process. Raises `OtherLayout` if it is not."""
+        living = self._client.run(self._store.workers.living_layout())
+        if living not in (None, self._shard.layout):
+            raise self._shard.conflict(living)
+        return living is not None
+
     def _check_layout(self) -> None:
-        """Raise `OtherLayout` if workers that are alive have other shards. A worker's heartbeat does this by itself."""
-        if self._shard is not WHOLE:
-            other = self._client.run(self._store.workers.other_layout())
-            if other is not None:
-                raise self._shard.conflict(other)
+        """Raise `OtherLayout` if workers that are alive have other shards. A worker's heartbeat does this by itself. If
+        there are none in this shard, it may be because theirs are others."""
+        if not self.finds_layout():
+            self._check_others()
 
     def _check_subscribing(self) -> None:
         """Subscribe to the probe. A process without connections has no other subscription that would show whether

@@ -29,7 +29,7 @@ from ....loops.pending import Pending
 from ...base import Listener
 from ..backend import RedisBackend
 from ..store.control import ControlMessage
-from ..store.layout import Shard
+from ..store.layout import OtherLayout, Shard
 from .gather import Answers, ask_all, merge
 from .sharding import Sharding
 
@@ -38,10 +38,14 @@ T = TypeVar("T")
 SILENT_FOR: Final = 1.0
 """Seconds for which a process without connections does not ask a shard again that did not answer."""
 
+CHECK_OTHERS_EVERY: Final = 1.0
+"""Seconds for which a process without connections relies on an answer about the layout."""
+
 ASK_AGAIN_AFTER: Final = 1.0
 """Seconds after which a process that was refused asks again."""
 
 TellOthers = Callable[[ControlMessage, bool], object]
+CheckOthers = Callable[[], object]
 
 
 @dataclass(slots=True)
@@ -59,11 +63,15 @@ class ShardedBackend:
     blocking = True
     outlives_process = True
 
-    def __init__(self, labels: Sequence[str], open_shard: Callable[[Shard, TellOthers], RedisBackend]) -> None:
+    def __init__(
+        self, labels: Sequence[str], open_shard: Callable[[Shard, TellOthers, CheckOthers], RedisBackend]
+    ) -> None:
         self._sharding = sharding = Sharding(labels)
         self._shards = {
             label: open_shard(
-                Shard(label, sharding.labels, records=label == sharding.control), partial(self._tell_others, label)
+                Shard(label, sharding.labels, records=label == sharding.control),
+                partial(self._tell_others, label),
+                partial(self._check_others, label),
             )
             for label in sharding.labels
         }
@@ -78,6 +86,8 @@ class ShardedBackend:
         self._refused: tuple[float, str | None] = (0.0, None)  # until when, and why
         self._absorbed: dict[str, Counts] = {}
         self._silent: dict[str, tuple[float, BackendUnavailable]] = {}  # until when, by label
+        self._checks_others = threading.Lock()
+        self._others_checked_at = float("-inf")
 
     # The life of the process
 
@@ -334,6 +344,18 @@ class ShardedBackend:
         for other, shard in self._shards.items():
             if other != label:
                 shard.note_copy(message, late)
+
+    def _check_others(self, label: str) -> None:
+        """Raise `OtherLayout` if the workers that are alive have other shards than this process. They are not in the
+        shard with that label, which may be one that they do not know; so what is sent there would reach nobody."""
+        with self._checks_others:
+            if time.monotonic() - self._others_checked_at < CHECK_OTHERS_EVERY:
+                return
+            answers = self._ask_each(RedisBackend.finds_layout, without=label)
+            for problem in answers.problems.values():
+                if isinstance(problem, OtherLayout):
+                    raise problem
+            self._others_checked_at = time.monotonic()
 
     def _ask_any(self, question: Callable[[RedisBackend], T]) -> list[T]:
         """The answers of the shards that answer. Raises `BackendUnavailable` if none does."""

@@ -36,7 +36,7 @@ class HeartbeatReply(NamedTuple):
 
 class Workers:
     """The workers under one prefix. A worker counts as dead if it is silent for `lease` seconds. `layout` is that of
-    this process: see `layout.Layout`."""
+    this process: see `layout.Shard`."""
 
     def __init__(self, keys: Keys, lease: float, layout: str = "") -> None:
         self._keys = keys
@@ -144,12 +144,10 @@ class Workers:
         now = yield from self.time()
         return int((yield Call("ZCOUNT", (self._keys.leases,), (str(now), "+inf"))))
 
-    def other_layout(self) -> Operation[str | None]:
-        """The layout of the workers that are alive, if it is not the one of this process."""
+    def living_layout(self) -> Operation[str | None]:
+        """The layout of the workers that are alive; `None` if there are none."""
         layout = ((yield Call("GET", (self._keys.layout,))) or b"").decode()
-        if layout == self._layout or not (yield from self.count_alive()):
-            return None
-        return str(layout)
+        return str(layout) if (yield from self.count_alive()) else None
 
     def count_connections(self) -> Operation[int]:
         """The open connections of all workers that are alive."""
