@@ -7,6 +7,9 @@ from flask import Flask
 
 from flask_presence import ConfigurationError, Presence
 from flask_presence.backends.redis.client.address import MAX_IDLE, parse_address
+from flask_presence.backends.redis.client.cluster import parse_cluster_addresses
+from flask_presence.backends.redis.client.sentinel import parse_sentinel_address
+from flask_presence.backends.redis.client.server import Server
 
 from ..support.redis_server import RedisServer
 from ..support.store import Client
@@ -69,6 +72,16 @@ def test_an_error_names_the_mistake_and_only_the_scheme_of_the_url(url: str, tol
     assert told in str(caught.value)
     assert "s3cret" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_several_hosts_may_be_ipv6_addresses() -> None:
+    """New versions of Python find brackets behind another host wrong."""
+    servers = (Server("one", 7000), Server("::1", 7001), Server("fe80::2", 7000))
+    text = "u:p%40@one:7000,[::1]:7001,[fe80::2]:7000"
+    assert parse_sentinel_address(f"redis+sentinel://{text}/service/2").sentinels.servers == servers
+    (address,) = parse_cluster_addresses(f"redis+cluster://{text}/?shards=1").values()
+    assert address.cluster.seeds == servers
+    assert address.options["password"] == "p@"
 
 
 @pytest.mark.parametrize("value", [b"redis://:s3cret@h", ["redis://:s3cret@h"], "", None, 5])

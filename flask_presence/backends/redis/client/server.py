@@ -22,8 +22,11 @@ class Server(NamedTuple):
 def split_url(url: str, default_port: int) -> tuple[SplitResult, str, list[Server]]:
     """Take a URL with several hosts apart. Returns its parts, the user and password with their `@`, and the servers.
     Raises a `ValueError` without a text."""
-    parts = urlsplit(url)
-    userinfo, at, hosts = parts.netloc.rpartition("@")
+    scheme, _, rest = url.partition("://")
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    userinfo, at, hosts = netloc.rpartition("@")
+    # Python refuses a host in brackets that is not the only one.
+    parts = urlsplit(f"{scheme}://{userinfo}{at}host{rest.removeprefix(netloc)}")
     if "@" in parts.path + parts.query or parts.fragment:
         raise ValueError
     return parts, userinfo + at, [parse_server(host, default_port) for host in hosts.split(",")]
