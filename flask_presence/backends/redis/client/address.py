@@ -32,7 +32,8 @@ _IGNORED_OPTIONS: Final = frozenset(
     ("decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_timeout", "retry_on_error")
 )
 PERCENT_ENCODE: Final = (
-    "a password with '#', '/', '?' or '@' in it must be percent-encoded, as by urllib.parse.quote(…, safe='')"
+    "a password with '#', '%', '/', '?', '@', '[' or ']' in it must be percent-encoded, as by "
+    "urllib.parse.quote(…, safe='')"
 )
 
 
