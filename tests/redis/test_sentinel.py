@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 
 from flask_presence import Presence
+from flask_presence.backends.redis.client.sentinel import parse_sentinel_address
 from flask_presence.domain.errors import ConfigurationError
 
 from ..support.client import client
@@ -116,6 +117,24 @@ def test_a_replica_that_lagged_behind_becomes_master_and_numbers_are_not_used_tw
     service.until_healed()
     wait_until(lambda: member_count(service.servers[1], "presence-late") == 1)
     service.assert_no_events()
+
+
+def test_a_sentinel_that_knows_an_older_master_is_not_believed_alone(program: str) -> None:
+    """It has lost its configuration, and the old master does not know either. If most Sentinels agree, it is true."""
+    with running_sentinels(program) as trio:
+        old = trio.master
+        known = parse_sentinel_address(trio.url).sentinels
+        assert known.look_up().port == old.port
+        trio.fail_over()
+        new = trio.master_port
+        wait_until(lambda: known.look_up().port == new)
+        trio.stop_sentinels()
+        with trio.client(old) as admin:
+            admin.replicaof("NO", "ONE")
+        trio.start_anew(0)
+        assert known.look_up().port == new
+        trio.start_anew(1)
+        assert known.look_up().port == old.port
 
 
 def test_health_and_the_log_say_that_no_sentinel_knows_the_service(sentinels: SentinelTrio) -> None:

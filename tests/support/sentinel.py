@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import quote
 
 from redis import Redis
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import ResponseError
 
 from .ports import free_port
@@ -36,7 +37,8 @@ class SentinelTrio:
         for server in self.servers:
             self._protect(server)
         self.ports = [free_port() for _ in range(3)]
-        self._sentinels = [self._start(program, folder, port) for port in self.ports]
+        self._program, self._folder = program, folder
+        self._sentinels = [self._start(port) for port in self.ports]
         wait_until(lambda: all(self._is_ready(port) for port in self.ports))
 
     @property
@@ -95,10 +97,25 @@ class SentinelTrio:
         wait_until(has_caught_up)
         wait_until(lambda: all(self._is_ready(port) for port in self.ports))
 
-    def close(self) -> None:
+    def stop_sentinels(self) -> None:
+        """Kill the Sentinels."""
         for sentinel in self._sentinels:
             sentinel.kill()
             sentinel.wait()
+
+    def start_anew(self, at: int) -> None:
+        """Start a Sentinel that knows only what all knew at first."""
+        self._sentinels[at] = self._start(self.ports[at])
+
+        def answers() -> bool:
+            with suppress(ConnectionLost):
+                return bool(self._ask(self.ports[at], "SENTINEL MASTER"))
+            return False
+
+        wait_until(answers)
+
+    def close(self) -> None:
+        self.stop_sentinels()
         for server in self.servers:
             server.close()
 
@@ -108,12 +125,12 @@ class SentinelTrio:
                 client.config_set("masterauth", self.password)
                 client.config_set("requirepass", self.password)
 
-    def _start(self, program: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
-        path = folder / f"sentinel-{port}.conf"
+    def _start(self, port: int) -> subprocess.Popen[bytes]:
+        path = self._folder / f"sentinel-{port}.conf"
         lines = [
             f"port {port}",
             "bind 127.0.0.1",
-            f"dir {folder}",
+            f"dir {self._folder}",
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.servers[0].port} 2",
             f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}",
             f"sentinel failover-timeout {SERVICE} 3000",
@@ -123,7 +140,7 @@ class SentinelTrio:
         if self._sentinel_password:
             lines += [f"requirepass {self._sentinel_password}", f"sentinel sentinel-pass {self._sentinel_password}"]
         path.write_text("\n".join(lines) + "\n")
-        return subprocess.Popen([program, str(path), "--sentinel"], stdout=subprocess.DEVNULL)
+        return subprocess.Popen([self._program, str(path), "--sentinel"], stdout=subprocess.DEVNULL)
 
     def _is_ready(self, port: int) -> bool:
         """Whether a Sentinel knows the replica and the other two."""

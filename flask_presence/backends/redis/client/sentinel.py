@@ -1,7 +1,7 @@
 """Redis behind Sentinel: the master is looked up for every connection, because it may change at any time.
 
 Rule: of several answers, the one with the newest configuration counts, and what it names must say that it is the
-master. If no Sentinel can tell, there is no connection.
+master. An older one than before is believed only if most Sentinels answer. If none can tell, there is no connection.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Sentinels:
         self.servers = tuple(servers)
         self.service = service
         self._options = options
+        self._epoch = -1
 
     def look_up(self) -> Server:
         """Ask all Sentinels for the master. Blocks. Raises redis-py's `ConnectionError` if there is none,
@@ -61,10 +62,12 @@ class Sentinels:
                 problems.append(f"{server.host}:{server.port} does not answer: {problem}")
         if not answers:
             raise kind(f"no Sentinel names a master of {self.service!r}: {'; '.join(problems)}")
-        _, master, flags = max(answers)
+        epoch, master, flags = max(answers)
+        if self.master is not None and epoch < self._epoch and 2 * len(answers) <= len(self.servers):
+            return self.master  # those that answer have been cut off, or have lost their configuration
         if "o_down" in flags:
             raise ConnectionLost(f"the master of {self.service!r} is down, and the Sentinels have no other one yet")
-        self.master = master
+        self.master, self._epoch = master, epoch
         return master
 
     def _ask(self, server: Server) -> tuple[int, Server, str]:
