@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import redis
 
+from flask_presence.backends.redis.client.client import PasswordRefused
 from flask_presence.backends.redis.store.keys import Keys
+from flask_presence.backends.redis.worker.breaker import CircuitBreaker
 from flask_presence.domain.channels import ChannelName
+from flask_presence.domain.errors import BackendUnavailable, OutcomeUnknown
 from flask_presence.domain.members import User
 from flask_presence.domain.roster import Joiner
 
@@ -160,6 +163,16 @@ def test_requests_are_refused_without_contacting_redis_while_it_is_down(program:
                 assert refused(ann, "join", channel="presence-other")["code"] == "JOIN_FAILED"
                 assert refused(ann, "channel:message", channel="presence-room", data=1)["code"] == "SEND_FAILED"
             assert proxy.refused - before < 500
+
+
+def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It begins with a lost connection, and then none can be made. A refused password is news."""
+    breaker = CircuitBreaker(10)
+    for problem in (OutcomeUnknown("lost"), BackendUnavailable("refused"), OutcomeUnknown("lost again")):
+        breaker.failed(problem)
+    assert [record.message.partition(";")[0] for record in caplog.records] == ["Redis is down"]
+    breaker.failed(PasswordRefused("wrong"))
+    assert len(caplog.records) == 2
 
 
 def flush(service: Service) -> None:

@@ -10,7 +10,7 @@ import logging
 import time
 from typing import Final
 
-from ....domain.errors import BackendUnavailable
+from ....domain.errors import BackendUnavailable, OutcomeUnknown
 from ..client.backoff import Backoff
 from ..client.client import ConnectionRefused
 from ..store.layout import OtherLayout
@@ -66,7 +66,7 @@ class CircuitBreaker:
     def failed(self, problem: BackendUnavailable) -> None:
         """Note that Redis did not answer, or refused the connection."""
         # The code that asks whether a new worker may have connections logs why not.
-        is_news = type(problem) is not type(self._problem) and (self._was_up or not isinstance(problem, OtherLayout))
+        is_news = _kind(problem) is not _kind(self._problem) and (self._was_up or not isinstance(problem, OtherLayout))
         if is_news:
             if isinstance(problem, PERMANENT):
                 text = "%s%s. WebSockets stay open, joins and messages fail until that is corrected"
@@ -79,3 +79,8 @@ class CircuitBreaker:
                 )
         self._problem = problem
         self._retry_at = time.monotonic() + self._backoff.failed()
+
+
+def _kind(problem: BackendUnavailable | None) -> type[BackendUnavailable | None]:
+    """What the log tells apart. A lost connection and one that cannot be made are the same."""
+    return BackendUnavailable if isinstance(problem, OutcomeUnknown) else type(problem)
