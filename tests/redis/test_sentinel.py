@@ -148,6 +148,15 @@ def test_health_and_the_log_say_that_no_sentinel_knows_the_service(sentinels: Se
         assert "s/w0rd" not in server.log()
 
 
+def test_members_go_on_without_sentinels_and_the_log_warns(program: str) -> None:
+    with running_sentinels(program) as trio, running(PRESENCE_BACKEND=trio.url) as server, client(server, "ann") as ann:
+        ann.join("presence-room")
+        trio.stop_sentinels()
+        wait_until(lambda: "nobody says which Redis is the master" in server.log())
+        ann.join("presence-other")
+        ann.say("presence-room", "still here")
+
+
 def test_a_server_that_is_no_sentinel_is_not_taken_for_one_that_lacks_the_service(redis_server: RedisServer) -> None:
     """Neither is a Sentinel that lets the user ask nothing."""
     with running(PRESENCE_BACKEND=f"redis+sentinel://127.0.0.1:{redis_server.port}/{SERVICE}") as server:

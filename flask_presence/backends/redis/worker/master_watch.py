@@ -30,6 +30,7 @@ class MasterWatch:
         self._subscriber = subscriber
         self._due_at = 0.0
         self._is_asking = False
+        self._has_failed = False
 
     def tick(self, now: float) -> None:
         """Ask if that is due at `now`, in seconds of the monotonic clock."""
@@ -42,8 +43,11 @@ class MasterWatch:
         """Off the loop: the question blocks."""
         try:
             self._client.look_up_master()
+            self._has_failed = False
         except BackendUnavailable as problem:
-            log.debug("nobody says who the master is: %s", problem)
+            if not self._has_failed:  # the connections that there are may be fine, so nothing else says so
+                log.warning("nobody says which Redis is the master, so no connections to it can be made: %s", problem)
+            self._has_failed = True
         finally:
             self._loop.run(self._asked)
 
