@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import traceback
+from typing import Any
+
 import pytest
 from flask import Flask
 
-from flask_presence import ConfigurationError, Presence
+from flask_presence import BackendUnavailable, ConfigurationError, Presence
 from flask_presence.backends.redis.client.address import MAX_IDLE, parse_address
 from flask_presence.backends.redis.client.cluster import parse_cluster_addresses
 from flask_presence.backends.redis.client.sentinel import parse_sentinel_address
 from flask_presence.backends.redis.client.server import Server
 
-from ..support.redis_server import RedisServer
+from ..support.redis_server import RedisServer, running_redis
 from ..support.store import Client
 
 OVERRULED = [
@@ -86,6 +89,22 @@ def test_several_hosts_may_be_ipv6_addresses() -> None:
     (address,) = parse_cluster_addresses(f"redis+cluster://{text}/?shards=1").values()
     assert address.cluster.seeds == servers
     assert address.options["password"] == "p@"
+
+
+def test_a_server_that_repeats_the_password_does_not_bring_it_into_errors(program: str) -> None:
+    """A server, or a proxy in front of it, that does not know AUTH tells what it was sent."""
+    with running_redis(program, "--rename-command", "AUTH", "") as server:
+        where = f"127.0.0.1:{server.port}"
+        for url in (
+            f"redis://user:s3cret@{where}/0",
+            f"redis+sentinel://{where}/service?sentinel_password=s3cret",
+            f"redis+cluster://:s3cret@{where}/?shards=1",
+        ):
+            app = Flask("repeated")
+            presence: Any = Presence(app, backend=url)
+            with app.app_context(), pytest.raises(BackendUnavailable, match="unknown command 'AUTH'") as caught:
+                presence.publish("room", "event", 1)
+            assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("value", [b"redis://:s3cret@h", ["redis://:s3cret@h"], "", None, 5])

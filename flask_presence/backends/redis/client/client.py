@@ -35,6 +35,7 @@ from .address import Address
 from .cluster import NoCluster
 from .pool import Pool
 from .sentinel import UnknownService
+from .server import hide_arguments
 
 T = TypeVar("T")
 
@@ -319,6 +320,7 @@ class Client:
 
 def connection_problem(problem: Exception) -> BackendUnavailable:
     """The error for a connection that could not be made."""
+    hide_arguments(problem)
     if isinstance(problem, AuthenticationError):
         return PasswordRefused(
             f"Redis refuses the password or the user in PRESENCE_BACKEND, or requires one: {problem}"

@@ -19,7 +19,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from .address import CONNECT_TIMEOUT, PERCENT_ENCODE, Address, parse_address
-from .server import Server, split_url
+from .server import Server, hide_arguments, split_url
 
 SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT: Final = 6379
@@ -109,6 +109,7 @@ class Cluster:
                 kind = AuthenticationError
                 problems.append(f"{where} refuses the password: {problem}")
             except ResponseError as problem:
+                hide_arguments(problem)
                 kind = NoCluster if "cluster support disabled" in str(problem) else ResponseError
                 problems.append(f"{where} refuses: {problem}")
             except (RedisError, OSError) as problem:

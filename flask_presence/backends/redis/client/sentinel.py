@@ -19,7 +19,7 @@ from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from .address import CONNECT_TIMEOUT, PERCENT_ENCODE, Address, parse_address
-from .server import Server, split_url
+from .server import Server, hide_arguments, split_url
 
 SCHEMES: Final = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 DEFAULT_PORT: Final = 26379
@@ -54,6 +54,7 @@ class Sentinels:
                 kind = AuthenticationError
                 problems.append(f"{server.host}:{server.port} refuses the password of the Sentinels: {problem}")
             except ResponseError as problem:
+                hide_arguments(problem)
                 is_unknown = "No such master" in str(problem)
                 kind = UnknownService if is_unknown else ResponseError
                 what = f"does not know the service {self.service!r}" if is_unknown else "refuses"

@@ -1,4 +1,4 @@
-"""The servers that a URL names, for instance Sentinels.
+"""The servers that a URL names, for instance Sentinels, and what they may say.
 
 Rule: no error repeats what a URL says, because it may be a password.
 """
@@ -38,3 +38,10 @@ def parse_server(text: str, default_port: int) -> Server:
     if found is None or int(found[2] or default_port) > 65535:
         raise ValueError
     return Server(found[1].strip("[]"), int(found[2] or default_port))
+
+
+def hide_arguments(problem: Exception) -> None:
+    """Take the arguments of a command out of an error's text. A server that does not know AUTH repeats the password."""
+    text, mark, _ = str(problem).partition(", with args beginning with")
+    if mark:
+        problem.args = (text,)
