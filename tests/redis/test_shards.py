@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 
 from flask_presence import Presence
+from flask_presence.backends.redis.client.address import SOCKET_TIMEOUT
 from flask_presence.backends.redis.shards.sharding import Sharding
 from flask_presence.domain.errors import ConfigurationError
 from flask_presence.settings import load_settings
@@ -338,6 +340,28 @@ def check_what_is_left(server: Server, label: str, channels: dict[str, str]) -> 
         other: float(other != label) for other in LABELS
     }
     assert value(samples, "channels", type="presence") == 2
+
+
+def test_questions_to_a_shard_that_hangs_fail_at_once(service: ShardedService, name: str) -> None:
+    """They do not wait until it has timed out, or they would occupy the threads of a server that has few."""
+    service.enter(0, "ann")
+    pause(service.shards["c"])
+    says_so(service, "c")
+    channel, user = channel_in("c", name), user_in("c", name)
+    questions: list[tuple[str, dict[str, Any]]] = [
+        ("get_channel", {"name": channel}),
+        ("get_channel_members", {"name": channel}),
+        ("publish", {"name": channel, "event": "e", "data": 1}),
+        ("remove", {"name": channel, "user_id": "ann"}),
+        ("recheck", {"channel": channel}),
+        ("disconnect", {"user_id": user}),
+        ("is_online", {"user_id": user}),
+        ("send_to_user", {"user_id": user, "event": "e", "data": 1}),
+    ]
+    began_at = time.monotonic()
+    for method, arguments in questions:
+        assert service.servers[0].call(method, **arguments).get("raised") == "BackendUnavailable", method
+    assert time.monotonic() - began_at < len(questions) * SOCKET_TIMEOUT / 2
 
 
 def test_an_emptied_shard_is_restored_and_nobody_notices(service: ShardedService, name: str) -> None:

@@ -143,6 +143,11 @@ class RedisBackend:
         if self._worker is not None:
             self._worker.check()
 
+    def check_up(self) -> None:
+        """The same, unless all that is known is that this worker is late, or hears nothing. Does not block."""
+        if self._worker is not None and not self._worker.breaker.is_up:
+            self._worker.check()
+
     @property
     def awaits_heartbeat(self) -> bool:
         """Whether the answer to the first heartbeat is still to come."""

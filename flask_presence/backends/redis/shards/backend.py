@@ -208,26 +208,26 @@ class ShardedBackend:
         return self._of(channel).profile(channel, client_id)
 
     def broadcast(self, channel: str, payload: bytes, exclude: str | None, *, keep: bool = False) -> int:
-        return self._of(channel).broadcast(channel, payload, exclude, keep=keep)
+        return self._to_ask(channel).broadcast(channel, payload, exclude, keep=keep)
 
     def history(self, channel: str, limit: int, before: Position | None) -> Page:
-        return self._of(channel).history(channel, limit, before)
+        return self._to_ask(channel).history(channel, limit, before)
 
     def clear_history(self, channel: str) -> int:
-        return self._of(channel).clear_history(channel)
+        return self._to_ask(channel).clear_history(channel)
 
     def get(self, name: str) -> Channel | None:
-        return self._of(name).get(name)
+        return self._to_ask(name).get(name)
 
     def members(self, name: str) -> Sequence[Member]:
-        return self._of(name).members(name)
+        return self._to_ask(name).members(name)
 
     def connections_of(self, name: str) -> Mapping[str, int]:
-        return self._of(name).connections_of(name)
+        return self._to_ask(name).connections_of(name)
 
     def remove(self, channel: str, user_id: str, text: str) -> int:
         """As in `Directory`. The channel's shard has the message, because the grace period to end is there too."""
-        return self._of(channel).remove(channel, user_id, text)
+        return self._to_ask(channel).remove(channel, user_id, text)
 
     def watch(self, name: str | None = None) -> Iterator[tuple[ChannelName, Change] | None]:
         if name is not None:
@@ -246,7 +246,7 @@ class ShardedBackend:
     def recheck(self, user_id: str | None, channel: str | None) -> int:
         """As in `Directory`. What is about a channel is up to its shard, as in `remove`."""
         if channel is not None:
-            return self._of(channel).recheck(user_id, channel)
+            return self._to_ask(channel).recheck(user_id, channel)
         label = self._sharding.control if user_id is None else self._sharding.of_user(user_id)
         count = self._send_control(label, self._shards[label].new_control(kind="recheck", user=user_id))
         if user_id is not None:
@@ -254,10 +254,10 @@ class ShardedBackend:
         return count
 
     def send_to_user(self, user_id: str, payload: bytes) -> int:
-        return self._shards[self._sharding.of_user(user_id)].send_to_user(user_id, payload)
+        return self._if_up(self._sharding.of_user(user_id)).send_to_user(user_id, payload)
 
     def is_online(self, user_id: str) -> bool:
-        return self._shards[self._sharding.of_user(user_id)].is_online(user_id)
+        return self._if_up(self._sharding.of_user(user_id)).is_online(user_id)
 
     def check(self) -> None:
         answers = self._ask_each(RedisBackend.check)
@@ -301,7 +301,7 @@ class ShardedBackend:
 
     def history_size(self, channel: str | None) -> HistorySize | None:
         if channel is not None:
-            return self._of(channel).history_size(channel)
+            return self._to_ask(channel).history_size(channel)
         sizes = [size for size in self._ask_any(lambda shard: shard.history_size(None)) if size is not None]
         return HistorySize(sum(size.messages for size in sizes), sum(size.bytes for size in sizes))
 
@@ -324,10 +324,22 @@ class ShardedBackend:
     def _of(self, channel: str) -> RedisBackend:
         return self._shards[self._sharding.of_channel(channel)]
 
+    def _to_ask(self, channel: str) -> RedisBackend:
+        """The shard of a channel, for code that waits for the answer. See `_if_up`."""
+        return self._if_up(self._sharding.of_channel(channel))
+
+    def _if_up(self, label: str) -> RedisBackend:
+        """The shard with that label. Raises `BackendUnavailable` if this process's worker has found it down:
+        else whoever asks would wait until a server that hangs has timed out, and, where threads are few, would
+        hold up those who ask the other shards."""
+        shard = self._shards[label]
+        shard.check_up()
+        return shard
+
     def _send_control(self, label: str, message: ControlMessage) -> int:
         """Send a control message through one shard, and copies through the others if they may have grace periods to
         end. A shard that does not answer gets its copy from the workers when it is back."""
-        count = self._shards[label].send_control(message)
+        count = self._if_up(label).send_control(message)
         if message.ends_graces:
             self._ask_each(lambda shard: shard.send_copy(message), without=label)
         return count
