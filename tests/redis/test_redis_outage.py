@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from flask_presence.backends.redis.client.client import PasswordRefused
+from flask_presence.backends.redis.store.calls import Refused
 from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.worker.breaker import CircuitBreaker
 from flask_presence.domain.channels import ChannelName
@@ -173,6 +174,19 @@ def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.message.partition(";")[0] for record in caplog.records] == ["Redis is down"]
     breaker.failed(PasswordRefused("wrong"))
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind"),
+    [(Refused("no permission"), Refused), (PasswordRefused("wrong"), PasswordRefused)]
+    + [(problem("away"), BackendUnavailable) for problem in (BackendUnavailable, OutcomeUnknown)],
+)
+def test_what_fails_later_says_why_and_has_not_happened(problem: BackendUnavailable, kind: type) -> None:
+    breaker = CircuitBreaker(10)
+    breaker.failed(problem)
+    with pytest.raises(BackendUnavailable, match=str(problem)) as raised:
+        breaker.check()
+    assert raised.type is kind
 
 
 def flush(service: Service) -> None:

@@ -43,10 +43,8 @@ class CircuitBreaker:
 
     def check(self) -> None:
         """Raise `BackendUnavailable` if nothing should be attempted."""
-        if isinstance(self._problem, PERMANENT):
-            raise type(self._problem)(str(self._problem))
         if self._problem is not None:
-            raise BackendUnavailable(str(self._problem))
+            raise _kind(self._problem)(str(self._problem))
         if time.monotonic() - self._heartbeat_at > self._fence:
             raise BackendUnavailable("this worker's heartbeat is so late that others may consider it dead")
 
@@ -66,7 +64,8 @@ class CircuitBreaker:
     def failed(self, problem: BackendUnavailable) -> None:
         """Note that Redis did not answer, or refused the connection."""
         # The code that asks whether a new worker may have connections logs why not.
-        is_news = _kind(problem) is not _kind(self._problem) and (self._was_up or not isinstance(problem, OtherLayout))
+        is_other = self._problem is None or _kind(problem) is not _kind(self._problem)
+        is_news = is_other and (self._was_up or not isinstance(problem, OtherLayout))
         if is_news:
             if isinstance(problem, PERMANENT):
                 text = "%s%s. WebSockets stay open, joins and messages fail until that is corrected"
@@ -81,6 +80,6 @@ class CircuitBreaker:
         self._retry_at = time.monotonic() + self._backoff.failed()
 
 
-def _kind(problem: BackendUnavailable | None) -> type[BackendUnavailable | None]:
-    """What the log tells apart. A lost connection and one that cannot be made are the same."""
+def _kind(problem: BackendUnavailable) -> type[BackendUnavailable]:
+    """What the log and later errors tell apart. A lost connection and one that cannot be made are the same."""
     return BackendUnavailable if isinstance(problem, OutcomeUnknown) else type(problem)
