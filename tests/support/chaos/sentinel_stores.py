@@ -44,6 +44,7 @@ class SentinelStores(Stores):
             "kill the master of a replica that lags": Fault(self._kill_after_lag),
             "fail over as planned": Fault(lambda _: self._trio.fail_over()),
             "pause the master until another one is chosen": Fault(self._pause_until_replaced),
+            "pause the master, and lose the one that is chosen": Fault(self._fall_back),
             "pause the master briefly": Fault(
                 lambda chance: self._pause(self._trio.master, chance.uniform(0.1, 0.8 * down_after))
             ),
@@ -74,6 +75,20 @@ class SentinelStores(Stores):
             time.sleep(chance.uniform(0, 3))
         finally:
             old.process.send_signal(signal.SIGCONT)
+
+    def _fall_back(self, chance: random.Random) -> None:
+        """The old master becomes the master again, without having heard of what happened meanwhile."""
+        old = self._trio.master
+        old.process.send_signal(signal.SIGSTOP)
+        try:
+            self._await_another(old)
+            time.sleep(chance.uniform(0.5, 2))
+        finally:
+            old.process.send_signal(signal.SIGCONT)
+        chosen = self._trio.master
+        time.sleep(chance.uniform(0.2, 0.5))
+        chosen.stop()
+        self._await_another(chosen)
 
     def _await_another(self, old: RedisServer) -> None:
         wait_until(lambda: self._trio.master_port != old.port, FAILOVER_DEADLINE)

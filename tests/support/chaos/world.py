@@ -53,6 +53,7 @@ class World:
         self.stores = stores
         self.participants: list[Participant] = []
         self.done: Counter[str] = Counter()
+        self.healed: list[float] = []  # the seconds that each round needed to heal after its last fault
         self.figures = Figures()
         self.wrong: list[str] = []
         self.log: list[str] = []
@@ -68,11 +69,9 @@ class World:
         self._pool = ThreadPoolExecutor(8)
         self._fault_pool = ThreadPoolExecutor(2)
 
-    def play(self, rounds: int, until: float = float("inf"), script: Sequence[str] | None = None) -> list[float]:
-        """Play rounds of requests and faults, and check each. Return the seconds that each round needed to heal after
-        its last fault. Stop early at `until`, in seconds of the monotonic clock. With a `script`, each round has these
-        faults of Redis, and no others."""
-        healed: list[float] = []
+    def play(self, rounds: int, until: float = float("inf"), script: Sequence[str] | None = None) -> None:
+        """Play rounds of requests and faults, and check each. Stop early at `until`, in seconds of the monotonic clock.
+        With a `script`, each round has these faults of Redis, and no others."""
         self.stores.aim(self.random, narrowly=True)
         kept = next(
             name
@@ -82,13 +81,13 @@ class World:
         conversation = Conversation(self.random.randrange(2**32), self.servers, self._tokens, kept)
         conversation.start()
         self._act(4)
-        while len(healed) < rounds and time.monotonic() < until:
+        while len(self.healed) < rounds and time.monotonic() < until:
             with self._naming_faults():
                 self.stores.mend()
             self._harms_redis_only = script is not None or self.random.random() < 0.5
             untouched = self.stores.aim(self.random, narrowly=self._harms_redis_only)
             self._untouched = untouched if self._harms_redis_only else []
-            healed.append(self._play_round(script or [None] * self.random.randrange(1, 4)))
+            self._play_round(script or [None] * self.random.randrange(1, 4))
             self._harms_redis_only, self._untouched = False, []
         conversation.stop()
         self._check()
@@ -96,9 +95,8 @@ class World:
         wrong = list(conversation.problems())
         assert not wrong, "\n".join([f"a conversation with gaps after {self.log}:", *wrong[:20]])
         self._disconnect_all()
-        return healed
 
-    def _play_round(self, faults: Sequence[str | None]) -> float:
+    def _play_round(self, faults: Sequence[str | None]) -> None:
         channels = [_channel_in(self.stores.sharding, label, "presence-still") for label in self._untouched]
         with witnessing(self.servers, self._witness_tokens, channels) if channels else nullcontext() as witnesses:
             for name in faults:
@@ -109,14 +107,13 @@ class World:
             for _ in range(self.random.randrange(20)):
                 self._act(self.random.randrange(1, 6))
             self._check(WRITERS + LISTENERS + (len(witnesses) if witnesses is not None else 0))
-            healed = time.monotonic() - fault_over
+            self.healed.append(time.monotonic() - fault_over)
             if witnesses is not None:
                 wrong, figures = witnesses.stop()
                 self.figures = self.figures.with_(figures)
                 self.done["round with witnesses"] += 1
                 text = f"shards were disturbed that no fault had touched, after {self.log[-len(faults) :]}:"
                 assert not wrong, "\n".join([text, *wrong[:20]])
-        return healed
 
     # What participants do
 
