@@ -1,4 +1,4 @@
-"""Plays rounds of random requests and faults, each of which is followed by the checks."""
+"""The world of the chaos: it plays rounds of random requests and faults, each of which is followed by the checks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
-from typing import Any, Literal
-
-from websockets.exceptions import WebSocketException
+from typing import Literal
 
 from flask_presence.backends.redis.shards.sharding import Sharding
 
@@ -23,50 +20,43 @@ from ..sentinel import running_sentinels
 from ..server import Server, running
 from .checks import Checks
 from .cluster_stores import ClusterStores
+from .crowd import Crowd
 from .faults import LEASE, Fault
-from .participants import Answer, Participant
 from .sentinel_stores import SentinelStores
 from .stores import Stores
-from .witnesses import LATE, Figures, witnessing
+from .witnesses import Figures, witnessing
 from .workers import WorkerFaults
 
 Kind = Literal["servers", "sentinel", "cluster"]
 
 USERS = [f"user-{number}" for number in range(6)]
 WITNESSES = [f"witness-{number}" for number in range(4)]
-PARTICIPANTS = 12
 PAUSE = 0.02
 """Seconds between the requests during a fault, which may take long."""
 CALM = 2.5
 """Seconds after a fault until messages reach everybody again."""
 HEALING_TIMEOUT = 25.0
-UNAVAILABLE = ("Temporarily unavailable", "Delivery unknown")
-"""The messages of errors that are due to Redis."""
 
 
 class World:
-    """The servers, the Redis servers, the participants, and a source of random numbers."""
+    """The servers, the Redis servers, the crowd that uses them, and a source of random numbers."""
 
     def __init__(self, seed: int, servers: list[Server], stores: Stores, prefix: str) -> None:
         self.random = random.Random(seed)
         self.servers = servers
         self.stores = stores
-        self.participants: list[Participant] = []
         self.done: Counter[str] = Counter()
         self.healed: list[float] = []  # the seconds that each round needed to heal after its last fault
         self.figures = Figures()
-        self.wrong: list[str] = []
         self.log: list[str] = []
-        self._channels = _channels_in(stores.sharding)
-        self._checks = Checks(servers, stores, prefix, self._channels)
+        self._tokens = {user: servers[0].token(user, name=user.title()) for user in USERS}
+        self._witness_tokens = {user: servers[0].token(user) for user in WITNESSES}
+        channels = _channels_in(stores.sharding)
+        self._crowd = Crowd(self.random, servers, self._tokens, channels, stores.sharding, self.done)
+        self._checks = Checks(servers, stores, prefix, channels)
         self._workers = WorkerFaults(servers)
         self._calm_at = 0.0
         self._harms_redis_only = False
-        self._untouched: list[str] = []
-        self._numbers = itertools.count(1)
-        self._tokens = {user: servers[0].token(user, name=user.title()) for user in USERS}
-        self._witness_tokens = {user: servers[0].token(user) for user in WITNESSES}
-        self._pool = ThreadPoolExecutor(8)
         self._fault_pool = ThreadPoolExecutor(2)
 
     def play(self, rounds: int, until: float = float("inf"), script: Sequence[str] | None = None) -> None:
@@ -80,15 +70,18 @@ class World:
         )
         conversation = Conversation(self.random.randrange(2**32), self.servers, self._tokens, kept)
         conversation.start()
-        self._act(4)
+        self._crowd.act(4)
         while len(self.healed) < rounds and time.monotonic() < until:
             with self._naming_faults():
                 self.stores.mend()
             self._harms_redis_only = script is not None or self.random.random() < 0.5
             untouched = self.stores.aim(self.random, narrowly=self._harms_redis_only)
-            self._untouched = untouched if self._harms_redis_only else []
-            self._play_round(script or [None] * self.random.randrange(1, 4))
-            self._harms_redis_only, self._untouched = False, []
+            if self._harms_redis_only:
+                self._crowd.expect_calm(untouched)
+            else:
+                untouched = []
+            self._play_round(script or [None] * self.random.randrange(1, 4), untouched)
+            self._crowd.expect_anything()
         conversation.stop()
         self._check()
         self.done += conversation.counts
@@ -96,101 +89,24 @@ class World:
         assert not wrong, "\n".join([f"a conversation with gaps after {self.log}:", *wrong[:20]])
         self._disconnect_all()
 
-    def _play_round(self, faults: Sequence[str | None]) -> None:
-        channels = [_channel_in(self.stores.sharding, label, "presence-still") for label in self._untouched]
+    def _play_round(self, faults: Sequence[str | None], untouched: Sequence[str]) -> None:
+        channels = [_channel_in(self.stores.sharding, label, "presence-still") for label in untouched]
         with witnessing(self.servers, self._witness_tokens, channels) if channels else nullcontext() as witnesses:
             for name in faults:
                 for _ in range(self.random.randrange(10, 60)):
-                    self._act(self.random.randrange(1, 6))
+                    self._crowd.act(self.random.randrange(1, 6))
                 self._strike(name)
             fault_over = self._calm_at - CALM
             for _ in range(self.random.randrange(20)):
-                self._act(self.random.randrange(1, 6))
+                self._crowd.act(self.random.randrange(1, 6))
             self._check(WRITERS + LISTENERS + (len(witnesses) if witnesses is not None else 0))
             self.healed.append(time.monotonic() - fault_over)
             if witnesses is not None:
                 wrong, figures = witnesses.stop()
-                self.figures = self.figures.with_(figures)
+                self.figures = self.figures.with_(figures).with_(Figures(answer=self._crowd.slowest))
                 self.done["round with witnesses"] += 1
                 text = f"shards were disturbed that no fault had touched, after {self.log[-len(faults) :]}:"
                 assert not wrong, "\n".join([text, *wrong[:20]])
-
-    # What participants do
-
-    def _connected(self) -> list[Participant]:
-        """The participants whose connections are open; the others are removed."""
-        for closed in [one for one in self.participants if not one.open]:
-            self.participants.remove(closed)
-            self.wrong += closed.wrong
-            if self._harms_redis_only and not closed.has_left:
-                self.wrong.append(f"a connection of {closed.user} was closed, although no worker was harmed")
-        return self.participants
-
-    def _add(self) -> Participant | None:
-        """Connect another participant; `None` if the server refuses."""
-        server, user = self.random.choice(self.servers), self.random.choice(USERS)
-        try:
-            one = Participant(server, user, self._tokens[user])
-        except (OSError, EOFError, WebSocketException) as problem:
-            self.done["connect failed"] += 1
-            if self._harms_redis_only:
-                self.wrong.append(f"a server refused a connection, although no worker was harmed: {problem!r}")
-            return None
-        self.participants.append(one)
-        self.done["connect"] += 1
-        return one
-
-    def _act(self, count: int) -> None:
-        """Send requests of random participants at the same time."""
-        connected = self._connected()
-        while len(connected) < PARTICIPANTS:
-            if self._add() is None:
-                time.sleep(0.05)  # gunicorn replaces a worker
-        chosen = [self.random.choice(connected) for _ in range(count)]
-        requests = [self._plan(one) for one in chosen]
-        list(self._pool.map(lambda request: request(), requests))
-
-    def _plan(self, one: Participant) -> Callable[[], None]:
-        what, channel, number = self.random.random(), self.random.choice(self._channels), next(self._numbers)
-        ask = partial(self._request, one, channel)
-        if what < 0.35 or (channel not in one.views and what < 0.9):
-            return partial(ask, "join", userInfo={"n": number} if self.random.random() < 0.3 else {})
-        if what < 0.55:
-            return partial(ask, "leave")
-        if what < 0.7 and channel.startswith("presence-"):
-            return partial(ask, "channel:update", userInfo={"n": number})
-        if what < 0.92:
-            return partial(ask, "channel:message", data=number)
-        return partial(self._close, one)
-
-    def _close(self, one: Participant) -> None:
-        one.close()
-        self.done["close"] += 1
-
-    def _request(self, one: Participant, channel: str, type: str, **fields: Any) -> None:
-        answer = one.request(type, channel=channel, **fields)
-        what = type.removeprefix("channel:")
-        frame = answer.frame
-        if frame is None:
-            self.done[f"{what} unanswered"] += 1
-        elif frame["type"] != "error":
-            self.done[what] += 1
-        else:
-            self.done[f"{what} {frame['code']}"] += 1
-            if what == "leave" and frame["code"] not in ("NOT_MEMBER", "NOT_FOUND", "LEAVE_FAILED"):
-                self.wrong.append(f"leave failed: {frame}")
-            if frame["message"] == "Internal error":
-                self.wrong.append(f"an internal error: {frame}")
-        if self.stores.sharding.of_channel(channel) in self._untouched:
-            self._check_undisturbed(channel, what, answer)
-
-    def _check_undisturbed(self, channel: str, what: str, answer: Answer) -> None:
-        """No fault touches the channel, so the answer says nothing of one, and is not late."""
-        self.figures = self.figures.with_(Figures(answer=answer.seconds))
-        if answer.seconds > LATE:
-            self.wrong.append(f"the answer to {what} in {channel} took {answer.seconds:.1f} s")
-        if answer.frame is not None and answer.frame.get("message") in UNAVAILABLE:
-            self.wrong.append(f"{what} in {channel}, whose shard no fault had touched: {answer.frame}")
 
     # Faults
 
@@ -207,7 +123,7 @@ class World:
             another = self.random.choice(sorted(of_workers))
             striking.append(self._begin(another, of_workers[another]))
         while wait(striking, PAUSE).not_done:
-            self._act(self.random.randrange(1, 6))
+            self._crowd.act(self.random.randrange(1, 6))
         with self._naming_faults():
             lasts = max(one.result() for one in striking)
         self._calm_at = max(self._calm_at, time.monotonic() + CALM + lasts)
@@ -240,20 +156,18 @@ class World:
         while time.monotonic() < self._calm_at:
             time.sleep(0.05)  # a message that is sent before this may be lost, as documented
         deadline = time.monotonic() + HEALING_TIMEOUT
-        while problems := list(self._checks.problems(self._connected(), others)):
+        while problems := list(self._checks.problems(self._crowd.connected(), others)):
             if time.monotonic() > deadline:
                 raise AssertionError("\n".join([f"not healed after {self.log[-4:]}:", *problems[:20]]))
             time.sleep(0.1)
         with self._naming_faults():
-            self._checks.messages(self._connected(), self.random, self._numbers)
-        wrong = self.wrong + [text for one in self._connected() for text in one.wrong]
+            self._checks.messages(self._crowd.connected(), self.random, self._crowd.numbers)
+        wrong = self._crowd.problems()
         assert not wrong, "\n".join([f"impossible after {self.log[-4:]}:", *wrong[:20]])
 
     def _disconnect_all(self) -> None:
         """Close every connection, and wait until nothing of them is left in Redis."""
-        for one in list(self.participants):
-            one.close()
-        self._connected()
+        self._crowd.close()
         deadline = time.monotonic() + HEALING_TIMEOUT
         while left := list(self._checks.left_behind()):
             assert time.monotonic() < deadline, f"left behind: {left}"
