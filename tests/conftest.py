@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .support import cluster
 from .support.client import Client, client
+from .support.cluster import Cluster, running_cluster
 from .support.redis_server import RedisServer, find, running_redis
 from .support.server import Server, running
 from .support.store import Client as RedisClient
@@ -41,6 +43,7 @@ LONGEST = [
     "redis/test_several_workers.py",
     "redis/test_shards.py",
     "redis/test_cluster.py",
+    "redis/test_chaos.py",
     "stats/test_stats_page.py",
     "transport/test_autobahn.py",
     "client/test_presence_js.py",
@@ -59,7 +62,6 @@ LONGEST = [
     "server_api/test_cli.py",
     "client/test_missed_messages.py",
     "deployment/test_wsgi_servers.py",
-    "redis/test_chaos.py",
     "guides/test_tutorial.py",
     "history/test_recovery.py",
     "repository/test_packaging.py",
@@ -159,6 +161,21 @@ def redis_shards(program: str, redis_server: RedisServer) -> Iterator[dict[str, 
 
 
 @pytest.fixture(scope="session")
+def cluster_program(program: str) -> str:
+    """The path of a Redis server's program that can make a cluster."""
+    if (reason := cluster.missing(program)) is not None:
+        missing(reason)
+    return program
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(cluster_program: str) -> Iterator[Cluster]:
+    """A cluster for all tests that do it no harm."""
+    with running_cluster(cluster_program) as whole:
+        yield whole
+
+
+@pytest.fixture(scope="session")
 def redis_client(redis_server: RedisServer) -> Iterator[RedisClient]:
     """A client of the shared Redis."""
     redis_client = RedisClient(redis_server.url)
@@ -180,6 +197,11 @@ def on_redis(server: RedisServer) -> dict[str, Any]:
 def on_shards(servers: dict[str, RedisServer]) -> dict[str, Any]:
     """The same, for a service with shards."""
     return on_redis(servers["a"]) | {"PRESENCE_BACKEND": {label: server.url for label, server in servers.items()}}
+
+
+def on_cluster(whole: Cluster) -> dict[str, Any]:
+    """The same, for a service on a cluster: with few shards, of which some share a master."""
+    return on_redis(whole.nodes[0]) | {"PRESENCE_BACKEND": f"{whole.url}?shards=4"}
 
 
 def either_backend(request: pytest.FixtureRequest) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from flask_presence.backends.redis.store.keys import Keys
 from flask_presence.backends.redis.store.scripts import all_scripts
 from flask_presence.domain.channels import Channel, ChannelName
 from flask_presence.domain.errors import BackendUnavailable, JoinFailed, NotFound, NotMember, RequestError, UpdateFailed
-from flask_presence.domain.history import Position
+from flask_presence.domain.history import Position, Retention, messages_after
 from flask_presence.domain.members import Member, OwnedInfo, User
 from flask_presence.domain.roster import Change, Joined, Joiner, Roster, Updated
 
@@ -434,3 +434,33 @@ def test_all_scripts_are_loaded_together(program: str, prefix: str) -> None:
         client.run(store_of(prefix).workers.heartbeat("worker", first=True))
         assert all(client.redis.script_exists(*known))
         client.close()
+
+
+def test_kept_messages_that_an_old_copy_lacks_count_as_missed(redis_client: Client, prefix: str) -> None:
+    """The copy is in the run of Redis that wrote it: that server was cut off, another one took over, and now it is the
+    master again. A worker that heals knows what it lacks."""
+    store, room, retention = store_of(prefix), ChannelName("kept-room"), Retention(100, 60)
+    operations = store.channels("worker")
+
+    def say(number: int) -> Position:
+        return redis_client.run(store.history.publish(room, b'{"n":%d}' % number, None, retention)).position
+
+    redis_client.run(operations.join(Joiner(room, "1", None, None, NOW)))
+    for number in range(3):
+        say(number)
+    copy = {key: redis_client.redis.dump(key) for key in redis_client.redis.scan_iter(f"{prefix}:*")}
+    lost = [say(number) for number in range(3, 6)]
+    for key, value in copy.items():
+        redis_client.redis.restore(key, 0, value, replace=True)
+    healed = redis_client.run(operations.heal(room, list, lambda: {"1"}, (), {}, lost[1], NOW))
+    assert healed.value.writes_lost
+    later = [say(number) for number in range(6, 10)]
+    for position in (*lost, healed.position):
+        assert position < later[0]
+    for seen in lost:
+        extract = redis_client.run(store.history.extract(room, after=seen.number))
+        assert messages_after(extract, seen.number) is None
+    extract = redis_client.run(store.history.extract(room, after=later[1].number))
+    assert [message.number for message in messages_after(extract, later[1].number) or ()] == [
+        position.number for position in later[2:]
+    ]

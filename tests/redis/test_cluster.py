@@ -22,10 +22,8 @@ from flask_presence.backends.redis.shards.sharding import Sharding
 from flask_presence.domain.errors import ConfigurationError
 from flask_presence.settings import load_settings
 
-from ..conftest import missing
 from ..deployment.test_redis_deployment import ACL, make_certificate, talk
 from ..server_api.test_cli import succeed
-from ..support import cluster as support
 from ..support.client import Client, client
 from ..support.cluster import FAILOVER_DEADLINE, MASTERS, SLOTS, Cluster, ClusterNode, running_cluster
 from ..support.ports import free_port
@@ -105,10 +103,8 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def whole_cluster(program: str) -> Iterator[Cluster]:
-    if (reason := support.missing(program)) is not None:
-        missing(reason)
-    with running_cluster(program, PASSWORD) as cluster:
+def whole_cluster(cluster_program: str) -> Iterator[Cluster]:
+    with running_cluster(cluster_program, PASSWORD) as cluster:
         yield cluster
 
 

@@ -543,3 +543,19 @@ def test_a_dead_neighbour_that_is_listed_again_by_late_commands_is_found(redis_c
         redis_client.redis.sadd(keys.workers, neighbour)
         redis_client.redis.zadd(keys.leases, {neighbour: FAR, f"{host.here}.0.0.me": ENDED})
         assert host.beat() == [neighbour]
+
+
+def test_an_id_that_is_given_up_is_listed_with_its_channels(redis_client: Client, prefix: str, workers: Driven) -> None:
+    """If the connection to Redis is lost after the first round trip, nothing is left that nobody removes."""
+    keys = Keys(prefix)
+    operation = store_of(prefix).dead_workers.leave_to_others("old", ["lobby", "room"])
+    calls = next(operation)
+
+    def first_round_trip() -> Operation[None]:
+        yield calls
+
+    redis_client.run(first_round_trip())
+    assert redis_client.redis.smembers(keys.worker_channels("old")) == {b"lobby", b"room"}
+    assert workers.claim(["old"]) == "old"
+    workers.remove("old")
+    assert list(redis_client.redis.scan_iter(f"{prefix}:worker:*")) == []

@@ -177,6 +177,20 @@ def test_a_copy_waits_for_a_snapshot_in_a_later_epoch() -> None:
     assert set(listener.view) == {"ann"}
 
 
+def test_a_copy_keeps_nobody_whose_leave_it_has_heard() -> None:
+    """Redis has lost data, and members whom it does not list stay until others have restored them. But it has announced
+    since then that bob left; eve left and came back."""
+    changes = [("ann", "come"), ("bob", "come"), ("eve", "come"), ("bob", "go"), ("eve", "go"), ("eve", "come")]
+    history, listener = History(changes), Listener()
+    replica = Replica(listener.hear, nobody)
+    listener.load(replica, Position(EPOCH, 3), history.lists[3])
+    replica.health.lose()
+    for event in history.events[3:]:
+        replica.hear(event)
+    replica.load(Position(EPOCH, 6), {}, keep=True)
+    assert set(listener.view) == {"ann", "eve"}
+
+
 def test_a_callback_runs_right_after_the_event_that_it_waits_for() -> None:
     history = History([("ann", "come"), ("ann", "say"), ("ann", "say")])
     log: list[Any] = []

@@ -16,22 +16,32 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from flask_presence import Presence
 
-from ..conftest import on_redis, on_shards
+from ..conftest import on_cluster, on_redis, on_shards
 from ..membership.test_state_machine import ConnectionMachine, Peer
 from ..support.effort import at_effort
 from ..support.redis_server import RedisServer
 from ..support.server import wait_until
 
+PLACES: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    "one Redis": ("redis_server", on_redis),
+    "shards": ("redis_shards", on_shards),
+    "cluster": ("redis_cluster", on_cluster),
+}
+"""The fixtures of the places where a service has its data, and the functions that make its settings of them."""
 
-@pytest.mark.parametrize(("workers", "shards"), [(1, 1), (3, 1), (1, 3), (3, 3)], ids=lambda number: str(number))
-def test_the_state_machine_holds_with_redis(
-    redis_server: RedisServer, redis_shards: dict[str, RedisServer], workers: int, shards: int
-) -> None:
-    """It runs with one worker, and with several that know each other only through Redis; on one Redis, and on three."""
+
+@pytest.mark.parametrize(
+    ("workers", "place"), [(1, "one Redis"), (3, "one Redis"), (1, "shards"), (3, "shards"), (3, "cluster")]
+)
+def test_the_state_machine_holds_with_redis(request: pytest.FixtureRequest, workers: int, place: str) -> None:
+    """It runs with one worker, and with several that know each other only through Redis: one server, three that are
+    shards, or a cluster."""
+    fixture, settings_for = PLACES[place]
+    servers = request.getfixturevalue(fixture)
 
     class RedisConnectionMachine(ConnectionMachine):
         def configure(self) -> dict[str, Any]:
-            return on_redis(redis_server) if shards == 1 else on_shards(redis_shards)
+            return settings_for(servers)
 
         count = workers
 
@@ -55,7 +65,7 @@ def test_the_state_machine_holds_with_redis(
                 return returned.result()
 
     few = settings(
-        max_examples=at_effort(8),
+        max_examples=at_effort(4 if place == "cluster" else 8),
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
         stateful_step_count=30,
         deadline=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import quote
@@ -121,10 +121,17 @@ class Cluster:
 
     def owner(self, tag: str) -> ClusterNode:
         """The master that owns the slot of a tag, as most servers say."""
-        answers = [self._owner_port(node, slot_of(tag)) for node in self.nodes if node.is_running]
-        ports = [port for port in answers if port is not None]
-        port = max(set(ports), key=ports.count)
-        return next(node for node in self.nodes if node.port == port)
+        return self.owners([tag])[tag]
+
+    def owners(self, tags: Iterable[str]) -> dict[str, ClusterNode]:
+        """The same for several tags."""
+        answers = [self._ranges(node) for node in self.nodes if node.is_running]
+        found = {}
+        for tag in tags:
+            ports = [port for ranges in answers if (port := _port_in(ranges, slot_of(tag))) is not None]
+            port = max(set(ports), key=ports.count)
+            found[tag] = next(node for node in self.nodes if node.port == port)
+        return found
 
     def replica_of(self, master: ClusterNode) -> ClusterNode:
         ids = [line.split()[0] for line in master.ask("CLUSTER", "REPLICAS", master.id)]
@@ -140,7 +147,8 @@ class Cluster:
             source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, *auth, "KEYS", *keys)
         for node in (target, source):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
-        wait_until(lambda: all(self._owner_port(node, slot) == target.port for node in self.nodes if node.is_running))
+        running = [node for node in self.nodes if node.is_running]
+        wait_until(lambda: all(_port_in(self._ranges(node), slot) == target.port for node in running))
 
     def kill(self, master: ClusterNode, tag: str) -> None:
         """Kill a master, and wait until its replica has taken over the slot of a tag."""
@@ -180,12 +188,19 @@ class Cluster:
         return False
 
     @staticmethod
-    def _owner_port(node: ClusterNode, slot: int) -> int | None:
+    def _ranges(node: ClusterNode) -> list[Any]:
+        """What a server says of the slots; nothing if it does not answer."""
         with suppress(RedisError, OSError):
-            for first, last, (_, port, *_), *_ in node.ask("CLUSTER", "SLOTS"):
-                if first <= slot <= last:
-                    return int(port)
-        return None
+            answer: list[Any] = node.ask("CLUSTER", "SLOTS")
+            return answer
+        return []
+
+
+def _port_in(ranges: list[Any], slot: int) -> int | None:
+    for first, last, (_, port, *_), *_ in ranges:
+        if first <= slot <= last:
+            return int(port)
+    return None
 
 
 def missing(program: str) -> str | None:

@@ -1,7 +1,8 @@
 """A conversation in a channel that keeps messages: some write, and others come and go, whatever happens to the servers.
 
 Rule: a listener that recovers has missed nothing, heard nothing twice, and heard everything in order. What a writer
-sends again with its `messageId` goes out once, unless Redis has lost its data in between.
+sends again with its `messageId` goes out once, unless Redis has lost its data in between, or another server has taken
+over, which may lack the latest.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from flask_presence.domain.history import Position, parse_position
 
 from .server import DEADLINE, Server
 
-CHANNEL = "private-kept-conversation"
 HISTORY = {"kept-*": (300, 60)}
 WRITERS, LISTENERS = 2, 3
+LEAP = 1_000_000_000
+"""By how much the numbers grow in one step when another server may lack the latest messages."""
 PAUSE = 0.02
 """Seconds between two messages of a writer."""
 FAILURES = (OSError, EOFError, TimeoutError, ConnectionClosed, WebSocketException)
@@ -41,11 +43,13 @@ class Stretch:
 
 
 class Conversation:
-    """Runs in threads between `start` and `stop`. `problems` are what must not have happened."""
+    """Runs in threads between `start` and `stop`, in a channel that `HISTORY` lets keep messages. `problems` are what
+    must not have happened."""
 
-    def __init__(self, seed: int, servers: list[Server], tokens: dict[str, str]) -> None:
+    def __init__(self, seed: int, servers: list[Server], tokens: dict[str, str], channel: str) -> None:
         self._random = random.Random(seed)
         self._servers = servers
+        self._channel = channel
         self._tokens = list(tokens.values())
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -85,7 +89,7 @@ class Conversation:
             if missed:
                 yield f"between {stretch.begin} and {stretch.end}, missed: {missed[:5]}"
         for what, found in ids.items():
-            if len({position.epoch for position in found}) < len(found):
+            if len({(position.epoch, position.number // LEAP) for position in found}) < len(found):
                 yield f"{what} went out more than once: {sorted(found)}"
 
     def _spawn(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -99,11 +103,11 @@ class Conversation:
         token = chance.choice(self._tokens)  # a `messageId` belongs to its user
         while not self._stopped.is_set():
             with contextlib.suppress(*FAILURES), self._connection(chance, token) as socket:
-                if self._ask(socket, "join", channel=CHANNEL)["type"] != "channel:joined":
+                if self._ask(socket, "join", channel=self._channel)["type"] != "channel:joined":
                     continue
                 while not self._stopped.is_set():
                     what = f"{name} {number}"
-                    answer = self._ask(socket, "channel:message", channel=CHANNEL, data=what, messageId=what)
+                    answer = self._ask(socket, "channel:message", channel=self._channel, data=what, messageId=what)
                     if answer["type"] == "channel:sent":
                         self._confirmed[what] = self._position(answer["id"])
                         self.counts["message confirmed"] += 1
@@ -120,7 +124,7 @@ class Conversation:
         while not self._stopped.is_set():
             with contextlib.suppress(*FAILURES), self._connection(chance, chance.choice(self._tokens)) as socket:
                 fields = {} if seen is None else {"since": seen}
-                answer = self._ask(socket, "join", channel=CHANNEL, **fields)
+                answer = self._ask(socket, "join", channel=self._channel, **fields)
                 if answer["type"] != "channel:joined":
                     continue
                 if stretch is None or not answer.get("recovered"):

@@ -32,10 +32,12 @@ class SentinelTrio:
     def __init__(self, program: str, folder: Path, password: str | None, sentinel_password: str | None) -> None:
         self.password = password
         self._sentinel_password = sentinel_password
-        self.servers = [RedisServer(program)]
-        self.servers.append(RedisServer(program, "--replicaof", f"127.0.0.1 {self.servers[0].port}"))
+        at_once = ("--repl-diskless-sync-delay", "0")
+        self.servers = [RedisServer(program, *at_once) for _ in range(2)]
         for server in self.servers:
             self._protect(server)
+        with self.client(self.servers[1]) as client:
+            client.replicaof("127.0.0.1", str(self.servers[0].port))
         self.ports = [free_port() for _ in range(3)]
         self._program, self._folder = program, folder
         self._sentinels = [self._start(port) for port in self.ports]
@@ -82,6 +84,7 @@ class SentinelTrio:
 
         The Sentinels would make it a replica too, but only after ten seconds and more.
         """
+        wait_until(self._agree, FAILOVER_DEADLINE)
         master, replica = self.master, self.replica
         if replica.process.poll() is not None:
             replica.start()
@@ -142,19 +145,30 @@ class SentinelTrio:
         path.write_text("\n".join(lines) + "\n")
         return subprocess.Popen([self._program, str(path), "--sentinel"], stdout=subprocess.DEVNULL)
 
+    def _agree(self) -> bool:
+        """Whether all Sentinels see the same master, and no failover is under way."""
+        states = [self._state(port) for port in self.ports]
+        return len({(state.get("port"), state.get("flags")) for state in states}) == 1 and (
+            states[0].get("flags") == "master"
+        )
+
     def _is_ready(self, port: int) -> bool:
         """Whether a Sentinel knows the replica and the other two."""
+        state = self._state(port)
+        return (state.get("num-slaves"), state.get("num-other-sentinels")) == ("1", "2")
+
+    def _state(self, port: int) -> dict[str, str]:
+        """What a Sentinel says about the master; nothing if it does not answer."""
         try:
             words = self._ask(port, "SENTINEL MASTER")
         except OSError:
-            return False
+            return {}
         except Exception as problem:
             if "onnect" in str(problem):
-                return False
+                return {}
             raise
         state = dict(zip(words[::2], words[1::2], strict=True)) if isinstance(words, list) else words
-        found = {str(key): str(value) for key, value in state.items()}
-        return found["num-slaves"] == "1" and found["num-other-sentinels"] == "2"
+        return {str(key): str(value) for key, value in state.items()}
 
     def _ask(self, port: int, command: str) -> list[str]:
         password = self._sentinel_password

@@ -92,10 +92,11 @@ class DeadWorkers:
 
     def leave_to_others(self, worker_id: str, channels: list[str]) -> Operation[None]:
         """Note that this worker id is given up, and may still have connections in `channels`, so that other workers
-        remove it."""
+        remove it. In one round trip: channels of a worker that is not listed would stay for ever."""
+        listing = [Call("SADD", (self._keys.workers,), (worker_id,))]
         if channels:
-            yield Call("SADD", (self._keys.worker_channels(worker_id),), tuple(channels))
-        yield Call("SADD", (self._keys.workers,), (worker_id,))
+            listing.insert(0, Call("SADD", (self._keys.worker_channels(worker_id),), tuple(channels)))
+        yield listing
 
     def forget(self, worker_id: str) -> Operation[None]:
         """Delete what is left of a worker."""

@@ -109,14 +109,15 @@ class Replica:
         and the kept messages that were `missed`; `None` if that is not known.
 
         With `keep`, members who are missing from the snapshot stay listed, because other workers may still be
-        restoring them. See `Snapshot` for `sliced`. The caller gives `entries` away.
+        restoring them; but not those whose leave was heard meanwhile. See `Snapshot` for `sliced`. The caller gives
+        `entries` away.
         """
         old = self.position
         self._in_order = sliced
         self._list.forget()
         if sliced:
             position = self._apply_early(position, entries)
-        self._replace(entries, keep=keep)
+        self._replace(entries, absent=self._left_early(position) if keep else None)
         missing = keep and len(self._entries) > len(entries)
         early, self._early = self._early, []
         heard = {event.position: event for event in early if event.position <= position}
@@ -186,13 +187,20 @@ class Replica:
                 entries[event.user] = parse_entry(event.body)
         return position
 
-    def _replace(self, entries: dict[str, Entry], *, keep: bool) -> None:
-        """Change the list to `entries`; with `keep`, other members stay. What differs is told."""
+    def _left_early(self, position: Position) -> set[str]:
+        """The users who have left, by the events up to `position` that have arrived."""
+        events = [event for event in self._early if event.position <= position and event.kind in _OF_MEMBERS]
+        last = {event.user: event.kind for event in events}
+        return {user for user, kind in last.items() if kind == "left"}
+
+    def _replace(self, entries: dict[str, Entry], *, absent: set[str] | None) -> None:
+        """Change the list to `entries`. Of the other members only those who are `absent` are removed; all, if that is
+        `None`. What differs is told."""
         if self.position == NOWHERE:  # so nobody here knows of any list
             self._entries = entries
             return
-        if not keep:
-            for user in [user for user in self._entries if user not in entries]:
+        for user in [user for user in self._entries if user not in entries]:
+            if absent is None or user in absent:
                 self._remove(user, "")
         self._in_order = False
         known = self._entries

@@ -55,18 +55,22 @@ local function epoch(known)
   return current
 end
 
+-- Note that the log, if the channel has one, may lack messages: numbers go on far beyond those that may have been given
+-- out, and whatever came before counts as missed.
+local function doubt_log()
+  if redis.call('HEXISTS', state, 'm') == 0 then return end
+  local number = redis.call('HINCRBY', state, 'q', 1000000000)
+  redis.call('HSET', state, 'm', string.format('%.0f', number))
+end
+
 -- Begin to use the log, if the channel has one. If Redis has restarted, perhaps with an old copy of its data, it may not
--- know the last numbers that it has given out. So numbers go on far beyond them, and whatever came before counts as
--- missed.
+-- know the last numbers that it has given out.
 local function use_log()
   if redis.call('HEXISTS', state, 'm') == 0 then return end
   local run, known = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or '', redis.call('HGET', state, 'h')
   if known == run then return end
   redis.call('HSET', state, 'h', run)
-  if known then
-    local number = redis.call('HINCRBY', state, 'q', 1000000000)
-    redis.call('HSET', state, 'm', string.format('%.0f', number))
-  end
+  if known then doubt_log() end
 end
 
 -- Number an event and publish it: kind, epoch, number, client that does not hear it, user, reason, body.

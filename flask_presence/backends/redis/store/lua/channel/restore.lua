@@ -9,7 +9,10 @@ local topic, at, is_older = ARGV[1], epoch(ARGV[2]), 0
 use_log()
 if tonumber(redis.call('HGET', state, 'q')) < tonumber(ARGV[3]) then
   redis.call('HSET', state, 'q', ARGV[3])
-  if at == ARGV[2] then is_older = 1 end
+  if at == ARGV[2] then
+    is_older = 1
+    doubt_log()
+  end
 end
 for first = 7, #ARGV, 4 do
   local client, user, place, document = ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
