@@ -71,7 +71,7 @@ def test_two_workers_in_memory_are_unhealthy() -> None:
     """This holds for every spelling of the backend."""
     for backend in ("memory", "memory://", "MEMORY://"):
         assert load_settings({"PRESENCE_BACKEND": backend}, {}).in_memory
-    with running(arguments=("-w", "2"), PRESENCE_BACKEND="MEMORY://", **PLAIN) as server:
+    with running(kind="gunicorn-gevent", arguments=("-w", "2"), PRESENCE_BACKEND="MEMORY://", **PLAIN) as server:
         status, body = health(server)
         assert status == 503
         assert "PRESENCE_ISOLATED_WORKERS" in body["message"]
@@ -174,7 +174,7 @@ def test_a_wrong_password_is_not_called_an_outage(program: str) -> None:
 
 def test_two_workers_in_memory_refuse_connections_unless_isolated() -> None:
     """The log and the refusal name the setting to change."""
-    with running(arguments=("-w", "2")) as server:
+    with running(kind="gunicorn-gevent", arguments=("-w", "2")) as server:
         with pytest.raises(InvalidStatus) as caught, client(server):
             pass
         response = caught.value.response
@@ -182,5 +182,8 @@ def test_two_workers_in_memory_refuse_connections_unless_isolated() -> None:
         sentence = json.loads(response.body or b"")["error"]["message"]
         assert "PRESENCE_ISOLATED_WORKERS" in sentence
         assert sentence in server.log()
-    with running(arguments=("-w", "2"), PRESENCE_ISOLATED_WORKERS=True) as server, client(server):
+    with (
+        running(kind="gunicorn-gevent", arguments=("-w", "2"), PRESENCE_ISOLATED_WORKERS=True) as server,
+        client(server),
+    ):
         pass

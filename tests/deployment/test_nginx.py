@@ -100,7 +100,10 @@ def config(redis_server: RedisServer) -> dict[str, Any]:
 def hosts(config: dict[str, Any]) -> Iterator[list[Server]]:
     """Two gunicorns, started as the systemd unit starts them."""
     with ExitStack() as stack:
-        yield [stack.enter_context(running(app=MODULE, arguments=ARGUMENTS, **config)) for _ in range(2)]
+        yield [
+            stack.enter_context(running(app=MODULE, kind="gunicorn-gevent", arguments=ARGUMENTS, **config))
+            for _ in range(2)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +325,7 @@ def test_a_full_gunicorn_passes_connections_on_and_tls_works(
     with ExitStack() as stack:
         options = config | {"PRESENCE_MAX_CONNECTIONS": 1}
         arguments = (*ARGUMENTS, "--forwarded-allow-ips", "192.0.2.1")  # as if nginx were another machine
-        small = stack.enter_context(running(app=MODULE, arguments=arguments, **options))
+        small = stack.enter_context(running(app=MODULE, kind="gunicorn-gevent", arguments=arguments, **options))
         nginx = stack.enter_context(
             running_nginx(
                 nginx_program,

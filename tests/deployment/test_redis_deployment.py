@@ -28,7 +28,7 @@ ACL = "+@read +@write +@scripting +@pubsub +@connection +time -@dangerous +info"
 
 def talk(**options: Any) -> str:
     """Talk on a server with these options, and return its log."""
-    with running(**options) as server, ExitStack() as stack:
+    with running(**{"kind": "gunicorn-gevent"} | options) as server, ExitStack() as stack:
         ann, bob = stack.enter_context(client(server, "ann")), stack.enter_context(client(server, "bob"))
         ann.join("presence-room")
         assert len(bob.join("presence-room")["members"]) == 2

@@ -65,7 +65,7 @@ def test_sigterm_closes_every_connection_with_1001(kind: str, arguments: tuple[s
 
 
 def test_a_draining_worker_answers_health_and_upgrades_with_503() -> None:
-    with running() as server, client(server) as one:
+    with running(kind="gunicorn-gevent") as server, client(server) as one:
         workers = server.worker_pids()
         for worker in workers:
             os.kill(worker, signal.SIGTERM)

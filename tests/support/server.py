@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import os
@@ -16,23 +17,27 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
 
+from .fork_server import ForkedProcess, ForkServer
 from .ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 20.0
 
 HAS_CONTROL_SOCKET = Version(version("gunicorn")) >= Version("25.1")
-GUNICORN = [sys.executable, "-m", "gunicorn", "--bind", "fd://{fd}"]
+GUNICORN_MODULE = [sys.executable, "-m", "gunicorn"]
+GUNICORN = [*GUNICORN_MODULE, "--bind", "fd://{fd}"]
 if HAS_CONTROL_SOCKET:
     GUNICORN.append("--no-control-socket")
+GUNICORN_GEVENT = "gunicorn-gevent"
 COMMANDS = {
-    "gunicorn-gevent": [*GUNICORN, "-k", "gevent", "{app}"],
+    GUNICORN_GEVENT: [*GUNICORN, "-k", "gevent", "{app}"],
     "gunicorn-gevent-websocket": [*GUNICORN, "-k", "geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "{app}"],
     "gunicorn-gthread": [*GUNICORN, "-k", "gthread", "--threads", "40", "{app}"],
     "flask-run": [sys.executable, "-m", "tests.support.serve", "werkzeug", "{fd}", "{app}"],
@@ -52,14 +57,26 @@ UNFIT = {
 """Servers that cannot serve WebSockets."""
 
 
+@cache
+def fork_server() -> ForkServer:
+    """The one of this process."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
+
+
 class Server:
     """A running server. `config` are Flask settings; `arguments` go to its command. With `send_buffer`, in bytes, the
-    server soon notices if a client does not read."""
+    server soon notices if a client does not read.
+
+    `kind` is one of `COMMANDS` or `UNFIT`. Without it the server is a `gunicorn -k gevent` of the fork server, which
+    starts in a fraction of the time.
+    """
 
     def __init__(
         self,
         app: str = "tests.support.apps:create_app()",
-        kind: str = "gunicorn-gevent",
+        kind: str | None = None,
         arguments: tuple[str, ...] = (),
         scheme: str = "http",
         send_buffer: int | None = None,
@@ -70,18 +87,25 @@ class Server:
         self.port = free_port()
         self._kind, self._app, self._arguments, self._config = kind, app, arguments, config
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process: ForkedProcess | subprocess.Popen[bytes]
         self.start()
 
     def start(self) -> None:
         """Start the process. Every start uses the same port."""
         wait_until(self._listen)  # a process that was just killed may still have the port
         fd = self._listener.fileno()
-        command = [part.format(fd=fd, app=self._app) for part in (COMMANDS | UNFIT)[self._kind]]
+        command = [part.format(fd=fd, app=self._app) for part in (COMMANDS | UNFIT)[self._kind or GUNICORN_GEVENT]]
+        command += self._arguments
         environ = os.environ | {f"FLASK_{key}": json.dumps(value) for key, value in self._config.items()}
+        environ["PYTHONUNBUFFERED"] = "1"
+        if self._kind is None:
+            arguments = command[len(GUNICORN_MODULE) :]
+            self.process = fork_server().start(arguments, environ, self._listener, self._log.fileno())
+            return
         self.process = subprocess.Popen(
-            [*command, *self._arguments],
+            command,
             cwd=ROOT,
-            env=environ | {"PYTHONUNBUFFERED": "1"},
+            env=environ,
             pass_fds=[fd],
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -183,7 +207,8 @@ class Server:
         """Kill the process, because ending it takes gunicorn a second."""
         self._listener.close()
         with suppress(ProcessLookupError):  # it has ended
-            self.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(DEADLINE)
         self._log.close()
 
 

@@ -45,7 +45,7 @@ def test_an_idle_connection_takes_little_memory(*, with_tokens: bool, bound: int
     and enough for what differs between versions of Python. An upgrade that has just ended still has memory, so the test
     waits until that is free.
     """
-    with running(app="tests.support.memory_app:create_app()") as server, ExitStack() as stack:
+    with running(app="tests.support.memory_app:create_app()", kind="gunicorn-gevent") as server, ExitStack() as stack:
         server.json("/memory")
         enter(server, stack, 0, WARM_UP, with_tokens=with_tokens)
         before = server.json("/memory")
