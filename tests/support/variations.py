@@ -42,7 +42,9 @@ def with_tokens(app: Flask) -> None:
     Presence(app)
 
 
-def sentry(app: Flask) -> None:
+def wrapped(app: Flask) -> None:
+    """Sentry, WSGI middleware that is a generator, and functions that read the body of every request, as for a log or a
+    signature, and make every response anew."""
     import sentry_sdk
 
     def keep(event: Any, _: Any) -> None:
@@ -50,22 +52,12 @@ def sentry(app: Flask) -> None:
 
     sentry_sdk.init(dsn="http://key@127.0.0.1:9/1", before_send=keep)
     with_tokens(app)
-
-
-def generator(app: Flask) -> None:
-    """WSGI middleware that is a generator."""
-    with_tokens(app)
     inner = app.wsgi_app
 
     def timed(environ: Any, start_response: Any) -> Iterable[bytes]:
         yield from inner(environ, start_response)
 
     app.wsgi_app = timed  # type: ignore[method-assign]
-
-
-def hooks(app: Flask) -> None:
-    """Reads the body of every request, as for a log or a signature, and makes every response anew."""
-    with_tokens(app)
 
     @app.before_request
     def read() -> None:
@@ -218,12 +210,12 @@ def observed_handshakes(app: Flask) -> None:
 VARIATIONS: dict[str, Callable[[Flask], None]] = {
     function.__name__: function
     for function in (
-        *(plain, with_tokens, sentry, generator, hooks, login_in_g, keys, uuids, leeway, cookies, async_guard),
+        *(plain, with_tokens, wrapped, login_in_g, keys, uuids, leeway, cookies, async_guard),
         *(slow_guards, children, guarded_pages, observed_handshakes),
     )
 }
 
 
-def variation(name: str, kind: str = "gunicorn-gevent", **options: Any) -> Any:
+def variation(name: str, kind: str | None = None, **options: Any) -> Any:
     """A server for a `with` block that serves one of these apps."""
     return running(app="tests.support.variations:create_app()", kind=kind, VARIATION=name, **options)
