@@ -100,8 +100,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Three workers for each core, because the tests mostly wait."""
-    return 3 * (os.cpu_count() or 1)
+    """Four workers for each core, because the tests mostly wait; but not more than memory has room for."""
+    return min(4 * (os.cpu_count() or 1), 16)
 
 
 @pytest.hookimpl(optionalhook=True)

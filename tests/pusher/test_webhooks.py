@@ -41,7 +41,7 @@ KINDS = ["gunicorn-gevent", "gunicorn-gthread", "pywsgi-unpatched"]
 
 
 @contextmanager
-def serving(*receivers: Receiver, kind: str = "gunicorn-gevent", pace: dict[str, Any] = QUICK, **options: Any) -> Any:
+def serving(*receivers: Receiver, kind: str | None = None, pace: dict[str, Any] = QUICK, **options: Any) -> Any:
     urls = [receiver.url("/hook?secret=hidden") for receiver in receivers]
     with running(app=APP, kind=kind, PRESENCE_PUSHER_WEBHOOKS=urls, WEBHOOKS=pace, **options) as server:
         yield server

@@ -192,6 +192,9 @@ class Server:
 
         wait_until(answers)
         self._listener.close()
+        if self._kind is None or self._kind.startswith("gunicorn"):
+            # A signal that reaches a worker before this is lost, and gunicorn repeats SIGTERM only after 30 seconds.
+            wait_until(lambda: all(map(handles_signals, self.worker_pids())))
 
     def stop(self) -> None:
         """End the process with SIGTERM; kill it if it does not stop."""
@@ -210,6 +213,16 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(DEADLINE)
         self._log.close()
+
+
+def handles_signals(worker_pid: int) -> bool:
+    """Whether a gunicorn's worker has its own signal handlers. Those for SIGABRT its arbiter does not have."""
+    try:
+        status = Path(f"/proc/{worker_pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGABRT - 1) & 1)
 
 
 @contextmanager
