@@ -69,7 +69,7 @@ def test_the_third_failure_of_a_loader_in_a_row_disconnects_the_user(stack: Exit
         server.get("/fail/2")
         for left in (1, 0):
             assert server.json("/recheck/ann") == 1
-            wait_until(lambda left=left: server.json("/failures") == left)  # type: ignore[misc]
+            wait_until(lambda left=left: server.json("/failures") <= left)  # type: ignore[misc]
         assert server.json("/recheck/ann") == 1
         assert ann.request("ping")["type"] == "pong"
         wait_until(lambda: server.json("/recheck/ann") == 1)
