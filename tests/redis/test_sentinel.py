@@ -160,7 +160,7 @@ def kill(sentinels: SentinelTrio) -> None:
 def test_a_shard_that_fails_over_heals_and_the_other_one_notices_nothing(
     sentinels: SentinelTrio, redis_server: RedisServer, prefix: str, way: Callable[[SentinelTrio], None]
 ) -> None:
-    """One value of a mapping is a URL of Sentinels. Witnesses talk in the other shard, where nothing is late."""
+    """One value of a mapping is a URL of Sentinels. Witnesses talk in the other shard."""
     sentinels.restore()
     urls = {"watched": sentinels.url, "alone": redis_server.url}
     config = {"PRESENCE_BACKEND": urls, "PRESENCE_REDIS_PREFIX": prefix, "PRESENCE_LEASE": 2.0}

@@ -1,7 +1,8 @@
 """Witnesses: members of channels in shards that no fault touches. They talk throughout, and must notice nothing.
 
 Rule: what they hear is compared exactly. Every message arrives at every other witness, once, in one order for all;
-nobody is said to have joined or left; no request is refused; nothing is late; no connection is closed.
+nobody is said to have joined or left; no request is refused; no connection is closed. How long it all took is for the
+caller to judge, and not for a test on a busy machine.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from typing import Any, NamedTuple
 from ..server import Server, wait_until
 from .participants import Participant
 
-LATE = 2.0
-"""Seconds after which an answer or a message is late; generous, because other programs need the machine too."""
 PAUSE = 0.05
 """Seconds between two messages of a witness."""
 ASK_EVERY = 0.25
@@ -33,6 +32,10 @@ class Figures(NamedTuple):
     delivery: float = 0.0
     answer: float = 0.0
     page: float = 0.0
+
+    @property
+    def longest(self) -> float:
+        return max(self.delivery, self.answer, self.page)
 
     def with_(self, other: Figures) -> Figures:
         return Figures(
@@ -116,7 +119,7 @@ class Witnesses:
         for thread in self._threads:
             thread.join()
         with contextlib.suppress(AssertionError):  # what is missing is reported below
-            wait_until(self._have_heard_all, LATE)
+            wait_until(self._have_heard_all)
         return list(self._problems()), self._figures()
 
     def close(self) -> None:
@@ -159,9 +162,6 @@ class Witnesses:
             for other in self._witnesses:
                 if other is not one:
                     yield from self._differences(one, other)
-        figures = self._figures()
-        if max(figures.delivery, figures.answer, figures.page) > LATE:
-            yield f"something was late: {figures}"
 
     def _differences(self, one: Witness, other: Witness) -> Iterator[str]:
         """What `one` has missed of what `other` said, and where both have heard the others in different orders."""
