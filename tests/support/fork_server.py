@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -95,7 +96,7 @@ class ForkServer:
         return ForkedProcess(ours)
 
     def close(self) -> None:
-        """End the process. The servers go on."""
+        """End the process. The servers go on, but end with the process that has started them."""
         self._orders.close()
         self._process.wait()
 
@@ -131,11 +132,15 @@ def watch(order: Order, listener: int, log: int, status: int) -> None:
     os.close(log)
     with socket.socket(fileno=status) as reports:
         reports.send(str(pid).encode())
+        ready, _, _ = select.select([os.pidfd_open(pid), reports.fileno()], [], [])
+        if reports.fileno() in ready:  # the tests have ended without ending it
+            os.killpg(pid, signal.SIGKILL)
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None
         exited = ended.si_code == os.CLD_EXITED
-        reports.send(str(ended.si_status if exited else -ended.si_status).encode())
-        reports.recv(1)  # until the report was read, no other process gets the id
+        with suppress(BrokenPipeError):  # nobody wants to know
+            reports.send(str(ended.si_status if exited else -ended.si_status).encode())
+            reports.recv(1)  # until the report was read, no other process gets the id
     os._exit(0)
 
 
