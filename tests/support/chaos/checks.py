@@ -69,7 +69,8 @@ class Checks:
                 continue
             sender, number = chance.choice(inside), next(numbers)
             where = f"a message on {channel} from {sender.server.port}"
-            answer = sender.request("channel:message", channel=channel, data=number).frame
+            answer, seconds = sender.request("channel:message", channel=channel, data=number)
+            where += f", answered after {seconds:.2f} s,"
             assert answer is not None, f"{where}: a connection was lost without a fault"
             assert answer["type"] == "channel:sent", f"{where}: {answer}"
             assert answer["delivered"] == len(inside) - 1, f"{where}: {answer}"

@@ -146,7 +146,8 @@ class World:
         try:
             yield
         except AssertionError as problem:
-            raise AssertionError(f"{problem}; after {self.log[-4:]}") from None
+            calm = time.monotonic() - self._calm_at
+            raise AssertionError(f"{problem}; after {self.log[-4:]}, {calm:.1f} s into the calm") from None
 
     # Checks
 
