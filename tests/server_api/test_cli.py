@@ -69,7 +69,8 @@ def test_channels_prints_a_table_or_the_json_of_the_endpoint(
 
     def are_listed() -> bool:  # a list may be two seconds old
         prefixes = (f"presence-{name}-", f"{name}-")
-        return all(server.json(f"/presence/channels?prefix={prefix}")["channels"] for prefix in prefixes)
+        paths = [f"/presence/channels?include=rate&prefix={prefix}" for prefix in prefixes]
+        return all(server.json(path)["channels"] for path in paths)
 
     wait_until(are_listed)
     lines = succeed("channels", "--prefix", f"presence-{name}-", *where).splitlines()
