@@ -43,7 +43,9 @@ class SentinelStores(Stores):
             "kill the master": Fault(self._kill),
             "kill the master of a replica that lags": Fault(self._kill_after_lag),
             "fail over as planned": Fault(lambda _: self._trio.fail_over()),
-            "pause the master until another one is chosen": Fault(self._pause_until_replaced),
+            "pause the master until another one is chosen": Fault(
+                lambda chance: self._pause_until_replaced(chance.uniform(0, 3))
+            ),
             "pause the master, and lose the one that is chosen": Fault(self._fall_back),
             "pause the master briefly": Fault(
                 lambda chance: self._pause(self._trio.master, chance.uniform(0.1, 0.8 * down_after))
@@ -66,25 +68,19 @@ class SentinelStores(Stores):
         replica.process.send_signal(signal.SIGCONT)
         self._await_another(old)
 
-    def _pause_until_replaced(self, chance: random.Random) -> None:
-        """The old master goes on, some time after that, as if it were the master."""
+    def _pause_until_replaced(self, seconds: float) -> None:
+        """The old master goes on so many seconds after another one was chosen, as if it were the master."""
         old = self._trio.master
         old.process.send_signal(signal.SIGSTOP)
         try:
             self._await_another(old)
-            time.sleep(chance.uniform(0, 3))
+            time.sleep(seconds)
         finally:
             old.process.send_signal(signal.SIGCONT)
 
     def _fall_back(self, chance: random.Random) -> None:
         """The old master becomes the master again, without having heard of what happened meanwhile."""
-        old = self._trio.master
-        old.process.send_signal(signal.SIGSTOP)
-        try:
-            self._await_another(old)
-            time.sleep(chance.uniform(0.5, 2))
-        finally:
-            old.process.send_signal(signal.SIGCONT)
+        self._pause_until_replaced(chance.uniform(0.5, 2))
         chosen = self._trio.master
         time.sleep(chance.uniform(0.2, 0.5))
         chosen.stop()
