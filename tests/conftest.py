@@ -32,6 +32,9 @@ CHROMIUM = ["chromium-headless-shell", "chromium", "google-chrome"]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+BACKENDS = os.environ.get("TEST_BACKENDS", "memory,redis,sharded").split(",")
+"""What the shared server runs on, one after the other; `cluster` is another choice."""
+
 _names = itertools.count(1)
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -252,11 +255,21 @@ def shared_sharded_service(redis_shards: dict[str, RedisServer]) -> dict[str, An
     return on_shards(redis_shards)
 
 
-@pytest.fixture(scope="session", params=["memory", "redis", "sharded"])
+@pytest.fixture(scope="session")
+def shared_clustered_service(redis_cluster: Cluster) -> dict[str, Any]:
+    """The same, on a cluster."""
+    return on_cluster(redis_cluster)
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
 def server(request: pytest.FixtureRequest, shared_by_all: Share) -> Server:
     """A server that tests share, once with each backend: `gunicorn -k gevent`."""
     history = {"kept-*": (20, 60), "long-*": (1000, 60)}
-    services = {"redis": "shared_service", "sharded": "shared_sharded_service"}
+    services = {
+        "redis": "shared_service",
+        "sharded": "shared_sharded_service",
+        "cluster": "shared_clustered_service",
+    }
     backend = request.getfixturevalue(services[request.param]) if request.param in services else {}
     return shared_by_all(PRESENCE_HISTORY=history, **backend)
 
