@@ -559,3 +559,40 @@ def test_an_id_that_is_given_up_is_listed_with_its_channels(redis_client: Client
     assert workers.claim(["old"]) == "old"
     workers.remove("old")
     assert list(redis_client.redis.scan_iter(f"{prefix}:worker:*")) == []
+
+
+@pytest.mark.parametrize("carried_out", range(5))
+@pytest.mark.parametrize("way", ["remove_connection", "set_connections"])
+def test_no_record_of_a_user_stays_if_only_the_first_calls_are_carried_out(
+    redis_client: Client, prefix: str, workers: Driven, way: str, carried_out: int
+) -> None:
+    """The connection to Redis is lost, or a replica takes over that lacks the others. The next heal deletes it."""
+    store = store_of(prefix).workers
+    workers.add_connections("a", {"1": ANN})
+    removing = {
+        "remove_connection": lambda: store.remove_connection("a", "1", ANN),
+        "set_connections": lambda: store.set_connections("a", {}),
+    }
+    carry_out(redis_client, removing[way](), carried_out)
+    workers.set_connections("a", {})
+    assert set(redis_client.redis.scan_iter(f"{prefix}:*")) == {Keys(prefix).workers.encode()}
+
+
+def carry_out(redis_client: Client, operation: Operation[None], limit: int) -> None:
+    """Run an operation, but at most so many of its calls."""
+
+    def first_calls() -> Operation[None]:
+        left = limit
+        step = next(operation, None)
+        while step is not None:
+            calls = step if isinstance(step, list) else [step]
+            replies = (yield calls[:left]) if left else []
+            left -= len(replies)
+            if len(replies) < len(calls):
+                return
+            try:
+                step = operation.send(replies if isinstance(step, list) else replies[0])
+            except StopIteration:
+                return
+
+    redis_client.run(first_calls())

@@ -88,9 +88,11 @@ class Workers:
             ]
 
     def remove_connection(self, worker_id: str, client_id: str, user: User | None) -> Operation[None]:
+        """Delete what is stored about a connection: last the record from which the rest is found, if only the first of
+        these calls are carried out, or get to the server that takes over."""
         calls = [Call("HDEL", (self._keys.worker_clients(worker_id),), (client_id,))]
         if user is not None:
-            calls.append(Call("HDEL", (self._keys.user(user.id),), (client_id,)))
+            calls.insert(0, Call("HDEL", (self._keys.user(user.id),), (client_id,)))
         yield calls
 
     def add_guests(self, worker_id: str, guests: Mapping[str, User | None]) -> Operation[None]:
@@ -126,8 +128,8 @@ class Workers:
         yield from self.add_connections(worker_id, clients)
         gone = {client: user for client, user in stored.items() if client not in clients}
         if gone:
-            yield Call("HDEL", (self._keys.worker_clients(worker_id),), tuple(gone))
             yield from self.forget_users(worker_id, gone)
+            yield Call("HDEL", (self._keys.worker_clients(worker_id),), tuple(gone))
 
     def connections_of(self, worker_id: str) -> Operation[dict[str, User | None]]:
         """The stored connections of a worker, and their users."""
