@@ -20,7 +20,8 @@ class Proxy:
         self._mended.set()
         self._pairs: list[tuple[socket.socket, socket.socket, threading.Event]] = []
         self._abandoned: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
 
     def mute(self) -> int:
         """Swallow what the server sends on the connections that are open now, and return their number."""
@@ -47,6 +48,8 @@ class Proxy:
                 client.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # otherwise it might accept one more connection
+        self._acceptor.join()
         self._listener.close()
         for client, server, _ in self._pairs:
             client.close()
