@@ -132,6 +132,10 @@ class Heartbeat:
         """Compare at the next heartbeat: Redis may have lost some of the open connections, but probably has not."""
         self._compare_at = 0.0
 
+    def store_soon(self) -> None:
+        """Store all open connections again at the next heartbeat: Redis may have older data than it has had."""
+        self._clients_in_doubt = True
+
     def store_connections(self) -> None:
         """Store all open connections again: Redis may not know them."""
         self._clients_in_doubt = False

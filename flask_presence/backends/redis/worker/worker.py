@@ -351,6 +351,7 @@ class Worker:
     def _replaced(self) -> None:
         """Handle that another run of Redis answers: another server, or one that has restarted."""
         self._channels.data_may_be_older()
+        self._heartbeat.store_soon()
 
     def _returned(self) -> None:
         """Make up for what Redis missed while it was down."""
