@@ -63,11 +63,7 @@ class World:
         """Play rounds of requests and faults, and check each. Stop early at `until`, in seconds of the monotonic clock.
         With a `script`, each round has these faults of Redis, and no others."""
         self.stores.aim(self.random, narrowly=True)
-        kept = next(
-            name
-            for number in itertools.count()
-            if self.stores.sharding.of_channel(name := f"private-kept-{number}") == self.stores.victims[0]
-        )
+        kept = _channel_in(self.stores.sharding, self.stores.victims[0], "private-kept")
         conversation = Conversation(self.random.randrange(2**32), self.servers, self._tokens, kept)
         conversation.start()
         self._crowd.act(4)
