@@ -178,8 +178,8 @@ def test_a_copy_waits_for_a_snapshot_in_a_later_epoch() -> None:
 
 
 def test_a_copy_keeps_nobody_whose_leave_it_has_heard() -> None:
-    """Redis has lost data, and members whom it does not list stay until others have restored them. But it has announced
-    since then that bob left; eve left and came back."""
+    """After a loss of data, members who are missing from Redis stay listed until other workers have restored them. A
+    member whose leave was announced in the meantime does not."""
     changes = [("ann", "come"), ("bob", "come"), ("eve", "come"), ("bob", "go"), ("eve", "go"), ("eve", "come")]
     history, listener = History(changes), Listener()
     replica = Replica(listener.hear, nobody)

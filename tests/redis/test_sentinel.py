@@ -56,8 +56,8 @@ def is_empty(server: Server) -> bool:
 
 
 def lists_nobody(server: Server) -> bool:
-    """Whether the server's copy of the channel is empty. For half a lease after a failover it may list members of the
-    test before, whom it did not hear leave: another worker could still bring them back."""
+    """Whether the server's copy of the channel is empty. After a failover it keeps members whose leave it has not heard
+    for half a lease, because another worker could still bring them back. They may be from the previous test."""
     with client(server, "newcomer") as one:
         members = one.join("presence-room")["members"]
         one.request("leave", channel="presence-room")

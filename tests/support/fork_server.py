@@ -2,8 +2,8 @@
 
 Importing is most of what a server of a short test does. What a fork runs is gunicorn itself, as its command does. The
 one difference is the one that `--preload` makes: the modules are there before gevent patches the standard library. None
-of flask_presence's own has taken a name that gevent patches; of the others, Jinja, Werkzeug and the metrics have taken
-locks, which they hold without waiting for anything.
+of flask_presence's own has taken a name that gevent patches. Of the others, Jinja, Werkzeug and the metrics have taken
+locks, which they hold without waiting for anything, and redis-py the delay between attempts, of which there is one.
 """
 
 from __future__ import annotations

@@ -329,9 +329,9 @@ class ShardedBackend:
         return self._if_up(self._sharding.of_channel(channel))
 
     def _if_up(self, label: str) -> RedisBackend:
-        """The shard with that label. Raises `BackendUnavailable` if this process's worker has found it down:
-        else whoever asks would wait until a server that hangs has timed out, and, where threads are few, would
-        hold up those who ask the other shards."""
+        """The shard with that label. Raises `BackendUnavailable` if this process's worker has found it down. Otherwise
+        the caller would wait for a server that hangs until it times out. If there are few threads, callers that ask the
+        other shards would have to wait too."""
         shard = self._shards[label]
         shard.check_up()
         return shard
